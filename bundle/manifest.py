@@ -1,0 +1,101 @@
+"""`dataset.json`: which slides a data set holds, whose they are, and which split they belong to.
+
+The form is MONAI's decathlon datalist with a patient and the slide's mpp beside each image:
+`{"training": [{"image": "slides/C2.tif", "label": "spots/C2.h5ad", "patient": "C", "mpp": 0.69}], ...}`.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from .errors import InputError
+from .files import write_json
+
+__all__ = ["SPLITS", "SPLIT_BY", "check_splits", "read_manifest", "read_split", "slide_name", "write_manifest"]
+
+SPLITS = ("training", "validation", "test")
+SPLIT_BY = ("patient", "section", "block")
+
+
+def slide_name(record: dict[str, Any]) -> str:
+    """The slide's name: the record's `section`, else the image's file name without its ending."""
+    return str(record.get("section") or Path(record["image"]).name.split(".")[0])
+
+
+def check_splits(manifest: dict[str, Any], where: str) -> None:
+    """Refuse a data set whose splits leak.
+
+    Raises:
+        InputError: if a patient is in two splits although the split is by patient, or a slide is listed twice.
+    """
+    split_by = manifest.get("split_by", "patient")
+    if split_by not in SPLIT_BY:
+        raise InputError(f'{where}: split_by is "{split_by}"; it must be one of {", ".join(SPLIT_BY)}.')
+    slides: dict[str, str] = {}
+    patients: dict[str, str] = {}
+    for split in SPLITS:
+        for record in manifest.get(split, []):
+            if "image" not in record:
+                raise InputError(f'{where}: a record of "{split}" names no "image".')
+            key = json.dumps([record["image"], record.get("block")])
+            if key in slides:
+                raise InputError(f"{where}: {record['image']} is in {slides[key]} and again in {split}; list it once.")
+            slides[key] = split
+            patient = record.get("patient")
+            if patient is None or split_by != "patient":
+                continue
+            if patients.setdefault(str(patient), split) != split:
+                raise InputError(
+                    f'{where}: patient "{patient}" is in both {patients[str(patient)]} and {split}, so a test would '
+                    "see tissue it was trained on. Move all of a patient's slides into one split, or ask for "
+                    "--split-by section (every result will then say same_patient)."
+                )
+
+
+def read_manifest(dataset_dir: str | Path) -> dict[str, Any]:
+    """Read and check `dataset.json`; image and label paths come back absolute, `label` as a list.
+
+    Raises:
+        InputError: if it is missing, malformed or leaks, or an image or label it names is not there.
+    """
+    root = Path(dataset_dir)
+    path = root / "dataset.json" if root.suffix != ".json" else root
+    if not path.is_file():
+        raise InputError(f"No data set at {root}: {path.name} is missing. Make one with `pixnet prepare` or `pixnet phantom`.")
+    try:
+        manifest: dict[str, Any] = json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path} is not valid JSON (line {error.lineno}: {error.msg}).") from error
+    check_splits(manifest, str(path))
+    for split in SPLITS:
+        records = []
+        for record in manifest.get(split, []):
+            labels = record.get("label", [])
+            labels = [labels] if isinstance(labels, str) else list(labels)
+            full = {**record, "image": str(path.parent / record["image"])}
+            full["label"] = [str(path.parent / item) for item in labels]
+            for item in (full["image"], *full["label"]):
+                if not Path(item).is_file():
+                    raise InputError(f"{path} names {item}, which does not exist. Put it there or remove the record.")
+            records.append(full)
+        manifest[split] = records
+    return manifest
+
+
+def read_split(dataset_dir: str | Path, split: str) -> list[dict[str, Any]]:
+    """Records of one split, ready for a MONAI `Dataset`; each says `split_by` and whether patients are shared."""
+    manifest = read_manifest(dataset_dir)
+    if split not in SPLITS:
+        raise InputError(f'There is no split "{split}"; choose one of {", ".join(SPLITS)}.')
+    split_by = manifest.get("split_by", "patient")
+    return [{**r, "section": slide_name(r), "split_by": split_by} for r in manifest[split]]
+
+
+def write_manifest(dataset_dir: str | Path, manifest: dict[str, Any]) -> Path:
+    """Check and write `dataset.json`."""
+    path = Path(dataset_dir) / "dataset.json"
+    check_splits(manifest, str(path))
+    write_json(path, manifest)
+    return path

@@ -1,0 +1,209 @@
+"""Measured units (spots, bins, cells) of one slide as AnnData, in the form scanpy and squidpy read."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+
+from .errors import InputError
+
+__all__ = ["Shape", "Units", "build_units", "read_units", "unit_area_um2"]
+
+Shape = Literal["circle", "square"]
+
+
+@dataclass(frozen=True)
+class Units:
+    """Units of one slide and one size, as plain arrays.
+
+    Attributes:
+        name: where they came from, for messages.
+        barcodes: names of the units, (U,).
+        genes: names of the genes, (G,).
+        counts: raw counts (or the noise-free rate per unit where `kind` is `rate`), CSR (U, G).
+        centers_px: centres (x, y) in level-0 pixels, a pixel's corner being 0, (U, 2).
+        in_tissue: the source's mark, (U,) bool.
+        shape: `circle` (size is the diameter) or `square` (size is the side).
+        size_um: the size in micrometres.
+        kind: `counts` for measurements, `rate` for a noise-free truth.
+        mpp: micrometres per level-0 pixel that the units were registered with, if stated.
+    """
+
+    name: str
+    barcodes: np.ndarray
+    genes: np.ndarray
+    counts: sp.csr_matrix
+    centers_px: np.ndarray
+    in_tissue: np.ndarray
+    shape: Shape
+    size_um: float
+    kind: str
+    mpp: float | None
+
+    def __len__(self) -> int:
+        return len(self.barcodes)
+
+    @property
+    def total(self) -> np.ndarray:
+        """Sum of all measured genes per unit, (U,)."""
+        return np.asarray(self.counts.sum(axis=1), dtype=np.float64).ravel()
+
+    @property
+    def area_um2(self) -> float:
+        """Area of one unit in square micrometres."""
+        return unit_area_um2(self.shape, self.size_um)
+
+    def take(self, index: np.ndarray) -> Units:
+        """The units at `index` (integers or a boolean mask)."""
+        return Units(
+            self.name,
+            self.barcodes[index],
+            self.genes,
+            self.counts[index],
+            self.centers_px[index],
+            self.in_tissue[index],
+            self.shape,
+            self.size_um,
+            self.kind,
+            self.mpp,
+        )
+
+    def counts_of(self, genes: Sequence[str]) -> np.ndarray:
+        """Dense counts of `genes` in their order, float32 (U, len(genes)).
+
+        Raises:
+            InputError: if a gene was not measured here.
+        """
+        column = {g: i for i, g in enumerate(self.genes)}
+        missing = [g for g in genes if g not in column]
+        if missing:
+            raise InputError(
+                f"{self.name} lacks {len(missing)} of the {len(genes)} genes asked for (first: "
+                f"{', '.join(missing[:3])}). Measure the same genes on every slide of a data set, or choose the "
+                "panel from the genes that are shared."
+            )
+        return np.asarray(self.counts[:, [column[g] for g in genes]].todense(), dtype=np.float32)
+
+
+def unit_area_um2(shape: str, size_um: float) -> float:
+    """Area of a unit: a disk of diameter `size_um` or a square of side `size_um`."""
+    return math.pi / 4 * size_um**2 if shape == "circle" else size_um**2
+
+
+def build_units(
+    counts: sp.spmatrix | np.ndarray,
+    genes: Sequence[str],
+    barcodes: Sequence[str],
+    centers_px: np.ndarray,
+    *,
+    shape: Shape,
+    size_um: float,
+    mpp: float,
+    library: str,
+    gene_ids: Sequence[str] | None = None,
+    in_tissue: np.ndarray | None = None,
+    array_xy: np.ndarray | None = None,
+    hires: np.ndarray | None = None,
+    hires_scale: float | None = None,
+    kind: str = "counts",
+) -> ad.AnnData:
+    """Build the AnnData of measured units.
+
+    Duplicate gene names are summed. `uns["spatial"][library]` follows scanpy's and squidpy's Visium form.
+
+    Args:
+        counts: (U, G), raw counts.
+        genes: symbols, or ids without version.
+        barcodes: the source's names of the units, unique.
+        centers_px: (U, 2), (x, y) of the centres in level-0 pixels.
+        shape: `circle` or `square`.
+        size_um: diameter or side in micrometres.
+        mpp: micrometres per level-0 pixel.
+        library: name of the section.
+        gene_ids: the source's ids, (G,).
+        in_tissue: (U,) bool; all true by default.
+        array_xy: (U, 2) integer positions on the array, if there is one.
+        hires: a small picture of the slide, uint8 (h, w, 3).
+        hires_scale: hires pixels per level-0 pixel.
+        kind: `counts` or `rate`.
+    """
+    matrix = sp.csr_matrix(counts, dtype=np.float32)
+    names = pd.Index([str(g) for g in genes])
+    var = pd.DataFrame({"gene_ids": list(gene_ids) if gene_ids is not None else list(names)}, index=names)
+    if names.has_duplicates:
+        unique = pd.Index(pd.unique(names))
+        fold = sp.csr_matrix(
+            (np.ones(len(names), np.float32), (np.arange(len(names)), unique.get_indexer(names))),
+            shape=(len(names), len(unique)),
+        )
+        matrix = sp.csr_matrix(matrix @ fold)
+        var = var[~names.duplicated()]
+    obs = pd.DataFrame(
+        {"in_tissue": np.ones(matrix.shape[0], bool) if in_tissue is None else np.asarray(in_tissue, bool)},
+        index=pd.Index([str(b) for b in barcodes]),
+    )
+    if array_xy is not None:
+        obs["array_row"], obs["array_col"] = np.asarray(array_xy)[:, 1], np.asarray(array_xy)[:, 0]
+    if not obs.index.is_unique:
+        raise InputError(f"{library}: {obs.index.duplicated().sum()} unit names occur twice; name each unit once.")
+    adata = ad.AnnData(matrix, obs=obs, var=var)
+    adata.obsm["spatial"] = np.asarray(centers_px, dtype=np.float64)
+    spatial: dict = {"scalefactors": {"spot_diameter_fullres": size_um / mpp}, "metadata": {"mpp": mpp}, "images": {}}
+    if hires is not None and hires_scale is not None:
+        spatial["images"]["hires"] = hires
+        spatial["scalefactors"]["tissue_hires_scalef"] = hires_scale
+    adata.uns["spatial"] = {library: spatial}
+    adata.uns["unit"] = {"shape": shape, "size_um": float(size_um), "kind": kind}
+    return adata
+
+
+def read_units(path: str | Path) -> Units:
+    """Read the AnnData of measured units.
+
+    Raises:
+        InputError: if the file is missing, is not AnnData, or lacks positions or the unit's size.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"No such file: {path}. Give the .h5ad of the units' counts and positions.")
+    try:
+        adata = ad.read_h5ad(path)
+    except Exception as error:
+        raise InputError(f"{path} cannot be read as AnnData ({error}). Write it again with `pixnet prepare`.") from error
+    if "spatial" not in adata.obsm:
+        raise InputError(f'{path} has no positions: put (x, y) in level-0 pixels into obsm["spatial"].')
+    libraries = adata.uns.get("spatial", {})
+    library = next(iter(libraries.values()), {})
+    mpp = library.get("metadata", {}).get("mpp")
+    unit = adata.uns.get("unit")
+    if unit is None:
+        diameter_px = library.get("scalefactors", {}).get("spot_diameter_fullres")
+        if diameter_px is None or mpp is None:
+            raise InputError(
+                f'{path} does not say how large its units are: set uns["unit"] = {{"shape": "circle", "size_um": 55}}.'
+            )
+        unit = {"shape": "circle", "size_um": float(diameter_px) * float(mpp)}
+    centers = np.asarray(adata.obsm["spatial"], dtype=np.float64)
+    if not np.isfinite(centers).all():
+        raise InputError(f'{path}: {np.sum(~np.isfinite(centers).all(1))} units have no finite position in obsm["spatial"].')
+    in_tissue = adata.obs["in_tissue"].to_numpy() if "in_tissue" in adata.obs else np.ones(adata.n_obs)
+    return Units(
+        name=path.name,
+        barcodes=adata.obs_names.to_numpy(dtype=str),
+        genes=adata.var_names.to_numpy(dtype=str),
+        counts=sp.csr_matrix(adata.X, dtype=np.float32) if adata.X is not None else sp.csr_matrix(adata.shape, dtype=np.float32),
+        centers_px=centers[:, :2],
+        in_tissue=np.asarray(in_tissue).astype(bool),
+        shape=str(unit["shape"]),  # type: ignore[arg-type]
+        size_um=float(unit["size_um"]),
+        kind=str(unit.get("kind", "counts")),
+        mpp=None if mpp is None else float(mpp),
+    )
