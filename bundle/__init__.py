@@ -1,0 +1,51 @@
+"""The workflow's parts: data sets, metrics, inference, importers, the report and the command line."""
+
+from .crops import CropDataset, SlideDataset, collate_units, take_one
+from .errors import InputError
+from .handlers import BestModel, EpochSeed, MetricsCsv, RunFolder, latest_checkpoint
+from .inference import (
+    PredictionDataset,
+    PredictionWriter,
+    SlideInferer,
+    UnitInferer,
+    prepare_crops,
+    prepare_slide,
+    unit_grid,
+)
+from .manifest import read_manifest, read_split, slide_records
+from .metrics import EvaluationWriter, ExpressionMetric, ExpressionMetricHandler
+from .panel import GenePanel, fit_panel, load_panel, n_genes
+from .units import Units, build_units, read_units
+
+__all__ = [
+    "BestModel",
+    "CropDataset",
+    "EpochSeed",
+    "EvaluationWriter",
+    "ExpressionMetric",
+    "ExpressionMetricHandler",
+    "GenePanel",
+    "InputError",
+    "MetricsCsv",
+    "PredictionDataset",
+    "PredictionWriter",
+    "RunFolder",
+    "SlideDataset",
+    "SlideInferer",
+    "UnitInferer",
+    "Units",
+    "build_units",
+    "collate_units",
+    "fit_panel",
+    "latest_checkpoint",
+    "load_panel",
+    "n_genes",
+    "prepare_crops",
+    "prepare_slide",
+    "read_manifest",
+    "read_split",
+    "read_units",
+    "slide_records",
+    "take_one",
+    "unit_grid",
+]

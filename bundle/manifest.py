@@ -13,7 +13,16 @@ from typing import Any
 from .errors import InputError
 from .files import write_json
 
-__all__ = ["SPLITS", "SPLIT_BY", "check_splits", "read_manifest", "read_split", "slide_name", "write_manifest"]
+__all__ = [
+    "SPLITS",
+    "SPLIT_BY",
+    "check_splits",
+    "read_manifest",
+    "read_split",
+    "slide_name",
+    "slide_records",
+    "write_manifest",
+]
 
 SPLITS = ("training", "validation", "test")
 SPLIT_BY = ("patient", "section", "block")
@@ -99,3 +108,30 @@ def write_manifest(dataset_dir: str | Path, manifest: dict[str, Any]) -> Path:
     check_splits(manifest, str(path))
     write_json(path, manifest)
     return path
+
+
+def slide_records(
+    slides: str | list[str], units: str | None = None, mpp: float | None = None, dataset_dir: str = "."
+) -> list[dict[str, Any]]:
+    """Records of slides to predict.
+
+    Args:
+        slides: a slide, several, or a folder, whose TIFF-like files are then all taken.
+        units: the .h5ad of the units to answer for, with a single slide.
+        mpp: µm per level-0 pixel, for slides whose file does not say.
+        dataset_dir: where relative paths start.
+
+    Raises:
+        InputError: if there is no slide, or units are given for several.
+    """
+    endings = (".tif", ".tiff", ".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".vms")
+    paths: list[Path] = []
+    for item in [slides] if isinstance(slides, str) else slides:
+        path = Path(dataset_dir) / item
+        paths += sorted(p for p in path.iterdir() if p.suffix.lower() in endings) if path.is_dir() else [path]
+    if not paths:
+        raise InputError(f"No slide in {slides}; these endings are looked for: {', '.join(endings)}.")
+    if units is not None and len(paths) > 1:
+        raise InputError(f"{units} holds the units of one slide, and {len(paths)} slides are given. Predict one at a time.")
+    extra = {key: value for key, value in (("label", units), ("mpp", mpp)) if value is not None}
+    return [{"image": str(path), **extra} for path in paths]

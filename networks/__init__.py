@@ -1,0 +1,29 @@
+"""Networks: tensors in, tensors out."""
+
+from __future__ import annotations
+
+from .decoder import Decoder
+from .encoders import Encoder, SwinEncoder
+from .heads import Head, LinearHead, ProgramsHead
+from .losses import ExpressionLoss
+from .pixnet import ExpressionModel, PixNet, UnitExpression
+from .pooling import pool_units, unit_offsets
+from .safb import SAFB
+from .swin_unetr import PlainSwinUNETR
+
+__all__ = [
+    "SAFB",
+    "Decoder",
+    "Encoder",
+    "ExpressionLoss",
+    "ExpressionModel",
+    "Head",
+    "LinearHead",
+    "PixNet",
+    "PlainSwinUNETR",
+    "ProgramsHead",
+    "SwinEncoder",
+    "UnitExpression",
+    "pool_units",
+    "unit_offsets",
+]

@@ -1,0 +1,30 @@
+"""Arrays in, arrays out: read a region of a slide, draw measured units into masks, restain, find tissue."""
+
+from __future__ import annotations
+
+from .rasterize import RasterizeUnits, RasterizeUnitsD, RasterizeUnitsd, RasterizeUnitsDict, UnitLayer
+from .read_region import ReadRegion, ReadRegionD, ReadRegiond, ReadRegionDict
+from .slide import Slide, SlideError, SlideReader
+from .stain import HEStain, RandHEStain, RandHEStainD, RandHEStaind, RandHEStainDict
+from .tissue import TissueMask
+
+__all__ = [
+    "HEStain",
+    "RandHEStain",
+    "RandHEStainD",
+    "RandHEStainDict",
+    "RandHEStaind",
+    "RasterizeUnits",
+    "RasterizeUnitsD",
+    "RasterizeUnitsDict",
+    "RasterizeUnitsd",
+    "ReadRegion",
+    "ReadRegionD",
+    "ReadRegionDict",
+    "ReadRegiond",
+    "Slide",
+    "SlideError",
+    "SlideReader",
+    "TissueMask",
+    "UnitLayer",
+]

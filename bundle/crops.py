@@ -1,0 +1,231 @@
+"""What the loaders give: random crops of training slides, and whole slides for evaluation and prediction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from .errors import InputError
+from .expression import eligible, log1p_cp10k
+from .manifest import slide_name
+from .panel import GenePanel, load_units
+from .units import Units
+
+__all__ = ["CropDataset", "OpenSlide", "SlideDataset", "SlideOpener", "collate_units", "layer_of", "slide_units", "take_one"]
+
+
+class OpenSlide(Protocol):
+    """What this package asks of an open slide (`transforms.Slide` is one)."""
+
+    mpp: float
+    level_dimensions: Sequence[tuple[int, int]]
+
+    def read_region(self, x_px: int, y_px: int, width_px: int, height_px: int, mpp: float) -> np.ndarray:
+        """Pixels of a region of the slide-global grid at `mpp`, uint8 (height, width, 3)."""
+
+    def thumbnail(self, max_px: int) -> tuple[np.ndarray, float]:
+        """A small picture of the whole slide and its mpp."""
+
+
+class SlideOpener(Protocol):
+    """Opens slides (`transforms.SlideReader` is one)."""
+
+    def open(self, path: str, mpp: float | None = None) -> OpenSlide:
+        """Open a slide, at the mpp given or the file's own."""
+
+
+def layer_of(units: Units, mpp: float) -> dict[str, Any]:
+    """The geometry of units as a layer to rasterise: centres in µm from the slide's origin, shape, size."""
+    return {"centers_um": units.centers_px * mpp, "shape": units.shape, "size_um": units.size_um}
+
+
+def slide_units(record: Mapping[str, Any], slide: OpenSlide, sizes_um: Sequence[float] | None = None) -> list[Units]:
+    """Read a record's units and check that they lie on the slide.
+
+    Raises:
+        InputError: if units lie outside the slide.
+    """
+    found = load_units(record, sizes_um)
+    width, height = slide.level_dimensions[0]
+    for units in found:
+        x, y = units.centers_px.T
+        outside = (x < 0) | (y < 0) | (x > width) | (y > height)
+        if outside.any():
+            first = int(np.flatnonzero(outside)[0])
+            raise InputError(
+                f"{units.name}: {outside.sum()} of {len(units)} units lie outside {record['image']} ({width} x {height} "
+                f"px), first {units.barcodes[first]} at ({x[first]:.0f}, {y[first]:.0f}). Positions must be (x, y) in "
+                "level-0 pixels of this very picture; was a smaller one registered?"
+            )
+    return found
+
+
+@dataclass
+class _TrainingSlide:
+    record: Mapping[str, Any]
+    mpp: float
+    layers: list[Units]
+    size_factor: list[float]
+
+
+class CropDataset(Dataset):
+    """Random crops around the measured units of training slides.
+
+    Everything random derives from (seed, epoch, item), so a run can stop after any epoch and go on the same.
+
+    Args:
+        data: training records (see `bundle.manifest`).
+        panel: the genes to predict.
+        reader: opens slides.
+        transform: a MONAI `Compose` from `{"image": path, "region", "label": layers, ...}` to a sample.
+        mpp: working resolution in µm per pixel.
+        crop_px: side of a crop in working pixels.
+        crops_per_slide: crops of each slide in one epoch.
+        unit_sizes_um: unit sizes to train on; each slide's coarsest by default.
+        seed: of everything random.
+    """
+
+    def __init__(
+        self,
+        data: Sequence[Mapping[str, Any]],
+        panel: GenePanel,
+        reader: SlideOpener,
+        transform: Callable[[dict[str, Any]], dict[str, Any]],
+        mpp: float,
+        crop_px: int = 384,
+        crops_per_slide: int = 32,
+        unit_sizes_um: Sequence[float] | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.data = list(data)
+        self.panel = panel
+        self.transform = transform
+        self.mpp = float(mpp)
+        self.crop_px = int(crop_px)
+        self.crops_per_slide = int(crops_per_slide)
+        self.seed = int(seed)
+        self.epoch = 0
+        self._slides: list[_TrainingSlide] = []
+        for record in self.data:
+            slide = reader.open(record["image"], record.get("mpp"))
+            layers = [u.take(eligible(u, panel.min_total)) for u in slide_units(record, slide, unit_sizes_um)]
+            layers = [u for u in layers if len(u)]
+            if not layers:
+                raise InputError(f"{record['image']} has no unit with {panel.min_total:g} counts on tissue; remove it.")
+            factors = [float(u.total.mean() / u.area_um2 / panel.depth_per_um2) for u in layers]
+            self._slides.append(_TrainingSlide(record, slide.mpp, layers, factors))
+
+    def __len__(self) -> int:
+        return len(self._slides) * self.crops_per_slide
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw another epoch's crops."""
+        self.epoch = int(epoch)
+
+    def __getitem__(self, item: int) -> dict[str, Any]:
+        rng = np.random.default_rng([self.seed, self.epoch, item])
+        slide = self._slides[item % len(self._slides)]
+        focus = slide.layers[rng.integers(len(slide.layers))]
+        center_px = focus.centers_px[rng.integers(len(focus))] * slide.mpp / self.mpp
+        origin_px = np.floor(center_px - rng.uniform(0.15, 0.85, 2) * self.crop_px).astype(int)
+        low_um, high_um = origin_px * self.mpp, (origin_px + self.crop_px) * self.mpp
+        layers, targets, totals, factors = [], [], [], []
+        for units, factor in zip(slide.layers, slide.size_factor, strict=True):
+            at_um = units.centers_px * slide.mpp
+            near = units.take(np.flatnonzero(((at_um > low_um) & (at_um < high_um)).all(1)))
+            total = near.total
+            layers.append(layer_of(near, slide.mpp))
+            targets.append(log1p_cp10k(near.counts_of(self.panel.genes), total))
+            totals.append(total)
+            factors.append(np.full(len(near), factor))
+        sample = {
+            "image": slide.record["image"],
+            "mpp": slide.mpp,
+            "region": (int(origin_px[0]), int(origin_px[1]), self.crop_px, self.crop_px),
+            "label": layers,
+            "target": torch.from_numpy(np.concatenate(targets)),
+            "total": torch.from_numpy(np.concatenate(totals)).float(),
+            "size_factor": torch.from_numpy(np.concatenate(factors)).float(),
+            "slide_index": item % len(self._slides),
+        }
+        if hasattr(self.transform, "set_random_state"):
+            self.transform.set_random_state(seed=int(rng.integers(2**31)))
+        return self.transform(sample)
+
+
+class SlideDataset(Dataset):
+    """Whole slides with the units to answer for; pixels are read by the inferer, tile by tile.
+
+    Args:
+        data: records (see `bundle.manifest`).
+        reader: opens slides.
+        panel: gives the filter of units; needed where the units are to be scored.
+        unit_sizes_um: unit sizes to answer for; each slide's coarsest by default.
+    """
+
+    def __init__(
+        self,
+        data: Sequence[Mapping[str, Any]],
+        reader: SlideOpener,
+        panel: GenePanel,
+        unit_sizes_um: Sequence[float] | None = None,
+    ) -> None:
+        self.data = list(data)
+        self.reader = reader
+        self.panel = panel
+        self.unit_sizes_um = unit_sizes_um
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, item: int) -> dict[str, Any]:
+        record = self.data[item]
+        slide = self.reader.open(record["image"], record.get("mpp"))
+        units = slide_units(record, slide, self.unit_sizes_um)
+        if len(units) != 1:
+            sizes = ", ".join(f"{u.size_um:g}" for u in units)
+            raise InputError(f"{record['image']}: evaluate one unit size at a time; found {sizes} µm.")
+        keep = eligible(units[0], self.panel.min_total)
+        return {
+            **record,
+            "index": item,
+            "section": slide_name(record),
+            "patient": str(record.get("patient", "unknown")),
+            "mpp": slide.mpp,
+            "units": units[0].take(keep),
+            "filtered_units": int((~keep).sum()),
+        }
+
+
+def collate_units(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Batch samples: images and masks are stacked, units concatenated with `unit_batch` saying whose they are.
+
+    `unit_group` numbers slide and layer, so that two crops of one slide share their Pearson term.
+    """
+    n_layers = max(s["label"].shape[0] for s in samples)
+    labels = []
+    for sample in samples:
+        label = torch.as_tensor(sample["label"]).as_subclass(torch.Tensor)
+        missing = torch.zeros((n_layers - label.shape[0], *label.shape[1:]), dtype=label.dtype)
+        labels.append(torch.cat([label, missing]))
+    batch: dict[str, Any] = {
+        "image": torch.stack([torch.as_tensor(s["image"]).as_subclass(torch.Tensor) for s in samples]),
+        "label": torch.stack(labels),
+    }
+    for key in ("target", "total", "size_factor", "area_um2", "unit_layer", "unit_index"):
+        batch[key] = torch.cat([torch.as_tensor(s[key]) for s in samples])
+    batch["unit_batch"] = torch.cat([torch.full((len(s["total"]),), i) for i, s in enumerate(samples)])
+    slide = torch.cat([torch.full((len(s["total"]),), int(s["slide_index"])) for s in samples])
+    batch["unit_group"] = slide * n_layers + batch["unit_layer"]
+    return batch
+
+
+def take_one(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Collate for loaders of whole slides: one slide is one iteration."""
+    (sample,) = samples
+    return sample

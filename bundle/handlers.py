@@ -1,0 +1,206 @@
+"""Ignite handlers of the workflow: seeds, the run folder, metrics.csv and the weights to keep."""
+
+from __future__ import annotations
+
+import csv
+import inspect
+import random
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ignite.engine import Engine, Events
+from monai.bundle import ConfigParser, ConfigWorkflow
+
+from .crops import CropDataset
+from .files import replacing, write_json
+from .panel import GenePanel
+
+__all__ = ["BestModel", "EpochSeed", "MetricsCsv", "RunFolder", "latest_checkpoint"]
+
+
+def latest_checkpoint(folder: str | Path) -> str | None:
+    """The newest checkpoint of a run, or None where it has none yet."""
+    found = sorted(Path(folder).glob("*.pt"), key=lambda path: path.stat().st_mtime)
+    return str(found[-1]) if found else None
+
+
+class EpochSeed:
+    """Start every epoch from (seed, epoch), so that a resumed run draws what an uninterrupted one would.
+
+    Args:
+        dataset: told the epoch.
+        seed: the run's.
+    """
+
+    def __init__(self, dataset: CropDataset, seed: int) -> None:
+        self.dataset = dataset
+        self.seed = seed
+
+    def attach(self, engine: Engine) -> None:
+        """Seed at the start of each epoch."""
+        engine.add_event_handler(Events.EPOCH_STARTED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        self.dataset.set_epoch(engine.state.epoch)
+        seed = int(np.random.SeedSequence([self.seed, engine.state.epoch]).generate_state(1)[0])
+        random.seed(seed)
+        np.random.seed(seed)
+        torch.manual_seed(seed)
+
+
+class BestModel:
+    """Keep the weights of the best validation as a flat state dict; without validation, the last ones.
+
+    Its state (the best figure so far) belongs into the checkpoint, so that a resumed run goes on comparing.
+
+    Args:
+        network: whose weights.
+        path: `models/model.pt`.
+        trainer: at whose end the weights are written where no validation has run.
+        evaluator: the validation's engine, whose key metric is compared at the end of each of its runs.
+        writers: called with the evaluator when it improves (`EvaluationWriter`).
+        write: whether this process writes files (rank 0); every rank keeps the best figure.
+    """
+
+    def __init__(
+        self,
+        network: torch.nn.Module,
+        path: str,
+        trainer: Engine,
+        evaluator: Engine,
+        writers: Sequence[Callable[[Engine], None]] = (),
+        write: bool = True,
+    ) -> None:
+        self.network = network
+        self.path = Path(path)
+        self.writers = list(writers)
+        self.write = write
+        self.best: dict[str, float] = {}
+        trainer.add_event_handler(Events.COMPLETED, self._finish)
+        evaluator.add_event_handler(Events.COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        name = engine.state.key_metric_name  # type: ignore[attr-defined]
+        value = float(engine.state.metrics[name])
+        if value > self.best.get(name, -np.inf):
+            self.best[name] = value
+            self._save()
+            for writer in self.writers if self.write else ():
+                writer(engine)
+
+    def _finish(self, engine: Engine) -> None:
+        if not self.best:
+            self._save()
+
+    def _save(self) -> None:
+        if not self.write:
+            return
+        network = getattr(self.network, "module", self.network)
+        with replacing(self.path) as temporary:
+            torch.save(network.state_dict(), temporary)
+
+    def state_dict(self) -> dict[str, float]:
+        """The best figure so far."""
+        return dict(self.best)
+
+    def load_state_dict(self, state: Mapping[str, float]) -> None:
+        """Go on from a checkpoint."""
+        self.best = dict(state)
+
+
+class MetricsCsv:
+    """One row an epoch in `metrics.csv`: loss, learning rate and, where one ran, the validation's figures.
+
+    Args:
+        path: the file; rows of epochs that a resumed run repeats are replaced.
+        optimizer: for the learning rate.
+        evaluator: the validation's engine, attached before this handler.
+    """
+
+    def __init__(self, path: str, optimizer: torch.optim.Optimizer, evaluator: Engine | None = None) -> None:
+        self.path = Path(path)
+        self.optimizer = optimizer
+        self.evaluator = evaluator
+        self._losses: list[float] = []
+
+    def attach(self, engine: Engine) -> None:
+        """Collect the loss of each iteration and write at the end of each epoch."""
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._collect)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+
+    def _collect(self, engine: Engine) -> None:
+        output = engine.state.output
+        self._losses.append(float((output[0] if isinstance(output, list) else output)["loss"]))
+
+    def __call__(self, engine: Engine) -> None:
+        epoch = engine.state.epoch
+        row = {
+            "epoch": epoch,
+            "loss": float(np.mean(self._losses)),
+            "learning_rate": self.optimizer.param_groups[0]["lr"],
+        }
+        self._losses = []
+        if self.evaluator is not None and self.evaluator.state.metrics and self.evaluator.state.epoch == epoch:
+            row |= {f"val_{key}": value for key, value in self.evaluator.state.metrics.items()}
+        rows: list[dict] = []
+        if self.path.is_file():
+            with self.path.open() as file:
+                rows = [r for r in csv.DictReader(file) if int(r["epoch"]) < epoch]
+        rows.append(row)
+        fields = list(dict.fromkeys(key for r in rows for key in r))
+        with replacing(self.path) as temporary, temporary.open("w", newline="") as file:
+            writer = csv.DictWriter(file, fields)
+            writer.writeheader()
+            writer.writerows(rows)
+
+
+class RunFolder:
+    """Make a run folder that explains itself: the merged configuration, the network's own, and the panel.
+
+    Args:
+        output_dir: the run folder.
+        panel: written as `models/panel.json`.
+        about: what else a prediction must know (working mpp, head, training unit size).
+    """
+
+    #: What evaluation and prediction must take over from training.
+    MODEL_KEYS = ("mpp", "head", "network_def", "intensity")
+
+    def __init__(self, output_dir: str, panel: GenePanel, about: Mapping[str, Any]) -> None:
+        self.folder = Path(output_dir)
+        self.panel = panel
+        self.about = dict(about)
+        self.config = _enclosing_config()
+
+    def attach(self, engine: Engine) -> None:
+        """Write when training starts."""
+        engine.add_event_handler(Events.STARTED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        self.panel.save(self.folder / "models" / "panel.json", **self.about)
+        if self.config is not None:
+            write_json(self.folder / "configs" / "train.json", self.config)
+            write_json(
+                self.folder / "configs" / "model.json", {k: self.config[k] for k in self.MODEL_KEYS if k in self.config}
+            )
+
+
+def _enclosing_config() -> dict[str, Any] | None:
+    """The merged configuration that is being instantiated, overrides included.
+
+    `monai.bundle run` gives components no handle on the configuration that they are part of, so it is taken from
+    the parser further up the stack. None outside of a bundle workflow.
+    """
+    frame = inspect.currentframe()
+    while frame is not None:
+        owner = frame.f_locals.get("self")
+        if isinstance(owner, ConfigWorkflow):
+            owner = owner.parser
+        if isinstance(owner, ConfigParser):
+            return {k: v for k, v in owner.get().items() if k != "_meta_"}
+        frame = frame.f_back
+    return None
+

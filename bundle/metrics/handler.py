@@ -1,0 +1,108 @@
+"""The Ignite handler that puts every scale's figures into `engine.state.metrics`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from ignite.engine import Engine, Events
+from monai.handlers import IgniteMetricHandler
+from monai.utils import CommonKeys
+
+from ..files import replacing, write_json
+from ..panel import GenePanel
+from .metric import ExpressionMetric
+
+__all__ = ["EvaluationWriter", "ExpressionMetricHandler"]
+
+
+def _slides(output: dict[str, Any]) -> tuple[list, list]:
+    return [output[CommonKeys.PRED]], [output[CommonKeys.LABEL]]
+
+
+class ExpressionMetricHandler(IgniteMetricHandler):
+    """Scores predictions at every spatial scale at the end of an evaluation.
+
+    `engine.state.metrics` gets PCC@M at the units' own scale under the attached name, and every other figure of
+    every scale beside it (`PCC@S`, `PCC@M_400`, ...). The whole result is in `engine.state.evaluation`.
+    A figure that is undefined (NaN) counts as -1 for the attached name, so that it never becomes "best".
+
+    Args:
+        metric: cumulates whole slides over ranks.
+        output_transform: the engine's output to (list of pooled features, list of slides).
+    """
+
+    def __init__(self, metric: ExpressionMetric, output_transform: Callable[[Any], tuple[list, list]] = _slides) -> None:
+        super().__init__(metric_fn=metric, output_transform=output_transform, save_details=False)
+        self._result: dict[str, Any] = {}
+
+    def compute(self) -> float:
+        """PCC@M at the units' own scale."""
+        self._result = self.metric_fn.aggregate()
+        value = self._result["scales"].get("native", {}).get("PCC@M", float("nan"))
+        return float(value) if np.isfinite(value) else -1.0
+
+    def completed(self, engine: Engine, name: str) -> None:
+        """Put all figures into the engine's state."""
+        super().completed(engine, name)
+        for scale, figures in self._result["scales"].items():
+            suffix = "" if scale == "native" else f"_{scale}"
+            for key, value in figures.items():
+                if isinstance(value, (int, float)) and f"{key}{suffix}" != name:
+                    engine.state.metrics[f"{key}{suffix}"] = value
+        engine.state.evaluation = self._result  # type: ignore[attr-defined]
+
+
+class EvaluationWriter:
+    """Write `evaluation/<split>.json` and the per-gene table beside it, on rank 0.
+
+    Args:
+        output_dir: the run folder.
+        split: name of the evaluated split, and of the file.
+        panel: says what was predicted and whose tissue it was trained on.
+        records: the evaluated records.
+        about: further keys of the JSON (data set, checkpoint).
+    """
+
+    def __init__(
+        self,
+        output_dir: str,
+        split: str,
+        panel: GenePanel,
+        records: Sequence[Mapping[str, Any]],
+        about: dict[str, Any] | None = None,
+    ) -> None:
+        self.folder = Path(output_dir) / "evaluation"
+        self.split = split
+        self.panel = panel
+        self.records = list(records)
+        self.about = about or {}
+
+    def attach(self, engine: Engine) -> None:
+        """Write when the evaluation has completed."""
+        engine.add_event_handler(Events.COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        result: dict[str, Any] = dict(engine.state.evaluation)  # type: ignore[attr-defined]
+        per_gene = result.pop("per_gene")
+        head = {
+            "split": self.split,
+            "split_by": str(self.records[0].get("split_by", "patient")),
+            "same_patient": self.panel.shares_patients(self.records),
+            "patients": len({str(r.get("patient", "unknown")) for r in self.records}),
+            "min_total": self.panel.min_total,
+            "transcriptome": self.panel.transcriptome,
+        }
+        write_json(self.folder / f"{self.split}.json", {**head, **self.about, **result})
+        table = pd.DataFrame({"gene": self.panel.genes})
+        for name, genes in self.panel.panels.items():
+            table[name] = table["gene"].isin(genes)
+        for scale, columns in per_gene.items():
+            for column, values in columns.items():
+                if np.isfinite(values).any():
+                    table[f"{column}_{scale}"] = values
+        with replacing(self.folder / f"{self.split}_genes.csv") as temporary:
+            table.to_csv(temporary, index=False)

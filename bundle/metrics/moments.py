@@ -1,0 +1,60 @@
+"""Centred moments of (prediction, truth) per gene, which add up exactly over parts."""
+
+from __future__ import annotations
+
+import torch
+
+__all__ = ["FIELDS", "combine", "correlation", "moments", "truth_is_constant"]
+
+#: Columns of a moments tensor (G, 8).
+FIELDS = ("n", "mean_p", "mean_t", "m2_p", "m2_t", "c_pt", "sse", "sae")
+_TINY = 1e-9
+
+
+def moments(prediction: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+    """Moments of (U, G) prediction and truth over units, float64 (G, 8); columns are `FIELDS`."""
+    p, t = prediction.double(), truth.double()
+    n = torch.full((p.shape[1],), float(p.shape[0]), dtype=torch.float64)
+    mean_p, mean_t = p.mean(0), t.mean(0)
+    dp, dt = p - mean_p, t - mean_t
+    error = p - t
+    return torch.stack(
+        [n, mean_p, mean_t, (dp * dp).sum(0), (dt * dt).sum(0), (dp * dt).sum(0), (error**2).sum(0), error.abs().sum(0)], 1
+    )
+
+
+def combine(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Moments of the union of two disjoint parts.
+
+    Chan, Golub & LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances", 1979.
+    """
+    n = a[:, 0] + b[:, 0]
+    share = b[:, 0] / n.clamp(min=1)
+    dp, dt = b[:, 1] - a[:, 1], b[:, 2] - a[:, 2]
+    cross = a[:, 0] * share
+    return torch.stack(
+        [
+            n,
+            a[:, 1] + dp * share,
+            a[:, 2] + dt * share,
+            a[:, 3] + b[:, 3] + dp * dp * cross,
+            a[:, 4] + b[:, 4] + dt * dt * cross,
+            a[:, 5] + b[:, 5] + dp * dt * cross,
+            a[:, 6] + b[:, 6],
+            a[:, 7] + b[:, 7],
+        ],
+        1,
+    )
+
+
+def truth_is_constant(m: torch.Tensor) -> torch.Tensor:
+    """Genes whose truth does not vary over the units, (G,) bool: the only ones left out of a summary."""
+    return m[:, 4] <= _TINY * m[:, 0].clamp(min=1) * (1 + m[:, 2] ** 2)
+
+
+def correlation(m: torch.Tensor) -> torch.Tensor:
+    """Pearson correlation per gene, (G,): NaN where the truth is constant, 0 where only the prediction is."""
+    flat = m[:, 3] <= _TINY * m[:, 0].clamp(min=1) * (1 + m[:, 1] ** 2)
+    r = m[:, 5] / (m[:, 3] * m[:, 4]).clamp(min=1e-300).sqrt()
+    r = torch.where(flat, torch.zeros_like(r), r.clamp(-1, 1))
+    return torch.where(truth_is_constant(m), torch.full_like(r, float("nan")), r)

@@ -1,0 +1,133 @@
+"""Score one slide: complete its units and scale cells, normalise them, reduce them to moments per gene."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+
+from ..errors import InputError
+from ..expression import LARGE_UNIT_UM, log1p_cp10k, pearson_residuals, thinning_ceiling
+from ..panel import GenePanel
+from ..units import Units
+from .moments import moments
+from .scales import OFFSETS, cells_at_scale
+
+__all__ = ["NATIVE", "TARGETS", "Prediction", "Score", "score_slide"]
+
+#: The scale of the units themselves.
+NATIVE = 0.0
+#: What is compared: y = log1p CP10k, Pearson residuals of the counts, or log1p counts (below 55 µm).
+TARGETS = ("y", "residual", "counts")
+
+#: Predicted (y, rate or None) for groups of units, given as a 0/1 matrix (groups, U): (groups, G), (groups, G + 1).
+Prediction = Callable[[sp.csr_matrix], tuple[np.ndarray, np.ndarray | None]]
+
+
+@dataclass(frozen=True)
+class Score:
+    """One comparison on one slide.
+
+    Attributes:
+        scale_um: side of the cells, `NATIVE` for the units themselves.
+        offset: index of the grid's origin.
+        target: one of `TARGETS`.
+        units: how many units or cells were compared.
+        moments: (G, 8), see `bundle.metrics.moments`.
+        ceiling: highest correlation that counting noise allows, (G,); NaN where not computed.
+        deviance: mean Poisson deviance per gene, (G,); NaN unless the target is counts.
+    """
+
+    scale_um: float
+    offset: int
+    target: str
+    units: int
+    moments: torch.Tensor
+    ceiling: np.ndarray
+    deviance: np.ndarray
+
+
+def score_slide(
+    predict: Prediction,
+    units: Units,
+    genes: Sequence[str],
+    mpp: float,
+    scales_um: Sequence[float] = (),
+    ceilings: bool = True,
+) -> list[Score]:
+    """Compare a prediction with one slide's measured units, at their own scale and at coarser ones.
+
+    At a scale of s µm a cell's truth is the sum of the raw counts of the units whose centre it holds, normalised
+    after summing; its prediction integrates the map over the same units.
+
+    Args:
+        predict: predicted expression for groups of units.
+        units: the measured units, already filtered.
+        genes: genes in the order that `predict` gives them.
+        mpp: the slide's µm per level-0 pixel.
+        scales_um: sides of the cells; a scale with too few units or cells is left out.
+        ceilings: also compute the counting-noise ceilings (20 random splits a scale).
+
+    Raises:
+        InputError: if a scale is finer than the measured units.
+    """
+    finer = [s for s in scales_um if s < units.size_um]
+    if finer:
+        raise InputError(
+            f"{units.name} was measured in {units.size_um:g} µm units, so a scale of {finer[0]:g} µm has no truth to be "
+            "compared with. Leave it out of scales_um, or evaluate on a data set with finer units."
+        )
+    centers_um = units.centers_px * mpp
+    counts, total = units.counts_of(genes), units.total
+    scores = _compare(predict, sp.identity(len(units), format="csr"), units, counts, total, NATIVE, 0, ceilings)
+    for scale in scales_um:
+        if scale == units.size_um:
+            continue
+        for number, offset in enumerate(OFFSETS):
+            cells = cells_at_scale(centers_um, scale, offset)
+            if cells is not None:
+                scores += _compare(
+                    predict, cells, units, np.asarray(cells @ counts), cells @ total, scale, number, ceilings and number == 0
+                )
+    return scores
+
+
+def _compare(
+    predict: Prediction,
+    groups: sp.csr_matrix,
+    units: Units,
+    counts: np.ndarray,
+    total: np.ndarray,
+    scale_um: float,
+    offset: int,
+    ceilings: bool,
+) -> list[Score]:
+    y, rate = predict(groups)
+    measured = units.kind == "counts"
+    none = np.full(counts.shape[1], np.nan)
+    found = []
+
+    def add(target: str, prediction: np.ndarray, truth: np.ndarray, deviance: np.ndarray = none) -> None:
+        ceiling = thinning_ceiling(counts, total, target) if ceilings and measured else none
+        reduced = moments(torch.as_tensor(prediction), torch.as_tensor(truth))
+        found.append(Score(scale_um, offset, target, len(total), reduced, ceiling, deviance))
+
+    if measured and max(scale_um, units.size_um) < LARGE_UNIT_UM:
+        expected = _expected_counts(y, rate, total)
+        ratio = np.where(counts > 0, counts * np.log(np.maximum(counts, 1e-12) / expected), 0)
+        add("counts", np.log1p(expected), np.log1p(counts), 2 * (ratio - (counts - expected)).mean(0))
+    else:
+        add("y", y, log1p_cp10k(counts, total))
+        if measured:
+            add("residual", y, pearson_residuals(counts, total))
+    return found
+
+
+def _expected_counts(y: np.ndarray, rate: np.ndarray | None, total: np.ndarray) -> np.ndarray:
+    """Expected counts with one size factor for the slide, so that no unit's own depth is used."""
+    if rate is None:
+        return np.maximum(np.expm1(y) / 1e4, 1e-9) * total.mean()
+    return np.maximum(rate[:, :-1] * (total.sum() / rate.sum()), 1e-9)

@@ -1,0 +1,241 @@
+"""The gene panel: what a model predicts, chosen and standardised on training slides only."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .errors import InputError
+from .expression import LARGE_UNIT_UM, eligible, log1p_cp10k, pearson_residuals
+from .files import write_json
+from .units import Units, read_units
+
+__all__ = ["GenePanel", "fit_panel", "load_panel", "load_units", "n_genes"]
+
+
+@dataclass
+class GenePanel:
+    """Genes with the training statistics that predictions are expressed in.
+
+    Attributes:
+        genes: all genes the network predicts, the union of the panels, (G,).
+        panels: named lists of genes: `mean<n>` (highest mean of y; the paper's) and `hvg<n>` (highly variable).
+        mean, std: mean and standard deviation of y = log1p CP10k over the training units, (G,).
+        depth_per_um2: mean counts of all genes per µm² over the training units: what size factor 1 means.
+        unit_sizes_um: sizes of the units trained on.
+        min_total: units with fewer counts were left out (55 µm and above).
+        training: the training slides, `{"section": .., "patient": ..}`.
+        split_by: how the data set was split.
+        transcriptome: `whole`, or `panel` where few genes were measured (then y is panel-normalised).
+    """
+
+    genes: list[str]
+    panels: dict[str, list[str]]
+    mean: list[float]
+    std: list[float]
+    depth_per_um2: float
+    unit_sizes_um: list[float]
+    min_total: float
+    training: list[dict[str, str]]
+    split_by: str = "patient"
+    transcriptome: str = "whole"
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._units: list[Units] = []
+
+    def __len__(self) -> int:
+        return len(self.genes)
+
+    def shares_patients(self, records: Sequence[Mapping[str, Any]]) -> bool:
+        """Whether any record's tissue comes from a patient that was trained on; unknown patients count as shared."""
+        patients = {str(r.get("patient", "unknown")) for r in records}
+        return "unknown" in patients or bool(patients & {slide["patient"] for slide in self.training})
+
+    @property
+    def main(self) -> str:
+        """Name of the panel that headline figures are about."""
+        return next(iter(self.panels))
+
+    def index(self, panel: str) -> np.ndarray:
+        """Positions of a named panel's genes among `genes`."""
+        place = {g: i for i, g in enumerate(self.genes)}
+        return np.array([place[g] for g in self.panels[panel]])
+
+    @cached_property
+    def _rates(self) -> np.ndarray:
+        """Counts per µm² of the training units at size factor 1, genes outside the panel last, (U, G + 1)."""
+        rows = []
+        for units in self._units:
+            counts = units.counts_of(self.genes)
+            rest = np.maximum(units.total - counts.sum(1), 0)
+            depth = units.total.mean() / units.area_um2
+            rows.append(np.column_stack([counts, rest]) / units.area_um2 * (self.depth_per_um2 / depth))
+        return np.concatenate(rows)
+
+    def loadings(self, n_programs: int, seed: int = 0) -> np.ndarray:
+        """Loadings of a non-negative factorisation of the training units' rates, (G + 1, n_programs) per µm².
+
+        Each program's mean activity over the training units is 1, so a network that says 1 everywhere predicts
+        the mean rate. Lee & Seung, "Learning the parts of objects by non-negative matrix factorization", 1999.
+
+        Raises:
+            InputError: if there are fewer training units than programs, or the panel was read from a file.
+        """
+        from sklearn.decomposition import NMF
+
+        if not self._units:
+            raise InputError("A panel read from a file has no training units to factorise; fit it on the data set.")
+        rates = self._rates
+        if len(rates) < n_programs:
+            raise InputError(f"{len(rates)} training units cannot start {n_programs} programs; lower n_programs.")
+        mean = np.maximum(rates.mean(0), 1e-12)
+        scale = np.sqrt(mean)  # stabilises the variance, or the most abundant genes take every program
+        model = NMF(n_programs, init="nndsvda", random_state=seed, max_iter=400, tol=1e-3)
+        activity = model.fit_transform(rates / scale)
+        loadings = (model.components_ * activity.mean(0)[:, None] * scale).T + 1e-3 * mean[:, None] / n_programs
+        return loadings * (mean / loadings.sum(1))[:, None]
+
+    def statistics(self, n_programs: int | None = None) -> dict[str, np.ndarray]:
+        """What a network's head is initialised with: `mean`, `std` and, where asked for, `loadings`."""
+        stats = {"mean": np.asarray(self.mean, np.float32), "std": np.asarray(self.std, np.float32)}
+        if n_programs:
+            stats["loadings"] = self.loadings(n_programs).astype(np.float32)
+        return stats
+
+    def save(self, path: str | Path, **about: Any) -> None:
+        """Write `panel.json`; `about` (working mpp, head, ...) goes beside the genes."""
+        versions = {}
+        for package in ("pixnet", "torch", "monai", "numpy", "anndata"):
+            try:
+                versions[package] = version(package)
+            except PackageNotFoundError:
+                versions[package] = "source"
+        content = {**asdict(self), **about, "versions": versions}
+        content.update(content.pop("extra"))
+        write_json(path, content)
+
+
+def load_units(record: Mapping[str, Any], sizes_um: Sequence[float] | None = None) -> list[Units]:
+    """Read a record's units of the sizes asked for; the coarsest size it has where none is named.
+
+    Raises:
+        InputError: if the record has no units, or none of that size.
+    """
+    labels = record.get("label") or []
+    labels = [labels] if isinstance(labels, str) else list(labels)
+    if not labels:
+        raise InputError(f'{record.get("image")} has no "label": name the .h5ad of its measured units in dataset.json.')
+    found = [read_units(label) for label in labels]
+    block = record.get("block")
+    if block is not None:  # spatial split of one slide: only the units of this record's rectangle
+        low, high = np.array(block[:2]), np.array(block[2:])
+        found = [u.take(((u.centers_px >= low) & (u.centers_px < high)).all(1)) for u in found]
+    if sizes_um is None:
+        coarsest = max(u.size_um for u in found)
+        return [u for u in found if u.size_um == coarsest]
+    chosen = [u for size in sizes_um for u in found if np.isclose(u.size_um, size)]
+    if not chosen:
+        have = ", ".join(f"{u.size_um:g}" for u in found)
+        raise InputError(f"{record['image']} has no units of {list(sizes_um)} µm; it has {have} µm.")
+    return chosen
+
+
+def fit_panel(
+    records: Sequence[Mapping[str, Any]],
+    n_mean: int = 250,
+    n_hvg: int = 50,
+    min_total: float = 200.0,
+    unit_sizes_um: Sequence[float] | None = None,
+    transcriptome: str = "whole",
+) -> GenePanel:
+    """Choose the panel on training slides and measure its statistics there.
+
+    Args:
+        records: training records (see `bundle.manifest`).
+        n_mean: genes with the highest mean of y.
+        n_hvg: genes with the highest variance of Pearson residuals, averaged over slides.
+        min_total: units below this many counts are left out (55 µm and above).
+        unit_sizes_um: unit sizes to use; the coarsest of each slide by default.
+        transcriptome: `whole` or `panel`.
+
+    Raises:
+        InputError: if no gene is shared by all training slides, or no unit has enough counts.
+    """
+    if not records:
+        raise InputError("The data set has no training slides.")
+    per_slide = [[u.take(eligible(u, min_total)) for u in load_units(r, unit_sizes_um)] for r in records]
+    everything = [u for units in per_slide for u in units]
+    genes = [str(g) for g in everything[0].genes]
+    for units in everything[1:]:
+        present = set(units.genes)
+        genes = [g for g in genes if g in present]
+    if not genes:
+        names = ", ".join(u.name for u in everything[:3])
+        raise InputError(f"No gene is shared by all training slides ({names}, ...). Do all use symbols, or all ids?")
+    if not any(len(u) for u in everything):
+        raise InputError(
+            f"No training unit on tissue has {min_total:g} counts or more. Lower min_total, or check the counts."
+        )
+    # Large units decide; small ones cannot be normalised by their own total.
+    deciding = [u for u in everything if u.size_um >= LARGE_UNIT_UM and len(u)] or [u for u in everything if len(u)]
+    n_units, mean, square = 0, np.zeros(len(genes)), np.zeros(len(genes))
+    variability = np.zeros(len(genes))
+    for units in deciding:
+        counts = units.counts_of(genes)
+        y = log1p_cp10k(counts, units.total).astype(np.float64)
+        n_units, mean, square = n_units + len(units), mean + y.sum(0), square + (y * y).sum(0)
+        variability += pearson_residuals(counts, units.total).var(0)
+    mean /= n_units
+    std = np.sqrt(np.maximum(square / n_units - mean**2, 0))
+    by_mean = np.argsort(-mean, kind="stable")[: min(n_mean, len(genes))]
+    by_variability = np.argsort(-variability, kind="stable")[: min(n_hvg, len(genes))]
+    union = list(dict.fromkeys([*by_mean, *by_variability]))
+    total_counts = sum(float(u.total.sum()) for u in deciding)
+    total_area = sum(len(u) * u.area_um2 for u in deciding)
+    panel = GenePanel(
+        genes=[genes[i] for i in union],
+        panels={
+            f"mean{n_mean}": [genes[i] for i in by_mean],
+            f"hvg{n_hvg}": [genes[i] for i in by_variability],
+        },
+        mean=[float(mean[i]) for i in union],
+        std=[float(max(std[i], 1e-3)) for i in union],
+        depth_per_um2=total_counts / total_area,
+        unit_sizes_um=sorted({u.size_um for u in everything}),
+        min_total=float(min_total),
+        training=[{"section": str(r.get("section", r["image"])), "patient": str(r.get("patient", "unknown"))} for r in records],
+        split_by=str(records[0].get("split_by", "patient")),
+        transcriptome=transcriptome,
+    )
+    panel._units = deciding
+    return panel
+
+
+def load_panel(path: str | Path) -> GenePanel:
+    """Read `panel.json`.
+
+    Raises:
+        InputError: if it is missing or was not written by PixNet.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"No trained model at {path.parent}: {path.name} is missing. Train one with `pixnet train`.")
+    content = json.loads(path.read_text())
+    known = [f for f in GenePanel.__dataclass_fields__ if f != "extra"]
+    try:
+        return GenePanel(**{k: content.pop(k) for k in known}, extra=content)
+    except KeyError as error:
+        raise InputError(f"{path} lacks {error}; it was not written by this version of PixNet.") from error
+
+
+def n_genes(path: str | Path, default: int = 250) -> int:
+    """Number of genes of the panel at `path`; `default` where there is no trained model yet."""
+    return len(load_panel(path)) if Path(path).is_file() else default

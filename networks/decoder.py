@@ -1,0 +1,87 @@
+"""U-Net decoder that fuses an encoder's features with SAFB."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from .safb import SAFB
+
+__all__ = ["Decoder"]
+
+
+class Decoder(nn.Module):
+    """From the coarsest features up to the finest, with a `SAFB` at each skip.
+
+    The last upsampling is conv, bilinear, conv; those below it are conv, ReLU, depth-to-space, conv, ReLU.
+
+    Args:
+        encoder_channels: channels of the encoder's features, finest first.
+        strides: their strides; each divides the next.
+        channels: the decoder's channels at the same levels.
+
+    Attributes:
+        margins_px: for each level, how far beyond a core its features are read.
+
+    Raises:
+        ValueError: if the three differ in length, or a stride does not divide the next.
+    """
+
+    def __init__(self, encoder_channels: Sequence[int], strides: Sequence[int], channels: Sequence[int]) -> None:
+        super().__init__()
+        if not len(encoder_channels) == len(strides) == len(channels):
+            raise ValueError(
+                f"The encoder gives {len(strides)} levels and decoder_channels names {len(channels)}: "
+                "name one width per level, finest first."
+            )
+        if any(coarse % fine for fine, coarse in itertools.pairwise(strides)):
+            raise ValueError(f"Each of the encoder's strides must divide the next; they are {tuple(strides)}.")
+        factors = [coarse // fine for fine, coarse in itertools.pairwise(strides)]
+        self.bottleneck = nn.Conv2d(encoder_channels[-1], channels[-1], 1)
+        self.ups = nn.ModuleList(
+            (_depth_to_space_up if level else _bilinear_up)(channels[level + 1], channels[level], factor)
+            for level, factor in enumerate(factors)
+        )
+        self.fusions = nn.ModuleList(SAFB(encoder_channels[level], channels[level]) for level in range(len(factors)))
+        self.margins_px = _margins_px(strides)
+
+    def forward(self, features: Sequence[torch.Tensor]) -> torch.Tensor:
+        """List of (B, C_l, H / s_l, W / s_l), finest first -> (B, channels[0], H / s_0, W / s_0)."""
+        x = self.bottleneck(features[-1])
+        for level in reversed(range(len(self.ups))):
+            x = self.fusions[level](features[level], self.ups[level](x))
+        return x
+
+
+def _depth_to_space_up(in_channels: int, out_channels: int, factor: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels * factor**2, 3, padding=1),
+        nn.ReLU(),
+        nn.PixelShuffle(factor),
+        nn.Conv2d(out_channels, out_channels, 3, padding=1),
+        nn.ReLU(),
+    )
+
+
+def _bilinear_up(in_channels: int, out_channels: int, factor: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, 3, padding=1),
+        nn.Upsample(scale_factor=factor, mode="bilinear", align_corners=False),
+        nn.Conv2d(out_channels, out_channels, 3, padding=1),
+    )
+
+
+def _margins_px(strides: Sequence[int]) -> list[int]:
+    """Walk from the output down: how far beyond a core each level's features are read."""
+    margins_px, need_px = [], 0
+    for level, (fine, coarse) in enumerate(itertools.pairwise(strides)):
+        margins_px.append(need_px + fine)  # SAFB's depthwise 3x3
+        need_px += fine  # the conv after upsampling
+        if level == 0:
+            need_px += (coarse - fine) // 2  # bilinear reads the coarse cell whose centre lies beyond
+        need_px = math.ceil(need_px / coarse) * coarse + coarse  # whole coarse cells, and the conv before upsampling
+    return [*margins_px, need_px]

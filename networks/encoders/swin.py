@@ -1,0 +1,135 @@
+"""A 2-D Swin encoder of MONAI's parts that gives the features of each stage before they are merged."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from monai.networks.blocks import PatchEmbed
+from monai.networks.layers import trunc_normal_
+from monai.networks.nets.swin_unetr import BasicLayer, PatchMergingV2
+from torch import nn
+
+__all__ = ["SwinEncoder", "swin_margin_px"]
+
+
+class SwinEncoder(nn.Module):
+    """Swin Transformer (Liu et al. 2021, https://arxiv.org/abs/2103.14030) with any number of stages.
+
+    MONAI's `SwinTransformer` has four stages and returns each **after** merging, so that its finest map is the bare
+    patch embedding. This one returns what the attention blocks wrote, each with a LayerNorm of its own (as Swin's
+    detection backbones do). Modules are named as in the original (`patch_embed`, `layers.i.blocks.j`), except
+    `mlp.linear1/2` for `fc1/2`, and merging, which stands in `downsamples` and takes its four neighbours in the order
+    (0,0), (0,1), (1,0), (1,1) where the original takes (0,0), (1,0), (0,1), (1,1).
+
+    Args:
+        in_channels: channels of the image.
+        embed_dim: channels of the first stage; they double with each.
+        depths: blocks per stage; odd ones have shifted windows.
+        num_heads: attention heads per stage.
+        window_size: side of an attention window, in cells.
+        patch_size: side of a patch in pixels, the stride of the first stage.
+        drop_path_rate: stochastic depth of the last block; rises linearly from 0 at the first.
+
+    Attributes:
+        strides: pixels per cell of each stage.
+        channels: channels of each stage.
+        grid_px: a window of the last stage in pixels. On inputs and tile origins that are multiples of it, all window
+            partitions fall on the same pixels of the slide.
+
+    Raises:
+        ValueError: if `depths` and `num_heads` differ in length or channels do not divide by heads.
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 3,
+        embed_dim: int = 48,
+        depths: Sequence[int] = (2, 2, 2, 2),
+        num_heads: Sequence[int] = (3, 6, 12, 24),
+        window_size: int = 8,
+        patch_size: int = 4,
+        drop_path_rate: float = 0.1,
+    ) -> None:
+        super().__init__()
+        if len(depths) != len(num_heads):
+            raise ValueError(
+                f"depths has {len(depths)} stages and num_heads {len(num_heads)}: give one each per stage."
+            )
+        self.depths = tuple(depths)
+        self.window_size = window_size
+        self.strides = tuple(patch_size * 2**i for i in range(len(depths)))
+        self.channels = tuple(embed_dim * 2**i for i in range(len(depths)))
+        self.grid_px = window_size * self.strides[-1]
+        for channels, heads in zip(self.channels, num_heads, strict=True):
+            if channels % heads:
+                raise ValueError(
+                    f"A stage of {channels} channels cannot be split into {heads} heads: change num_heads."
+                )
+
+        self.patch_embed = PatchEmbed(patch_size, in_channels, embed_dim, nn.LayerNorm, spatial_dims=2)
+        drop_path = torch.linspace(0, drop_path_rate, sum(depths)).tolist()
+        self.layers = nn.ModuleList(
+            BasicLayer(
+                dim=self.channels[i],
+                depth=depth,
+                num_heads=num_heads[i],
+                window_size=(window_size, window_size),
+                drop_path=drop_path[sum(depths[:i]) : sum(depths[: i + 1])],
+                qkv_bias=True,
+                use_flash_attention=True,
+            )
+            for i, depth in enumerate(depths)
+        )
+        self.downsamples = nn.ModuleList(PatchMergingV2(c, spatial_dims=2) for c in self.channels[:-1])
+        self.norms = nn.ModuleList(nn.LayerNorm(c) for c in self.channels)
+        self.apply(_init_linear)
+
+    def forward(self, image: torch.Tensor) -> list[torch.Tensor]:
+        """Features of each stage, finest first.
+
+        Args:
+            image: (B, in_channels, H, W); H and W multiples of `grid_px`, else windows are filled up with zeros.
+
+        Returns:
+            One (B, channels[l], H / strides[l], W / strides[l]) per stage.
+        """
+        features = []
+        x = self.patch_embed(image)
+        for level, (layer, norm) in enumerate(zip(self.layers, self.norms, strict=True)):
+            if level:
+                x = self.downsamples[level - 1](x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+            x = layer(x)
+            features.append(norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2))
+        return features
+
+    def input_margin_px(self, level: int, margin_px: int) -> int:
+        """Input pixels read beyond a `grid_px`-aligned core by the cells of `level` up to `margin_px` beyond it."""
+        windows_px = [self.window_size * s for s in self.strides[: level + 1]]
+        return swin_margin_px(margin_px, windows_px, self.depths[: level + 1])
+
+
+def swin_margin_px(margin_px: int, windows_px: Sequence[int], depths: Sequence[int]) -> int:
+    """Walk from the output of the last stage to the image, widening `margin_px` to whole windows at each block.
+
+    The core's edges lie on window edges, so a shifted window reaches half a window beyond them: a decoder that reads up
+    to half a window of neighbours costs nothing.
+
+    Args:
+        margin_px: how far beyond the core the output of the last stage is needed.
+        windows_px: side of a window of each stage in input pixels, finest first.
+        depths: blocks of each stage.
+    """
+    for window_px, depth in zip(reversed(windows_px), reversed(depths), strict=True):
+        for block in reversed(range(depth)):
+            shift_px = window_px // 2 if block % 2 else 0
+            margin_px = max(math.ceil((margin_px - shift_px) / window_px), 0) * window_px + shift_px
+    return margin_px
+
+
+def _init_linear(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear):
+        trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

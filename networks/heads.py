@@ -1,0 +1,174 @@
+"""Heads: from features to expression. Both are linear in what is pooled, up to the final log."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+__all__ = ["Head", "LinearHead", "ProgramsHead", "build_head"]
+
+
+class Head(nn.Module, ABC):
+    """What a model asks of its head.
+
+    Attributes:
+        channels: channels of what is pooled, the result of `activate`.
+        n_genes: genes of the panel, G.
+    """
+
+    channels: int
+    n_genes: int
+
+    @abstractmethod
+    def activate(self, features: torch.Tensor) -> torch.Tensor:
+        """The decoder's map (B, C_decoder, h, w) -> what is pooled over units, (B, channels, h, w)."""
+
+    @abstractmethod
+    def project(self, pooled: torch.Tensor) -> torch.Tensor:
+        """Mean over a unit (..., channels) -> log1p of counts per 10 000, (..., G)."""
+
+    @abstractmethod
+    def rate(self, pooled: torch.Tensor) -> torch.Tensor | None:
+        """Mean over a unit (..., channels) -> counts per µm² (..., G + 1), last all other genes; None if unknown."""
+
+    @abstractmethod
+    def initialize(self, *, mean: Any = None, std: Any = None, loadings: Any = None) -> None:
+        """Start from statistics of the training units, taking those this head uses.
+
+        Args:
+            mean: (G,), of log1p counts per 10 000.
+            std: (G,), likewise.
+            loadings: (G + 1, K), non-negative; row sums are the mean counts per µm².
+        """
+
+
+class LinearHead(Head):
+    """y = std * (W F + b) + mean. Exact for units of the training size, an approximation at others.
+
+    Args:
+        channels: channels of the decoder.
+        n_genes: genes of the panel.
+    """
+
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __init__(self, channels: int, n_genes: int) -> None:
+        super().__init__()
+        self.channels = channels
+        self.n_genes = n_genes
+        self.weight = nn.Linear(channels, n_genes)
+        nn.init.normal_(self.weight.weight, std=0.01)  # the start is the training mean
+        nn.init.zeros_(self.weight.bias)
+        self.register_buffer("mean", torch.zeros(n_genes))
+        self.register_buffer("std", torch.ones(n_genes))
+
+    def activate(self, features: torch.Tensor) -> torch.Tensor:
+        """The map itself."""
+        return features
+
+    def project(self, pooled: torch.Tensor) -> torch.Tensor:
+        """See `Head`."""
+        return self.std * self.weight(pooled) + self.mean
+
+    def rate(self, pooled: torch.Tensor) -> None:
+        """None: a map in log space has no rate."""
+        return None
+
+    def initialize(self, *, mean: Any = None, std: Any = None, loadings: Any = None) -> None:
+        """Take `mean` and `std`; see `Head`."""
+        self.mean.copy_(_as_stat("mean", mean, (self.n_genes,)))
+        self.std.copy_(_as_stat("std", std, (self.n_genes,), non_negative=True))
+
+
+class ProgramsHead(Head):
+    """Expression programs F >= 0 and a rate density λ = W F + b in counts per µm², with W, b >= 0.
+
+    The rate of any region is the integral of λ over it, so the parts of a partition add up exactly and one map answers
+    for every unit size. The last of the G + 1 rows of W stands for all genes outside the panel, so that
+    y = log1p(1e4 * Λ_g / ΣΛ) is normalised by the whole transcriptome as the targets are.
+
+    Args:
+        channels: channels of the decoder.
+        n_genes: genes of the panel.
+        n_programs: programs, K.
+    """
+
+    scale: torch.Tensor
+
+    def __init__(self, channels: int, n_genes: int, n_programs: int = 32) -> None:
+        super().__init__()
+        self.channels = n_programs
+        self.n_genes = n_genes
+        self.programs = nn.Conv2d(channels, n_programs, 1)
+        nn.init.normal_(self.programs.weight, std=0.01)
+        self.programs.bias = nn.Parameter(_inverse_softplus(torch.ones(n_programs)))  # F starts at 1
+        start = _inverse_softplus(torch.tensor(1 / n_programs)).item()
+        self.raw_loadings = nn.Parameter(start + 0.1 * torch.randn(n_genes + 1, n_programs))
+        self.raw_bias = nn.Parameter(torch.full((n_genes + 1,), math.log(1e-3)))
+        # Rates differ by orders of magnitude between genes; the parameters are relative to each gene's mean rate.
+        self.register_buffer("scale", torch.ones(n_genes + 1))
+
+    def activate(self, features: torch.Tensor) -> torch.Tensor:
+        """The programs F (B, K, h, w)."""
+        return F.softplus(self.programs(features))
+
+    def rate(self, pooled: torch.Tensor) -> torch.Tensor:
+        """See `Head`."""
+        return self.scale * F.linear(pooled, F.softplus(self.raw_loadings), F.softplus(self.raw_bias))
+
+    def project(self, pooled: torch.Tensor) -> torch.Tensor:
+        """See `Head`."""
+        rate = self.rate(pooled)
+        return torch.log1p(1e4 * rate[..., :-1] / rate.sum(-1, keepdim=True))
+
+    def initialize(self, *, mean: Any = None, std: Any = None, loadings: Any = None) -> None:
+        """Take `loadings`, whose rows sum to the mean rate that F = 1 then gives; see `Head`."""
+        loadings = _as_stat("loadings", loadings, (self.n_genes + 1, self.channels), non_negative=True)
+        scale = loadings.sum(1)
+        if not bool((scale[:-1] > 0).all()):
+            raise ValueError("loadings has genes of zero rate: leave genes without a count out of the panel.")
+        # A row of zeros is allowed for the rest: a panel that holds all measured genes has none.
+        relative = loadings / torch.where(scale > 0, scale, 1).unsqueeze(1)
+        floor = 1e-3 / self.channels  # an exact zero would have no gradient
+        relative = relative.clamp_min(floor)
+        with torch.no_grad():
+            self.scale.copy_(scale)
+            self.raw_loadings.copy_(_inverse_softplus(relative / relative.sum(1, keepdim=True)))
+
+
+def build_head(
+    name: Literal["linear", "programs"], channels: int, n_genes: int, n_programs: int
+) -> LinearHead | ProgramsHead:
+    """The head called `name`; `n_programs` matters to `programs` alone.
+
+    Raises:
+        ValueError: if there is none of that name.
+    """
+    if name == "linear":
+        return LinearHead(channels, n_genes)
+    if name == "programs":
+        return ProgramsHead(channels, n_genes, n_programs)
+    raise ValueError(f"There is no head called {name!r}: choose 'linear' or 'programs'.")
+
+
+def _inverse_softplus(value: torch.Tensor) -> torch.Tensor:
+    return value + torch.log(-torch.expm1(-value))
+
+
+def _as_stat(name: str, value: Any, shape: tuple[int, ...], non_negative: bool = False) -> torch.Tensor:
+    if value is None:
+        raise ValueError(f"This head starts from {name}, of shape {shape}, which was not given.")
+    tensor = torch.as_tensor(value, dtype=torch.float32)
+    if tuple(tensor.shape) != shape:
+        raise ValueError(
+            f"{name} has shape {tuple(tensor.shape)} where this head needs {shape}: was the panel changed?"
+        )
+    if not bool(torch.isfinite(tensor).all()) or (non_negative and bool((tensor < 0).any())):
+        raise ValueError(f"{name} holds a value that is {'negative or ' if non_negative else ''}not finite.")
+    return tensor

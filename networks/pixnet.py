@@ -1,0 +1,152 @@
+"""PixNet: an H&E image to a dense map of features, and features to gene expression."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple, cast
+
+import torch
+from monai.data import MetaTensor
+from torch import nn
+from torch.nn import functional as F
+
+from .decoder import Decoder
+from .encoders import Encoder, SwinEncoder
+from .heads import Head, build_head
+from .pooling import pool_units
+
+__all__ = ["ExpressionModel", "PixNet", "UnitExpression"]
+
+
+class UnitExpression(NamedTuple):
+    """Predicted expression of units.
+
+    Attributes:
+        log_cp10k: log1p of counts per 10 000, (U, G).
+        rate: counts per µm² of each gene and, last, of all others (U, G + 1); None where the head knows no rate.
+    """
+
+    log_cp10k: torch.Tensor
+    rate: torch.Tensor | None
+
+
+class ExpressionModel(nn.Module, ABC):
+    """An image-to-map network and a head on it.
+
+    Features are pooled over a unit first and projected to genes after, so that no (H, W, genes) array is needed.
+
+    Attributes:
+        stride: image pixels per cell of the map.
+        grid_px: inputs and tile origins that are multiples of it give the same values however the slide is tiled.
+        halo_px: how far beyond a `grid_px`-aligned core the input matters to the map inside it (in evaluation).
+        channels: channels of `features`.
+        n_genes: genes predicted.
+    """
+
+    stride: int
+    grid_px: int
+    halo_px: int
+
+    def __init__(self, head: Head) -> None:
+        super().__init__()
+        self.head = head
+        self.channels = head.channels
+        self.n_genes = head.n_genes
+
+    @abstractmethod
+    def decode(self, image: torch.Tensor) -> torch.Tensor:
+        """(B, 3, H, W), H and W multiples of `grid_px` -> what the head takes, (B, C, H / stride, W / stride)."""
+
+    def initialize(self, *, mean: Any = None, std: Any = None, loadings: Any = None) -> None:
+        """Start the head from statistics of the training units; see `networks.heads.Head.initialize`."""
+        self.head.initialize(mean=mean, std=std, loadings=loadings)
+
+    def features(self, image: torch.Tensor) -> torch.Tensor:
+        """The map that is pooled over units.
+
+        Sizes that are no multiple of `grid_px` are filled up at the right and bottom by repeating the border, and the
+        map is cropped again: usable, but not what a larger image gives there.
+
+        Args:
+            image: (B, 3, H, W), normalised intensities.
+
+        Returns:
+            (B, channels, ceil(H / stride), ceil(W / stride)).
+        """
+        if isinstance(image, MetaTensor):
+            image = image.as_tensor()
+        height, width = image.shape[-2:]
+        fill_bottom, fill_right = -height % self.grid_px, -width % self.grid_px
+        if fill_bottom or fill_right:
+            image = F.pad(image, (0, fill_right, 0, fill_bottom), mode="replicate")
+        features = self.head.activate(self.decode(image))
+        return features[..., : -(-height // self.stride), : -(-width // self.stride)]
+
+    def pool(self, features: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+        """Mean of `features` over the units of the mask `label` (B, L, H, W) -> (U, channels); see `pool_units`."""
+        if isinstance(label, MetaTensor):
+            label = label.as_tensor()
+        return pool_units(features, label, self.stride)
+
+    def project(self, pooled: torch.Tensor) -> torch.Tensor:
+        """Means over units (..., channels) -> log1p of counts per 10 000, (..., G)."""
+        return self.head.project(pooled)
+
+    def rate(self, pooled: torch.Tensor) -> torch.Tensor | None:
+        """Means over units (..., channels) -> counts per µm² (..., G + 1), or None where the head knows no rate."""
+        return self.head.rate(pooled)
+
+    def forward(self, image: torch.Tensor, label: torch.Tensor | None = None) -> torch.Tensor | UnitExpression:
+        """Expression of units, or without a mask the dense map.
+
+        Args:
+            image: (B, 3, H, W), normalised intensities.
+            label: (B, L, H, W) index mask of units.
+
+        Returns:
+            `UnitExpression` with a mask; else log1p of counts per 10 000 at each cell, (B, G, H / stride, W / stride),
+            whose memory grows with the genes: meant for small regions.
+        """
+        features = self.features(image)
+        if label is None:
+            return self.project(features.movedim(1, -1)).movedim(-1, 1)
+        pooled = self.pool(features, label)
+        return UnitExpression(self.project(pooled), self.rate(pooled))
+
+
+class PixNet(ExpressionModel):
+    """Dense gene expression from histology, after Zhang, Yang, Pan (https://arxiv.org/abs/2503.01347).
+
+    An encoder's features go up a U-Net decoder with separable attention fusion to its finest stride, and a head reads
+    expression off the mean over each unit. Nothing is normalised over space in evaluation, so tiles agree.
+
+    Args:
+        n_genes: genes of the panel.
+        encoder: an `Encoder`; `SwinEncoder()` if None.
+        decoder_channels: the decoder's channels at each of the encoder's levels, finest first.
+        head: `linear` for one unit size or `programs` for rates that add up over any.
+        n_programs: programs of the head `programs`.
+    """
+
+    def __init__(
+        self,
+        n_genes: int = 250,
+        encoder: nn.Module | None = None,
+        decoder_channels: Sequence[int] = (64, 96, 128, 192),
+        head: Literal["linear", "programs"] = "linear",
+        n_programs: int = 32,
+    ) -> None:
+        super().__init__(build_head(head, decoder_channels[0], n_genes, n_programs))
+        self.encoder = SwinEncoder() if encoder is None else encoder
+        spec = cast(Encoder, self.encoder)
+        self.decoder = Decoder(spec.channels, spec.strides, decoder_channels)
+        self.stride = spec.strides[0]
+        self.grid_px = spec.grid_px
+        self.halo_px = max(
+            spec.input_margin_px(level, margin_px) for level, margin_px in enumerate(self.decoder.margins_px)
+        )
+
+    def decode(self, image: torch.Tensor) -> torch.Tensor:
+        """See `ExpressionModel`."""
+        return self.decoder(self.encoder(image))

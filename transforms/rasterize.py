@@ -1,0 +1,253 @@
+"""Draw measured units (spots, bins, cells) into index masks on a region's pixels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.transforms import MapTransform, Transform
+from monai.utils.enums import TransformBackends
+
+__all__ = ["RasterizeUnits", "RasterizeUnitsD", "RasterizeUnitsDict", "RasterizeUnitsd", "UnitLayer"]
+
+EPSILON_PX = 1e-6  # edges closer than this to a pixel's centre count as on it, so neighbours agree on who owns it
+STAMP_PX = 2**22  # candidates tested at once
+# Centres closer than this many sizes mean overlapping units. Squares may come as near as a lattice of bins turned by
+# 45 degrees against the image, whose upright squares share slivers; the nearer centre owns those pixels.
+CLOSEST = {"circle": 0.98, "square": 0.7}
+
+
+@dataclass(frozen=True)
+class UnitLayer:
+    """Units of one size that do not overlap each other.
+
+    Attributes:
+        centers_um: (U, 2), (x, y) in micrometres from the slide's corner.
+        shape: `circle` (size is the diameter) or `square` (size is the side, edges along the image's).
+        size_um: diameter or side.
+    """
+
+    centers_um: np.ndarray
+    shape: Literal["circle", "square"]
+    size_um: float
+
+    @property
+    def area_um2(self) -> float:
+        """Area of one unit."""
+        return math.pi / 4 * self.size_um**2 if self.shape == "circle" else self.size_um**2
+
+
+class RasterizeUnits(Transform):
+    """Index masks of units: 0 where there is none, 1..n for the units of a layer in their order.
+
+    A unit covers a pixel whose centre lies inside it (a disk: nearer than half its size; a square: half-open, so that
+    neighbours never share one). A unit that covers no pixel centre takes the pixel that its own centre falls in, if
+    that is free. What a pixel holds does not depend on how the slide is cut into regions.
+
+    Args:
+        drop_cut: leave out units that are not wholly inside the region; else they are drawn as far as they reach in.
+    """
+
+    backend = [TransformBackends.NUMPY]
+
+    def __init__(self, drop_cut: bool = True) -> None:
+        self.drop_cut = drop_cut
+
+    def __call__(
+        self,
+        layers: Sequence[UnitLayer | Mapping[str, Any]],
+        size_px: Sequence[int],
+        origin_um: Sequence[float],
+        mpp: float,
+    ) -> tuple[np.ndarray, list[np.ndarray]]:
+        """Draw the layers.
+
+        Args:
+            layers: `UnitLayer`s, or mappings with its fields.
+            size_px: (height, width) of the region.
+            origin_um: (x, y) of the region's corner.
+            mpp: micrometres per pixel.
+
+        Returns:
+            The mask, int32 (L, height, width), and per layer which of its units are in it, bool (U,).
+
+        Raises:
+            ValueError: if a layer is malformed or its units overlap.
+        """
+        height, width = (int(v) for v in size_px)
+        mask = np.zeros((len(layers), height, width), dtype=np.int32)
+        keep = []
+        for i, given in enumerate(layers):
+            layer = _checked(given, i)
+            drawn = _draw(layer, i, (height, width), origin_um, mpp)
+            kept = np.bincount(drawn.ravel(), minlength=len(layer.centers_um) + 1)[1:] > 0
+            if self.drop_cut:
+                kept &= _wholly_inside(layer, (height, width), origin_um, mpp)
+            index = np.concatenate([[0], np.where(kept, np.cumsum(kept), 0)]).astype(np.int32)
+            mask[i] = index[drawn]
+            keep.append(kept)
+        return mask, keep
+
+
+class RasterizeUnitsd(MapTransform):
+    """Dictionary form of `RasterizeUnits`: the list of layers becomes the label of the sample's image.
+
+    Size, place and mpp are the image's; put it before flips, rotations and crops, which then move both alike.
+    Vectors are filtered to the units drawn. It adds `unit_layer` and `unit_index` (the value in the mask), int64 (U,),
+    and `area_um2`, float32 (U,).
+
+    Args:
+        keys: keys that hold a list of layers.
+        image_key: the image of `ReadRegiond`.
+        vector_keys: arrays or tensors whose first axis is the units, ordered by layer; absent ones are passed over.
+        drop_cut: leave out units that are not wholly inside the image.
+        allow_missing_keys: pass over samples without a key.
+    """
+
+    backend = RasterizeUnits.backend
+
+    def __init__(
+        self,
+        keys: KeysCollection = "label",
+        image_key: str = "image",
+        vector_keys: Sequence[str] = ("target", "total"),
+        drop_cut: bool = True,
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        if len(self.keys) != 1:
+            raise ValueError(f"keys={self.keys}: one sample has one set of units, so give one key.")
+        self.rasterize = RasterizeUnits(drop_cut)
+        self.image_key = image_key
+        self.vector_keys = (vector_keys,) if isinstance(vector_keys, str) else tuple(vector_keys)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return the sample with its label drawn and its vectors filtered."""
+        sample = dict(data)
+        for key in self.key_iterator(sample):
+            image: MetaTensor = sample[self.image_key]
+            mpp, origin_um = _place(image, self.image_key)
+            layers = [_checked(layer, i) for i, layer in enumerate(sample[key])]
+            mask, keep = self.rasterize(layers, image.shape[-2:], origin_um, mpp)
+            kept = np.concatenate([np.zeros(0, bool), *keep])
+            for name in self.vector_keys:
+                if name not in sample:
+                    continue
+                if len(sample[name]) != len(kept):
+                    raise ValueError(
+                        f'"{name}" has {len(sample[name])} entries for {len(kept)} units in "{key}"; give one per unit, '
+                        "ordered by layer."
+                    )
+                choose = torch.from_numpy(kept) if isinstance(sample[name], torch.Tensor) else kept
+                sample[name] = sample[name][choose]
+            counts = [int(k.sum()) for k in keep]
+            sample[key] = MetaTensor(torch.from_numpy(mask), affine=image.affine, meta=dict(image.meta))
+            sample["unit_layer"] = torch.repeat_interleave(torch.arange(len(layers)), torch.tensor(counts).long())
+            sample["unit_index"] = torch.cat([torch.arange(0), *(torch.arange(1, n + 1) for n in counts)])
+            area = torch.tensor([layer.area_um2 for layer in layers], dtype=torch.float32)
+            sample["area_um2"] = area[sample["unit_layer"]]
+        return sample
+
+
+RasterizeUnitsD = RasterizeUnitsDict = RasterizeUnitsd
+
+
+def _checked(given: UnitLayer | Mapping[str, Any], number: int) -> UnitLayer:
+    layer = given if isinstance(given, UnitLayer) else UnitLayer(**given)
+    centers = np.asarray(layer.centers_um, dtype=np.float64)
+    if centers.ndim != 2 or centers.shape[1] != 2 or not np.isfinite(centers).all():
+        raise ValueError(
+            f"Layer {number}: centers_um must be finite (x, y) pairs of shape (U, 2), not {centers.shape}."
+        )
+    if layer.shape not in CLOSEST:
+        raise ValueError(f'Layer {number}: shape is "{layer.shape}"; it must be "circle" or "square".')
+    if not layer.size_um > 0:
+        raise ValueError(f"Layer {number}: size_um is {layer.size_um}; give the diameter or side in micrometres.")
+    return UnitLayer(centers, layer.shape, float(layer.size_um))
+
+
+def _place(image: Any, key: str) -> tuple[float, tuple[float, float]]:
+    """The image's mpp and (x, y) of its corner; refuses one that was moved since it was read."""
+    if not isinstance(image, MetaTensor) or not {"mpp", "origin_um"} <= set(image.meta):
+        raise ValueError(f'"{key}" does not say where on the slide it lies: read it with ReadRegiond first.')
+    mpp, (x, y) = float(image.meta["mpp"]), (float(v) for v in image.meta["origin_um"])
+    affine = image.affine.numpy()
+    read = [[mpp, 0, y + mpp / 2], [0, mpp, x + mpp / 2]]
+    if not np.allclose(affine[:2][:, [0, 1, -1]], read, rtol=1e-6, atol=1e-4 * mpp):
+        raise ValueError(f'"{key}" was flipped, turned or cropped after it was read: put RasterizeUnitsd before that.')
+    return mpp, (x, y)
+
+
+def _wholly_inside(layer: UnitLayer, size_px: tuple[int, int], origin_um: Sequence[float], mpp: float) -> np.ndarray:
+    low = (layer.centers_um - layer.size_um / 2 - np.asarray(origin_um, dtype=np.float64)) / mpp
+    high = low + layer.size_um / mpp
+    return ((low >= -EPSILON_PX) & (high <= np.array(size_px[::-1]) + EPSILON_PX)).all(axis=1)
+
+
+def _draw(
+    layer: UnitLayer, number: int, size_px: tuple[int, int], origin_um: Sequence[float], mpp: float
+) -> np.ndarray:
+    """Mask of one layer by the units' own numbers (from 1), int64 (height, width)."""
+    height, width = size_px
+    # Whole pixels of the origin are taken off as integers, so a pixel's test is the same numbers in every region.
+    origin_px = np.round(np.asarray(origin_um, dtype=np.float64) / mpp, 6)
+    corner = np.floor(origin_px).astype(np.int64)
+    center = layer.centers_um / mpp - (origin_px - corner)
+    radius = layer.size_um / mpp / 2
+    start = np.ceil(center - radius - 0.5 - EPSILON_PX).astype(np.int64)
+    home = np.floor(center).astype(np.int64)
+    reach = math.ceil(2 * radius) + 1
+    low, high = np.minimum(start, home) - corner, np.maximum(start + reach, home + 1) - corner
+    near = np.flatnonzero((high > 0).all(axis=1) & (low < [width, height]).all(axis=1))
+
+    claims = []  # (pixel, unit, distance² from the unit's centre in px²)
+    step = np.arange(reach)
+    for chunk in np.array_split(near, max(1, math.ceil(len(near) * reach**2 / STAMP_PX))):
+        index = start[chunk, :, None] + step  # (n, 2, reach), x and y
+        offset = index + 0.5 - center[chunk, :, None]
+        inside = (index >= corner[:, None]) & (index < (corner + [width, height])[:, None])
+        if layer.shape == "square":
+            inside &= index < np.ceil(center[chunk] + radius - 0.5 - EPSILON_PX)[..., None]
+        distance2 = offset[:, 1, :, None] ** 2 + offset[:, 0, None, :] ** 2
+        covered = inside[:, 1, :, None] & inside[:, 0, None, :]
+        if layer.shape == "circle":
+            covered &= distance2 < radius**2
+        unit, row, column = np.nonzero(covered)
+        pixel = (index[unit, 1, row] - corner[1]) * width + index[unit, 0, column] - corner[0]
+        claims.append((pixel, chunk[unit], distance2[covered]))
+    pixel, unit, distance2 = (np.concatenate(parts) for parts in zip(*claims, strict=True))
+
+    drawn = np.zeros(height * width, dtype=np.int64)
+    drawn[pixel] = unit + 1
+    beaten = drawn[pixel] != unit + 1
+    if beaten.any():
+        _refuse_overlap(layer, number, unit[beaten], drawn[pixel[beaten]] - 1)
+        shared = np.flatnonzero(np.isin(pixel, pixel[beaten]))
+        order = shared[np.lexsort((-unit[shared], -distance2[shared]))]  # the nearest last, so that it stays
+        drawn[pixel[order]] = unit[order] + 1
+
+    # Units that cover no pixel centre anywhere, seen without the region's edge.
+    place = home - corner
+    lost = near[(place[near] >= 0).all(axis=1) & (place[near] < [width, height]).all(axis=1)]
+    lost = lost[~np.isin(lost + 1, drawn)]
+    target = place[lost, 1] * width + place[lost, 0]
+    free = np.flatnonzero(drawn[target] == 0)[::-1]  # the first of two that want one pixel is written last
+    drawn[target[free]] = lost[free] + 1
+    return drawn.reshape(height, width)
+
+
+def _refuse_overlap(layer: UnitLayer, number: int, first: np.ndarray, second: np.ndarray) -> None:
+    apart = np.abs(layer.centers_um[first] - layer.centers_um[second])
+    distance = apart.max(axis=1) if layer.shape == "square" else np.hypot(*apart.T)
+    worst = int(distance.argmin())
+    if distance[worst] < CLOSEST[layer.shape] * layer.size_um:
+        raise ValueError(
+            f"Layer {number}: units {first[worst]} and {second[worst]} overlap (centres {distance[worst]:.3g} um apart, "
+            f"size {layer.size_um:g} um). Check the units' size and the slide's mpp, or put them in layers of their own."
+        )
