@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["InputError"]
+__all__ = ["InputError", "user_message"]
 
 
 class InputError(ValueError):
@@ -10,3 +10,17 @@ class InputError(ValueError):
 
     The command line prints the sentence alone; library users catch it as a `ValueError`.
     """
+
+    #: Marks exceptions whose text is for the user. (The packages do not import each other, and each is importable
+    #: under two names, so a class check would miss some.)
+    for_user = True
+
+
+def user_message(error: BaseException) -> str | None:
+    """The sentence meant for the user among an exception and its causes, or None."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if getattr(seen, "for_user", False):
+            return str(seen)
+        seen = seen.__cause__ or seen.__context__
+    return None

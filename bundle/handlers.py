@@ -133,7 +133,7 @@ class MetricsCsv:
 
     def _collect(self, engine: Engine) -> None:
         output = engine.state.output
-        self._losses.append(float((output[0] if isinstance(output, list) else output)["loss"]))
+        self._losses.append((output[0] if isinstance(output, list) else output)["loss"].item())
 
     def __call__(self, engine: Engine) -> None:
         epoch = engine.state.epoch

@@ -75,7 +75,8 @@ class ExpressionLoss(nn.Module):
         if len(log_cp10k) == 0:
             return log_cp10k.sum()
 
-        predicted, truth = log_cp10k / self.std, batch["target"] / self.std
+        std = self.std.to(log_cp10k)
+        predicted, truth = log_cp10k / std, batch["target"] / std
         loss = self.mse_weight * (predicted - truth).square().mean()
         if self.pearson_weight:
             loss = loss + self.pearson_weight * pearson_loss(predicted, truth, _groups(batch), self.min_units)

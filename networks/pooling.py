@@ -32,7 +32,8 @@ def pool_units(features: torch.Tensor, label: torch.Tensor, stride: int) -> torc
         stride: pixels of the mask per cell of the map; h = ceil(H / stride), w = ceil(W / stride).
 
     Returns:
-        (U, C) float32, ordered by (batch, layer, index); differentiable in `features`.
+        (U, C), ordered by (batch, layer, index), in float32 or the map's own precision if finer; differentiable in
+        `features`.
 
     Raises:
         ValueError: if mask and map do not cover the same pixels, or an index between 1 and the largest is absent.
@@ -44,7 +45,8 @@ def pool_units(features: torch.Tensor, label: torch.Tensor, stride: int) -> torc
             f"A mask of shape {tuple(label.shape)} does not lie on a map of shape {tuple(features.shape)} with "
             f"{stride} pixels per cell: rasterise the units on the grid of the image that went into the network."
         )
-    cells = features.float().permute(0, 2, 3, 1).reshape(-1, channels)
+    cells = features.permute(0, 2, 3, 1).reshape(-1, channels)
+    cells = cells.to(torch.promote_types(cells.dtype, torch.float32))
     offsets = unit_offsets(label)
     n_units = int(offsets[-1])
     if n_units == 0:
@@ -79,9 +81,10 @@ def pool_units(features: torch.Tensor, label: torch.Tensor, stride: int) -> torc
 
     rows, cols, weights = (torch.cat(parts) for parts in zip(*entries, strict=True))
     shape = (n_units, cells.shape[0])
-    # Coalescing in float64 adds a cell's pixels up exactly; the product is float32.
+    # Coalescing in float64 adds a cell's pixels up exactly.
     matrix = torch.sparse_coo_tensor(torch.stack([rows, cols]), weights, shape, check_invariants=False).coalesce()
-    return torch.sparse.mm(matrix.float(), cells)
+    with torch.autocast(cells.device.type, enabled=False):  # it would halve one factor of the backward product only
+        return torch.sparse.mm(matrix.to(cells.dtype), cells)
 
 
 def _mean_by_unit(values: torch.Tensor, unit: torch.Tensor, n_pixels: torch.Tensor) -> torch.Tensor:

@@ -18,6 +18,7 @@ __all__ = ["RasterizeUnits", "RasterizeUnitsD", "RasterizeUnitsDict", "Rasterize
 
 EPSILON_PX = 1e-6  # edges closer than this to a pixel's centre count as on it, so neighbours agree on who owns it
 STAMP_PX = 2**22  # candidates tested at once
+MARGIN_PX = 3  # drawn around the region: a unit small enough to own no pixel covers none further from its centre
 # Centres closer than this many sizes mean overlapping units. Squares may come as near as a lattice of bins turned by
 # 45 degrees against the image, whose upright squares share slivers; the nearer centre owns those pixels.
 CLOSEST = {"circle": 0.98, "square": 0.7}
@@ -54,12 +55,12 @@ class RasterizeUnits(Transform):
         drop_cut: leave out units that are not wholly inside the region; else they are drawn as far as they reach in.
     """
 
-    backend = [TransformBackends.NUMPY]
+    backend = [TransformBackends.NUMPY]  # noqa: RUF012
 
     def __init__(self, drop_cut: bool = True) -> None:
         self.drop_cut = drop_cut
 
-    def __call__(
+    def __call__(  # type: ignore[override]
         self,
         layers: Sequence[UnitLayer | Mapping[str, Any]],
         size_px: Sequence[int],
@@ -141,13 +142,13 @@ class RasterizeUnitsd(MapTransform):
                     continue
                 if len(sample[name]) != len(kept):
                     raise ValueError(
-                        f'"{name}" has {len(sample[name])} entries for {len(kept)} units in "{key}"; give one per unit, '
-                        "ordered by layer."
+                        f'"{name}" has {len(sample[name])} entries for {len(kept)} units in "{key}"; give one per '
+                        "unit, ordered by layer."
                     )
                 choose = torch.from_numpy(kept) if isinstance(sample[name], torch.Tensor) else kept
                 sample[name] = sample[name][choose]
             counts = [int(k.sum()) for k in keep]
-            sample[key] = MetaTensor(torch.from_numpy(mask), affine=image.affine, meta=dict(image.meta))
+            sample[key] = MetaTensor(torch.from_numpy(mask), meta=dict(image.meta))
             sample["unit_layer"] = torch.repeat_interleave(torch.arange(len(layers)), torch.tensor(counts).long())
             sample["unit_index"] = torch.cat([torch.arange(0), *(torch.arange(1, n + 1) for n in counts)])
             area = torch.tensor([layer.area_um2 for layer in layers], dtype=torch.float32)
@@ -159,7 +160,10 @@ RasterizeUnitsD = RasterizeUnitsDict = RasterizeUnitsd
 
 
 def _checked(given: UnitLayer | Mapping[str, Any], number: int) -> UnitLayer:
-    layer = given if isinstance(given, UnitLayer) else UnitLayer(**given)
+    try:
+        layer = given if isinstance(given, UnitLayer) else UnitLayer(**given)
+    except TypeError as error:
+        raise ValueError(f"Layer {number}: give centers_um, shape and size_um ({error}).") from error
     centers = np.asarray(layer.centers_um, dtype=np.float64)
     if centers.ndim != 2 or centers.shape[1] != 2 or not np.isfinite(centers).all():
         raise ValueError(
@@ -187,31 +191,31 @@ def _place(image: Any, key: str) -> tuple[float, tuple[float, float]]:
 def _wholly_inside(layer: UnitLayer, size_px: tuple[int, int], origin_um: Sequence[float], mpp: float) -> np.ndarray:
     low = (layer.centers_um - layer.size_um / 2 - np.asarray(origin_um, dtype=np.float64)) / mpp
     high = low + layer.size_um / mpp
-    return ((low >= -EPSILON_PX) & (high <= np.array(size_px[::-1]) + EPSILON_PX)).all(axis=1)
+    return np.all((low >= -EPSILON_PX) & (high <= np.array(size_px[::-1]) + EPSILON_PX), axis=1)
 
 
 def _draw(
     layer: UnitLayer, number: int, size_px: tuple[int, int], origin_um: Sequence[float], mpp: float
 ) -> np.ndarray:
     """Mask of one layer by the units' own numbers (from 1), int64 (height, width)."""
-    height, width = size_px
+    height, width = (v + 2 * MARGIN_PX for v in size_px)
     # Whole pixels of the origin are taken off as integers, so a pixel's test is the same numbers in every region.
     origin_px = np.round(np.asarray(origin_um, dtype=np.float64) / mpp, 6)
-    corner = np.floor(origin_px).astype(np.int64)
-    center = layer.centers_um / mpp - (origin_px - corner)
+    whole = np.floor(origin_px).astype(np.int64)
+    center = layer.centers_um / mpp - (origin_px - whole)
+    corner, far = whole - MARGIN_PX, whole - MARGIN_PX + [width, height]
     radius = layer.size_um / mpp / 2
     start = np.ceil(center - radius - 0.5 - EPSILON_PX).astype(np.int64)
     home = np.floor(center).astype(np.int64)
     reach = math.ceil(2 * radius) + 1
-    low, high = np.minimum(start, home) - corner, np.maximum(start + reach, home + 1) - corner
-    near = np.flatnonzero((high > 0).all(axis=1) & (low < [width, height]).all(axis=1))
+    near = np.flatnonzero(((start + reach > corner) & (start < far)).all(axis=1))
 
     claims = []  # (pixel, unit, distance² from the unit's centre in px²)
     step = np.arange(reach)
     for chunk in np.array_split(near, max(1, math.ceil(len(near) * reach**2 / STAMP_PX))):
         index = start[chunk, :, None] + step  # (n, 2, reach), x and y
         offset = index + 0.5 - center[chunk, :, None]
-        inside = (index >= corner[:, None]) & (index < (corner + [width, height])[:, None])
+        inside = (index >= corner[:, None]) & (index < far[:, None])
         if layer.shape == "square":
             inside &= index < np.ceil(center[chunk] + radius - 0.5 - EPSILON_PX)[..., None]
         distance2 = offset[:, 1, :, None] ** 2 + offset[:, 0, None, :] ** 2
@@ -228,18 +232,19 @@ def _draw(
     beaten = drawn[pixel] != unit + 1
     if beaten.any():
         _refuse_overlap(layer, number, unit[beaten], drawn[pixel[beaten]] - 1)
-        shared = np.flatnonzero(np.isin(pixel, pixel[beaten]))
+        contested = np.zeros(drawn.shape, dtype=bool)
+        contested[pixel[beaten]] = True
+        shared = np.flatnonzero(contested[pixel])
         order = shared[np.lexsort((-unit[shared], -distance2[shared]))]  # the nearest last, so that it stays
         drawn[pixel[order]] = unit[order] + 1
 
-    # Units that cover no pixel centre anywhere, seen without the region's edge.
-    place = home - corner
-    lost = near[(place[near] >= 0).all(axis=1) & (place[near] < [width, height]).all(axis=1)]
-    lost = lost[~np.isin(lost + 1, drawn)]
-    target = place[lost, 1] * width + place[lost, 0]
+    seen = np.zeros(len(center) + 1, dtype=bool)
+    seen[drawn] = True
+    lost = near[((home[near] >= whole) & (home[near] < whole + size_px[::-1])).all(axis=1) & ~seen[near + 1]]
+    target = (home[lost, 1] - corner[1]) * width + home[lost, 0] - corner[0]
     free = np.flatnonzero(drawn[target] == 0)[::-1]  # the first of two that want one pixel is written last
     drawn[target[free]] = lost[free] + 1
-    return drawn.reshape(height, width)
+    return drawn.reshape(height, width)[MARGIN_PX:-MARGIN_PX, MARGIN_PX:-MARGIN_PX]
 
 
 def _refuse_overlap(layer: UnitLayer, number: int, first: np.ndarray, second: np.ndarray) -> None:
@@ -248,6 +253,7 @@ def _refuse_overlap(layer: UnitLayer, number: int, first: np.ndarray, second: np
     worst = int(distance.argmin())
     if distance[worst] < CLOSEST[layer.shape] * layer.size_um:
         raise ValueError(
-            f"Layer {number}: units {first[worst]} and {second[worst]} overlap (centres {distance[worst]:.3g} um apart, "
-            f"size {layer.size_um:g} um). Check the units' size and the slide's mpp, or put them in layers of their own."
+            f"Layer {number}: units {first[worst]} and {second[worst]} overlap: they measure {layer.size_um:g} um and "
+            f"their centres are {distance[worst]:.3g} um apart. Check the units' size and the slide's mpp, or put them "
+            "in layers of their own."
         )

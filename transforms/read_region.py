@@ -34,7 +34,7 @@ class ReadRegion(Transform):
         image = ReadRegion(mpp=1.0)("slides/C2.tif", (0, 0, 384, 384))  # x, y, width, height in pixels of 1 um
     """
 
-    backend = [TransformBackends.NUMPY]
+    backend = [TransformBackends.NUMPY]  # noqa: RUF012
 
     def __init__(self, mpp: float, reader: SlideReader | None = None) -> None:
         if not mpp > 0:
@@ -42,7 +42,9 @@ class ReadRegion(Transform):
         self.mpp = float(mpp)
         self.reader = reader or SlideReader()
 
-    def __call__(self, path: str | os.PathLike, region: Sequence[int], slide_mpp: float | None = None) -> MetaTensor:
+    def __call__(  # type: ignore[override]
+        self, path: str | os.PathLike, region: Sequence[int], slide_mpp: float | None = None
+    ) -> MetaTensor:
         """Read `region`.
 
         Args:

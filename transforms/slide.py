@@ -420,7 +420,10 @@ def _open_source(path: Path, backends: Sequence[str]) -> tuple[_Source, list[tup
             for level, (width, height) in enumerate(source.dimensions):
                 if source.read(level, width // 2, height // 2, 1, 1).shape != (1, 1, 3):
                     raise ValueError(f"level {level} gave no RGB pixel")
-            return source, _said_mpp(path, tiff)
+            tagged = _said_mpp(path, tiff)
+            if tiff is not None and name != "tifffile":
+                tiff.close()
+            return source, tagged
         except ImportError:
             failures.append(f"{name} is not installed")
         except Exception as error:

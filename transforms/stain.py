@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from monai.config.type_definitions import NdarrayOrTensor
 from monai.transforms import MapTransform, RandomizableTransform, Transform
 from monai.utils import convert_to_dst_type, convert_to_tensor
 from monai.utils.enums import TransformBackends
+from numpy.typing import ArrayLike
 
 __all__ = ["HEStain", "RandHEStain", "RandHEStainD", "RandHEStainDict", "RandHEStaind"]
 
@@ -35,13 +36,13 @@ class HEStain(Transform):
         paler_eosin = HEStain(alpha=(1.0, 0.8, 1.0))(image)
     """
 
-    backend = [TransformBackends.TORCH]
+    backend = [TransformBackends.TORCH]  # noqa: RUF012
 
-    def __init__(self, alpha: Sequence[float] = (1, 1, 1), beta: Sequence[float] = (0, 0, 0)) -> None:
-        if len(alpha) != 3 or len(beta) != 3:
-            raise ValueError("alpha and beta need three numbers each: haematoxylin, eosin, residual.")
+    def __init__(self, alpha: ArrayLike = (1, 1, 1), beta: ArrayLike = (0, 0, 0)) -> None:
         self.alpha = torch.as_tensor(alpha, dtype=torch.float64)
         self.beta = torch.as_tensor(beta, dtype=torch.float64)
+        if self.alpha.shape != (3,) or self.beta.shape != (3,):
+            raise ValueError("alpha and beta need three numbers each: haematoxylin, eosin, residual.")
 
     def __call__(self, image: NdarrayOrTensor) -> NdarrayOrTensor:
         """Restain float (3, H, W), 0..255; the metadata is kept."""

@@ -33,7 +33,7 @@ class TissueMask(Transform):
         tissue = TissueMask()(pixels.transpose(2, 0, 1), mpp)
     """
 
-    backend = [TransformBackends.NUMPY]
+    backend = [TransformBackends.NUMPY]  # noqa: RUF012
 
     def __init__(self, min_area_um2: float = 10_000, floor: float = 0.05, ceiling: float = 0.10) -> None:
         if not 0 < floor <= ceiling < 1:
@@ -63,7 +63,7 @@ class TissueMask(Transform):
         brightest = pixels.max(axis=0)
         saturation = (brightest - pixels.min(axis=0)) / np.maximum(brightest, 32)  # near black, colour is noise
         tissue = saturation > np.clip(_otsu(saturation), self.floor, self.ceiling)
-        min_px = self.min_area_um2 / float(mpp) ** 2
+        min_px = min(self.min_area_um2 / float(mpp) ** 2, 0.1 * tissue.size)
         tissue = _without_small(tissue, min_px)
         tissue = ~_without_small(~tissue, min_px)
         if isinstance(image, torch.Tensor):

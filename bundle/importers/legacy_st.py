@@ -27,14 +27,24 @@ from ..files import replacing
 from ..pyramid import write_pyramid
 from ..units import build_units, read_units
 
-__all__ = ["SOURCES", "Array", "Converted", "Section", "Source", "convert_section", "find_sections"]
+__all__ = [
+    "SOURCES",
+    "Array",
+    "Converted",
+    "Measurements",
+    "Section",
+    "Source",
+    "convert_section",
+    "find_sections",
+    "read_measurements",
+]
 
 FORMAT = 1  # raise when the same files would be written differently
 HIRES_PX = 2000
 JPEG_QUALITY = 95
 MAX_PICTURE_PX = 2**32
 TOLERANCE = 0.05
-_ENSEMBL = re.compile(r"(ENS[A-Z]*G\d{11})\.\d+")
+_ENSEMBL = re.compile(r"^(ENS[A-Z]*G\d{11})\.\d+$")
 
 
 @dataclass(frozen=True)
@@ -137,6 +147,23 @@ class Section:
     counts: Path
     spots: Path
     image: Path
+
+
+@dataclass(frozen=True)
+class Measurements:
+    """What the two tables of a section say.
+
+    Attributes:
+        counts: raw counts, CSR (U, G).
+        genes: symbols, or Ensembl ids without version; may repeat, (G,).
+        spots: the table of spots, named XxY, (U, columns).
+        mpp: micrometres per pixel of the picture.
+    """
+
+    counts: sp.csr_matrix
+    genes: list[str]
+    spots: pd.DataFrame
+    mpp: float
 
 
 @dataclass(frozen=True)
@@ -251,17 +278,24 @@ def convert_section(
     return Converted(section, image, label, units.mpp, units.centers_px, (width_px, height_px))
 
 
-def _write(section: Section, image: Path, label: Path, array: Array, mpp: float | None, made_from: str) -> None:
-    matrix, genes, barcodes = _read_counts(section.counts)
+def read_measurements(section: Section, array: Array, mpp: float | None = None) -> Measurements:
+    """Read the counts of a section's spots and derive the picture's scale.
+
+    Spots without counts and spots that are not selected are left out, as are counts without a spot.
+
+    Raises:
+        InputError: if a table cannot be read, the two do not belong together, or they contradict the array or `mpp`.
+    """
+    counts, genes, barcodes = _read_counts(section.counts)
     spots = _read_spots(section.spots)
-    kept = spots.index.isin(barcodes)
-    if kept.sum() < 0.5 * min(len(spots), len(barcodes)) or not kept.any():
+    known = spots.index.isin(barcodes)
+    if known.sum() < 0.5 * min(len(spots), len(barcodes)):
         raise InputError(
-            f"Section {section.name}: only {kept.sum()} of the {len(spots)} spots in {section.spots.name} are among "
+            f"Section {section.name}: only {known.sum()} of the {len(spots)} spots in {section.spots.name} are among "
             f"the {len(barcodes)} rows of {section.counts.name} ({spots.index[0]} there, {barcodes[0]} here). Rows are "
             "named XxY, the spot's x and y; are both tables of this section, and are the genes columns?"
         )
-    spots = spots[kept]
+    spots = spots[known]
     if "selected" in spots:
         spots = spots[spots["selected"] == 1]
     if spots.empty:
@@ -279,8 +313,14 @@ def _write(section: Section, image: Path, label: Path, array: Array, mpp: float 
         )
     scale = mpp or from_array
     assert scale is not None
+    return Measurements(counts[pd.Index(barcodes).get_indexer(spots.index)], genes, spots, scale)
+
+
+def _write(section: Section, image: Path, label: Path, array: Array, mpp: float | None, made_from: str) -> None:
+    measured = read_measurements(section, array, mpp)
     picture = _read_picture(section.image)
     height_px, width_px = picture.shape[:2]
+    spots = measured.spots
     centers_px = spots[["pixel_x", "pixel_y"]].to_numpy(np.float64)
     outside = ((centers_px < 0) | (centers_px > (width_px, height_px))).any(1)
     if outside.any():
@@ -293,24 +333,21 @@ def _write(section: Section, image: Path, label: Path, array: Array, mpp: float 
         )
     hires = Image.fromarray(picture)
     hires.thumbnail((HIRES_PX, HIRES_PX))
-    ids = [_ENSEMBL.sub(r"\1", gene) for gene in genes]
-    row = pd.Index(barcodes).get_indexer(spots.index)
     adata = build_units(
-        matrix[row],
-        ids,
+        measured.counts,
+        measured.genes,
         spots.index.to_list(),
         centers_px,
         shape="circle",
         size_um=array.spot_diameter_um,
-        mpp=scale,
+        mpp=measured.mpp,
         library=section.name,
-        gene_ids=ids,
         array_xy=spots[["x", "y"]].to_numpy(),
         hires=np.asarray(hires),
         hires_scale=hires.width / width_px,
     )
     adata.uns["made_from"] = made_from
-    write_pyramid(image, picture, scale, quality=JPEG_QUALITY)
+    write_pyramid(image, picture, measured.mpp, quality=JPEG_QUALITY)
     with replacing(label) as temporary:
         adata.write_h5ad(temporary, compression="gzip")
 
@@ -338,7 +375,7 @@ def _read_counts(path: Path) -> tuple[sp.csr_matrix, list[str], list[str]]:
     barcodes = [str(name) for name in table.index]
     if len(set(barcodes)) < len(barcodes):
         raise InputError(f"{path}: {len(barcodes) - len(set(barcodes))} spots occur twice; keep one row for each spot.")
-    return sp.csr_matrix(values.astype(np.float32)), genes, barcodes
+    return sp.csr_matrix(values.astype(np.float32)), [_ENSEMBL.sub(r"\1", gene) for gene in genes], barcodes
 
 
 def _read_spots(path: Path) -> pd.DataFrame:

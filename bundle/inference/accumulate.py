@@ -24,7 +24,8 @@ class UnitAccumulator:
         layer: centres in µm from the slide's origin, shape, size.
         mpp: working resolution.
         stride: working pixels per map pixel.
-        rasterize: from layers and a region to an index mask (`transforms.RasterizeUnits` is one).
+        rasterize: from layers and a region to an index mask and which units are in it (`transforms.RasterizeUnits`
+            with `drop_cut=False` is one).
     """
 
     def __init__(self, layer: dict[str, Any], mpp: float, stride: int, rasterize: Any) -> None:
@@ -65,20 +66,20 @@ class UnitAccumulator:
             self.sums = torch.zeros((len(self.weights), features.shape[1]), dtype=torch.float64)
         if len(units) == 0:
             return
-        index = torch.from_numpy(units)
         margin = tile.margin_px // self.stride
         if self.sampled:
             x_px, y_px, width_px, height_px = tile.region
             at = (self.centers_px[units] - (x_px, y_px)) / (width_px, height_px) * 2 - 1
             grid = torch.from_numpy(at).to(features)[None, None]
             values = F.grid_sample(features, grid, mode="bilinear", align_corners=False)[0, :, 0].T
-            self.sums[index] += values.double().cpu()
-            self.weights[index] += 1
+            self.sums[units] += values.double().cpu()
+            self.weights[units] += 1
             return
         near = {**self.layer, "centers_um": np.asarray(self.layer["centers_um"])[units]}
         origin_um = (tile.x_px * self.mpp, tile.y_px * self.mpp)
-        mask = self.rasterize([near], (tile.height_px, tile.width_px), origin_um, self.mpp)
-        label = torch.as_tensor(np.asarray(mask))[0].long()
+        mask, drawn = self.rasterize([near], (tile.height_px, tile.width_px), origin_um, self.mpp)
+        index = torch.from_numpy(units[drawn[0]])
+        label = torch.from_numpy(mask[0]).long()
         rows, columns = torch.nonzero(label, as_tuple=True)
         core = features[0, :, margin : features.shape[2] - margin, margin : features.shape[3] - margin]
         cell = (rows // self.stride) * core.shape[2] + columns // self.stride

@@ -57,7 +57,7 @@ class SlideInferer(Inferer):
         transform: Callable[[Any], Any],
         rasterize: Callable[..., Any],
         mpp: float,
-        tile_px: int = 1024,
+        tile_px: int = 2048,
         progress: bool = False,
     ) -> None:
         super().__init__()

@@ -180,14 +180,15 @@ class PredictionWriter:
             mpp=slide["mpp"],
             library=slide["section"],
             in_tissue=units.in_tissue,
-            hires=slide["hires"],
-            hires_scale=slide["hires_scale"],
+            hires=slide.get("hires"),
+            hires_scale=slide.get("hires_scale"),
             kind="prediction",
         )
         adata.X = values
         if rates is not None:
             adata.layers["rate_per_um2"] = rates
-        adata.obs["tissue_fraction"] = slide["tissue_fraction"]
+        if "tissue_fraction" in slide:  # an evaluation's units are measured ones, all on tissue
+            adata.obs["tissue_fraction"] = slide["tissue_fraction"]
         adata.var = adata.var.join(self._trust())
         adata.uns["pixnet"] = {
             "unit_of_X": f"log1p of counts per 10,000 ({self.panel.transcriptome} transcriptome), predicted",
@@ -238,7 +239,7 @@ class PredictionWriter:
             found.append(f"The linear head was trained on {trained} µm units; {units.size_um:g} µm is an approximation.")
         if units.size_um < LARGE_UNIT_UM:
             found.append("Below 55 µm y is the logarithm of an expected rate, not of a count that could be measured.")
-        if float(np.mean(slide["tissue_fraction"] > 0)) < 0.5:
+        if float(np.mean(slide.get("tissue_fraction", np.ones(1)) > 0)) < 0.5:
             found.append("More than half of the units lie off the tissue that was found on the slide.")
         for message in found:
             logger.warning("%s: %s", slide["section"], message)

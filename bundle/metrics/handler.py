@@ -57,14 +57,15 @@ class ExpressionMetricHandler(IgniteMetricHandler):
 
 
 class EvaluationWriter:
-    """Write `evaluation/<split>.json` and the per-gene table beside it, on rank 0.
+    """Write `evaluation/<name>.json` and the per-gene table beside it, on rank 0.
 
     Args:
         output_dir: the run folder.
-        split: name of the evaluated split, and of the file.
+        split: the evaluated split.
         panel: says what was predicted and whose tissue it was trained on.
         records: the evaluated records.
-        about: further keys of the JSON (data set, checkpoint).
+        name: of the files, the split's by default.
+        about: further keys of the JSON.
     """
 
     def __init__(
@@ -73,10 +74,12 @@ class EvaluationWriter:
         split: str,
         panel: GenePanel,
         records: Sequence[Mapping[str, Any]],
+        name: str | None = None,
         about: dict[str, Any] | None = None,
     ) -> None:
         self.folder = Path(output_dir) / "evaluation"
         self.split = split
+        self.name = name or split
         self.panel = panel
         self.records = list(records)
         self.about = about or {}
@@ -96,7 +99,7 @@ class EvaluationWriter:
             "min_total": self.panel.min_total,
             "transcriptome": self.panel.transcriptome,
         }
-        write_json(self.folder / f"{self.split}.json", {**head, **self.about, **result})
+        write_json(self.folder / f"{self.name}.json", {**head, **self.about, **result})
         table = pd.DataFrame({"gene": self.panel.genes})
         for name, genes in self.panel.panels.items():
             table[name] = table["gene"].isin(genes)
@@ -104,5 +107,5 @@ class EvaluationWriter:
             for column, values in columns.items():
                 if np.isfinite(values).any():
                     table[f"{column}_{scale}"] = values
-        with replacing(self.folder / f"{self.split}_genes.csv") as temporary:
+        with replacing(self.folder / f"{self.name}_genes.csv") as temporary:
             table.to_csv(temporary, index=False)

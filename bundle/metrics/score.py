@@ -86,12 +86,13 @@ def score_slide(
     for scale in scales_um:
         if scale == units.size_um:
             continue
+        wanted = ceilings  # once a scale: the grid's origin hardly matters to it
         for number, offset in enumerate(OFFSETS):
             cells = cells_at_scale(centers_um, scale, offset)
             if cells is not None:
-                scores += _compare(
-                    predict, cells, units, np.asarray(cells @ counts), cells @ total, scale, number, ceilings and number == 0
-                )
+                summed = np.asarray(cells @ counts), cells @ total
+                scores += _compare(predict, cells, units, *summed, scale, number, wanted)
+                wanted = False
     return scores
 
 

@@ -231,8 +231,11 @@ class Anatomy:
 
         grade, spindle = sigmoid(3 * self._grade(x, y)), sigmoid(3 * self._spindle(x, y))
         size = uniform(self.seed, 3, i, j) - 0.5
-        radius = np.choose(kind, [(3.1 + 2.7 * grade) * (1 + 0.2 * size), 3.3 + 0 * size, 2.6 + 0.5 * size]
-                           + [2.9 + 0.8 * size, 2.2 + 0.5 * size])
+        radius = np.choose(
+            kind,
+            [(3.1 + 2.7 * grade) * (1 + 0.2 * size), 3.3 + 0 * size, 2.6 + 0.5 * size]
+            + [2.9 + 0.8 * size, 2.2 + 0.5 * size],
+        )
         room = np.choose(kind, [1.82 * radius, 2 * radius, 1.95 * radius, 15 + 0 * radius, 9 + 0 * radius])
         priority = uniform(self.seed, 4, i, j)
         pairs = cKDTree(np.stack([x, y], axis=1)).query_pairs(_REACH_UM, output_type="ndarray")
@@ -250,9 +253,7 @@ class Anatomy:
             -(self.fibre_um(x, y + step) - self.fibre_um(x, y - step)),
         )
         turn = uniform(self.seed, 5, i, j)
-        aspect = np.choose(
-            kind, [1.1 + 1.1 * spindle, 1.5 + 0 * x, 1.08 + 0 * x, 3.2 + 1.6 * turn, 2.6 + 0 * x]
-        )
+        aspect = np.choose(kind, [1.1 + 1.1 * spindle, 1.5 + 0 * x, 1.08 + 0 * x, 3.2 + 1.6 * turn, 2.6 + 0 * x])
         loose = (kind == LYMPHOCYTE) | ((kind == TUMOUR) & (spindle < 0.5))
         angle = np.where(loose, np.pi * turn, along + 0.5 * (turn - 0.5))
         return self._finish(x, y, kind, radius, aspect, angle, grade, spindle, depth, uniform(self.seed, 6, i, j))
@@ -294,6 +295,4 @@ class Anatomy:
         i = np.floor(x * 64).astype(np.int64)
         cycling = uniform(self.seed, 40, i, np.floor(y * 64).astype(np.int64)) < _CYCLING
         hidden = np.stack([*(field(x, y) for field in self._hidden), cycling.astype(float)], axis=1)
-        return Cells(
-            x, y, kind, radius, aspect, angle, grade, spindle, depth, self.wavy(x, y), identity, hidden
-        )
+        return Cells(x, y, kind, radius, aspect, angle, grade, spindle, depth, self.wavy(x, y), identity, hidden)

@@ -19,7 +19,9 @@ _ABUNDANCE_SIGMA = 1.2
 _SLIDE_SIGMA = 0.25
 _DRAWS = 8
 _STATE_GAIN = 1.3  # how far apart the `free` genes' states lie
-_HIDDEN_GAIN = 0.62  # strength of the invisible part; sets the invisible share
+# Strength of the invisible part, set so that 30 to 50 % of the variance is invisible at 100 µm.
+_HIDDEN_PROGRAMS = 0.3
+_HIDDEN_FREE = 1.15
 # RNA per cell beside a tumour cell of 4.5 µm radius.
 _CONTENT = {EPITHELIUM: 0.9, LYMPHOCYTE: 0.35, FIBROBLAST: 1.6, ADIPOCYTE: 1.5}
 # How often a visible program is a gene's main one: finer states more often than bare cell types.
@@ -92,7 +94,7 @@ class Expression:
             loadings[second, g] = rng.uniform(0.1, 0.4)
             loadings[visible, g] = rng.uniform(0.1, 0.3)
             which = visible + 1 + rng.permutation(5)[:2]
-            loadings[which, g] = _HIDDEN_GAIN * rng.uniform(0.5, 1.0, 2)
+            loadings[which, g] = _HIDDEN_PROGRAMS * rng.uniform(0.5, 1.0, 2)
         return loadings
 
     def _free(self, cells: Cells) -> np.ndarray:
@@ -103,7 +105,7 @@ class Expression:
         h, k = (unseen @ w / np.sqrt(5) for w in hidden)
         return np.exp(
             _STATE_GAIN * (np.sin(1.5 * a + phase[0]) + 0.6 * np.tanh(b * c))
-            + _HIDDEN_GAIN * 1.5 * (np.sin(h + phase[1]) + 0.5 * np.tanh(k))
+            + _HIDDEN_FREE * (np.sin(h + phase[1]) + 0.5 * np.tanh(k))
         )
 
 

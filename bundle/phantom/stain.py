@@ -48,7 +48,7 @@ class SlideImage:
         self._cloud = _smooth_noise(rng, (_TABLE_PX[0],) * 2, 6.0 / mpp)
         fine, coarse = (_smooth_noise(rng, (8192,), s / _FIBRE_STEP_UM) for s in (0.8, 2.5))
         self._fibres = (0.6 * fine + 0.8 * coarse).astype(np.float32)
-        self._block = lru_cache(maxsize=4)(self._render)
+        self._block = lru_cache(maxsize=8)(self._render)
 
     def __getitem__(self, index: tuple[slice, slice]) -> np.ndarray:
         """Pixels of `image[row0:row1, col0:col1]` (no steps)."""

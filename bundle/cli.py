@@ -1,0 +1,178 @@
+"""The `pixnet` command: a thin, typed front for the configurations."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from .errors import InputError, user_message
+
+__all__ = ["main"]
+
+
+def _numbers(text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",") if part]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of numbers such as 200,400") from None
+
+
+def _names(text: str) -> list[str]:
+    """Comma-separated names, or a file with one name a line."""
+    path = Path(text)
+    names = path.read_text().split() if path.is_file() else text.split(",")
+    return [name.strip() for name in names if name.strip()]
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    key, sign, value = text.partition("=")
+    if not sign:
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form key=value")
+    try:
+        return key, json.loads(value)
+    except json.JSONDecodeError:
+        return key, value
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="pixnet", description="Dense gene expression from H&E slides.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    p = commands.add_parser("phantom", help="generate slides that look like H&E with a known expression")
+    p.add_argument("out", metavar="OUT")
+    p.add_argument("--slides", type=int, default=4)
+    p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--size-um", type=float, default=1500.0, help="side of a slide")
+    p.add_argument("--mpp", type=float, default=0.5, help="µm per pixel")
+    p.add_argument("--genes", type=int, default=120)
+    p.add_argument("--mixture", choices=("programs", "free"), default="programs")
+
+    p = commands.add_parser("prepare", help="turn a public data set's layout into a PixNet data set")
+    p.add_argument("source", choices=("her2st", "mob", "xfuse"))
+    p.add_argument("src", metavar="SRC")
+    p.add_argument("out", metavar="OUT")
+    p.add_argument("--validation", type=_names, default=[], metavar="IDS", help="patients (or sections), comma-separated")
+    p.add_argument("--test", type=_names, default=[], metavar="IDS", help="patients (or sections), comma-separated")
+    p.add_argument("--split-by", choices=("patient", "section", "block"), default="patient")
+    p.add_argument("--mpp", type=float, help="µm per pixel of the pictures; from the array's pitch by default")
+
+    p = commands.add_parser("train", help="train on a data set; a stopped run goes on")
+    p.add_argument("dataset", metavar="DATASET")
+    p.add_argument("run", metavar="RUN")
+    p.add_argument("--config", action="append", default=[], metavar="OVERRIDE.json")
+    p.add_argument("--set", action="append", default=[], type=_setting, metavar="KEY=VALUE", dest="settings")
+
+    p = commands.add_parser("evaluate", help="score a trained model at every spatial scale")
+    p.add_argument("run", metavar="RUN")
+    p.add_argument("--dataset", metavar="DATASET", help="the one trained on by default")
+    p.add_argument("--split", choices=("training", "validation", "test"), default="test")
+    p.add_argument("--scales-um", type=_numbers, metavar="S,S", help="cells to sum units to")
+    p.add_argument("--name", help="name of the JSON, the split's by default")
+    p.add_argument("--set", action="append", default=[], type=_setting, metavar="KEY=VALUE", dest="settings")
+
+    p = commands.add_parser("predict", help="predict spots or bins of a slide as AnnData")
+    p.add_argument("slide", metavar="SLIDE")
+    p.add_argument("out", metavar="OUT.h5ad")
+    p.add_argument("--model", required=True, metavar="RUN")
+    p.add_argument("--spots", metavar="FILE.h5ad", help="units to answer for")
+    p.add_argument("--spot-um", type=float, metavar="D", help="diameter of spots on a lattice")
+    p.add_argument("--pitch-um", type=float, metavar="P", help="distance of the spots' centres")
+    p.add_argument("--lattice", choices=("square", "hex"), default="square")
+    p.add_argument("--bin-um", type=float, metavar="B", help="side of square bins")
+    p.add_argument("--mpp", type=float, metavar="M", help="the slide's µm per pixel, where its file does not say")
+    p.add_argument("--genes", type=_names, metavar="LIST", help="comma-separated, or a file with one a line")
+    p.add_argument("--set", action="append", default=[], type=_setting, metavar="KEY=VALUE", dest="settings")
+
+    p = commands.add_parser("report", help="one HTML file about a run that opens offline")
+    p.add_argument("run", metavar="RUN")
+    p.add_argument("out", metavar="OUT.html", nargs="?")
+
+    p = commands.add_parser("demo", help="phantom, training, evaluation, prediction and report in a few minutes")
+    p.add_argument("out", metavar="OUT", nargs="?", default="demo")
+    return parser
+
+
+def _run(args: argparse.Namespace) -> None:
+    from . import commands
+
+    if args.command == "phantom":
+        from .phantom import make_phantom
+
+        make_phantom(
+            args.out,
+            slides=args.slides,
+            seed=args.seed,
+            size_um=args.size_um,
+            mpp=args.mpp,
+            genes=args.genes,
+            mixture=args.mixture,
+        )
+    elif args.command == "prepare":
+        from .importers import prepare
+
+        path = prepare(
+            args.source,
+            args.src,
+            args.out,
+            validation=args.validation,
+            test=args.test,
+            split_by=args.split_by,
+            mpp=args.mpp,
+        )
+        print(f"The data set is ready: {path}")
+    elif args.command == "train":
+        commands.train(args.dataset, args.run, args.config, dict(args.settings))
+        print(f"Trained: {args.run}. Next: pixnet evaluate {args.run}")
+    elif args.command == "evaluate":
+        path = commands.evaluate(
+            args.run, args.dataset, args.split, args.scales_um, args.name, dict(args.settings)
+        )
+        print(f"Scored: {path}")
+    elif args.command == "predict":
+        settings = {
+            "units": None if args.spots is None else str(Path(args.spots).resolve()),
+            "spot_um": args.spot_um,
+            "pitch_um": args.pitch_um,
+            "lattice": args.lattice,
+            "bin_um": args.bin_um,
+            "slide_mpp": args.mpp,
+            "genes": args.genes,
+            **dict(args.settings),
+        }
+        if args.spots is not None and (args.spot_um is not None or args.bin_um is not None):
+            raise InputError("Give the units with --spots, or a lattice with --spot-um, or --bin-um: one of them.")
+        commands.predict(args.slide, args.out, args.model, settings)
+        print(f"Predicted: {args.out}")
+    elif args.command == "report":
+        from .report import write_report
+
+        print(f"Report: {write_report(args.run, args.out)}")
+    elif args.command == "demo":
+        from .demo import demo
+
+        demo(args.out)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; bad input is answered with a sentence and exit status 2."""
+    args = _parser().parse_args(argv)
+    try:
+        _run(args)
+    except KeyboardInterrupt:
+        print("Stopped. The same command goes on after the last whole step.", file=sys.stderr)
+        return 130
+    except Exception as error:
+        message = user_message(error)
+        if message is None:
+            raise
+        print(f"pixnet {args.command}: {message}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

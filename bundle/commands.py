@@ -1,0 +1,176 @@
+"""What the command line does, as functions: each merges a few keys into a configuration and runs it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from monai.bundle import ConfigParser
+
+from .errors import InputError
+from .panel import load_panel
+
+__all__ = ["bundle_root", "evaluate", "predict", "run_config", "train"]
+
+logger = logging.getLogger(__name__)
+
+#: Keys that may differ when a run goes on where it was.
+_FREE_ON_RESUME = {"max_epochs", "num_workers", "device", "is_main", "output_dir", "dataset_dir", "bundle_root"}
+#: Keys that an override may add.
+_MAY_ADD = {"finalize"}
+
+
+def bundle_root() -> Path:
+    """The folder that holds `configs`, `bundle`, `networks` and `transforms`."""
+    return Path(__file__).resolve().parent.parent
+
+
+def run_config(run_id: str, files: Sequence[str | Path], overrides: Mapping[str, Any]) -> None:
+    """Run a configuration with `monai.bundle.run`.
+
+    Args:
+        run_id: `training`, `evaluating` or `inferring`.
+        files: configuration files, later ones merged over earlier ones.
+        overrides: keys such as `train#trainer#max_epochs` and their values.
+
+    Raises:
+        InputError: if a file or a key does not exist.
+    """
+    import monai.bundle
+
+    root = str(bundle_root())
+    if root not in sys.path:  # the configurations name `networks.PixNet`, not `pixnet.networks.PixNet`
+        sys.path.insert(0, root)
+    _merge(files, overrides)
+    monai.bundle.run(
+        run_id=run_id,
+        config_file=[str(f) for f in files],
+        meta_file=f"{root}/configs/metadata.json",
+        logging_file=f"{root}/configs/logging.conf",
+        **{"bundle_root": root, **overrides},
+    )
+
+
+def _merge(files: Sequence[str | Path], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """The merged configuration, refusing keys that the base file does not have."""
+    parser = ConfigParser()
+    for number, file in enumerate(files):
+        if not Path(file).is_file():
+            raise InputError(f"No such configuration: {file}.")
+        try:
+            content = json.loads(Path(file).read_text())
+        except json.JSONDecodeError as error:
+            raise InputError(f"{file} is not valid JSON (line {error.lineno}: {error.msg}).") from error
+        if number == 0:
+            parser.set(content)
+            continue
+        for key, value in content.items():
+            _set(parser, key, value, str(file))
+    for key, value in overrides.items():
+        _set(parser, key, value, "--set")
+    return {k: v for k, v in parser.get().items() if k != "_meta_"}
+
+
+def _set(parser: ConfigParser, key: str, value: Any, source: str) -> None:
+    plain = key.replace("::", "#").lstrip("+")
+    if plain not in parser and plain not in _MAY_ADD:
+        parent = plain.rpartition("#")[0]
+        beside = parser.get(parent) if parent and parent in parser else parser.get()
+        known = sorted(k for k in beside if not k.startswith("_")) if isinstance(beside, dict) else []
+        where = f" in {parent}" if parent and parent in parser else ""
+        raise InputError(f'{source}: there is no key "{plain}". Known{where}: {", ".join(known)}.')
+    parser[plain] = value
+
+
+def train(
+    dataset: str | Path,
+    run: str | Path,
+    configs: Sequence[str | Path] = (),
+    settings: Mapping[str, Any] | None = None,
+) -> None:
+    """Train on a data set into a run folder; a run that was stopped goes on after its last whole epoch.
+
+    Raises:
+        InputError: if the run folder holds a run with other settings.
+    """
+    run = Path(run).resolve()
+    files = [bundle_root() / "configs" / "train.json", *configs]
+    overrides = {"dataset_dir": str(Path(dataset).resolve()), "output_dir": str(run), **(settings or {})}
+    earlier = run / "configs" / "train.json"
+    if earlier.is_file() and any((run / "checkpoints").glob("*.pt")):
+        before, now = json.loads(earlier.read_text()), _merge(files, overrides)
+        changed = sorted(k for k in {*before, *now} - _FREE_ON_RESUME if before.get(k) != now.get(k))
+        if changed:
+            raise InputError(
+                f"{run} holds a run with other settings ({', '.join(changed)}). Give the same ones to go on with it, or "
+                "another folder to start anew."
+            )
+    run_config("training", files, overrides)
+
+
+def evaluate(
+    run: str | Path,
+    dataset: str | Path | None = None,
+    split: str = "test",
+    scales_um: Sequence[float] | None = None,
+    name: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> Path:
+    """Score a trained model; returns the JSON written.
+
+    Args:
+        run: the run folder.
+        dataset: the data set; the one trained on by default.
+        split: which of its splits.
+        scales_um: sides of the cells that units are summed to.
+        name: of the JSON, the split's by default.
+        settings: further keys.
+    """
+    run, model = _trained(run)
+    if dataset is None:
+        dataset = json.loads((run / "configs" / "train.json").read_text())["dataset_dir"]
+    overrides: dict[str, Any] = {
+        "dataset_dir": str(Path(dataset).resolve()),
+        "output_dir": str(run),
+        "split": split,
+        **({"scales_um": list(scales_um)} if scales_um is not None else {}),
+        **({"name": name} if name is not None else {}),
+        **(settings or {}),
+    }
+    run_config("evaluating", [bundle_root() / "configs" / "evaluate.json", model], overrides)
+    return run / "evaluation" / f"{name or split}.json"
+
+
+def predict(slide: str | Path, out: str | Path, run: str | Path, settings: Mapping[str, Any]) -> None:
+    """Predict a slide's units and write them as AnnData.
+
+    Args:
+        slide: a slide that cuCIM, tifffile or OpenSlide reads.
+        out: the .h5ad to write.
+        run: the run folder of the model.
+        settings: which units: `units`, or `spot_um` and `pitch_um`, or `bin_um`; `slide_mpp`, `genes`, ...
+    """
+    if Path(out).suffix != ".h5ad":
+        raise InputError(f"{out}: a prediction is written as AnnData; end its name in .h5ad.")
+    run, model = _trained(run)
+    overrides = {
+        "slides": str(Path(slide).resolve()),
+        "output": str(Path(out).resolve()),
+        "model_dir": str(run / "models"),
+        **{k: v for k, v in settings.items() if v is not None},
+    }
+    run_config("inferring", [bundle_root() / "configs" / "inference.json", model], overrides)
+
+
+def _trained(run: str | Path) -> tuple[Path, Path]:
+    run = Path(run).resolve()
+    model = run / "configs" / "model.json"
+    load_panel(run / "models" / "panel.json")
+    for needed in (model, run / "models" / "model.pt"):
+        if not needed.is_file():
+            raise InputError(f"{run} is not a finished training run: {needed.relative_to(run)} is missing.")
+    return run, model

@@ -1,0 +1,205 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.baselines import BASELINES, SURROUND, Slide, choose, colour_statistics, main, run, score
+from bundle.errors import InputError
+from bundle.manifest import write_manifest
+from bundle.pyramid import write_pyramid
+from bundle.units import build_units
+
+MPP, SIZE_UM, SIDE = 2.0, 60.0, 7
+GENES = [f"G{i}" for i in range(12)]
+
+
+def write_slide(root: Path, name: str, seed: int, shift: int = 0, empty: int = 0) -> dict:
+    """A slide of coloured squares, one for each unit, whose redness drives half of the genes up and half down."""
+    rng = np.random.default_rng(seed)
+    redness = rng.uniform(0, 1, (SIDE, SIDE))
+    colour = np.stack([120 + 100 * redness, 140 - 60 * redness, np.full_like(redness, 150)], axis=-1)
+    image = np.kron(np.rint(colour - shift).astype(np.uint8), np.ones((50, 50, 1), np.uint8))
+    slope = np.array([1, -1] * (len(GENES) // 2)) * 1.5
+    rate = np.exp(slope * redness.reshape(-1, 1)) * 60
+    counts = rng.poisson(rate)
+    counts[:empty] = 0
+    centers = np.stack(np.meshgrid(*[np.arange(SIDE) * 50 + 25.0] * 2), axis=-1).reshape(-1, 2)
+    names = [f"u{i}" for i in range(len(centers))]
+    units = build_units(counts, GENES, names, centers, shape="circle", size_um=SIZE_UM, mpp=MPP, library=name)
+    for folder in ("slides", "spots"):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    write_pyramid(root / "slides" / f"{name}.tif", image, MPP, compression="deflate")
+    units.write_h5ad(root / "spots" / f"{name}.h5ad")
+    return {"image": f"slides/{name}.tif", "label": f"spots/{name}.h5ad", "patient": name, "mpp": MPP}
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("dataset")
+    train = [write_slide(root, name, seed) for seed, name in enumerate(("a", "b", "c"))]
+    return write_manifest(root, {"training": train, "test": [write_slide(root, "d", 9, empty=5)]}).parent
+
+
+def make_slide(rng: np.random.Generator, n: int = 40, genes: int = 5) -> Slide:
+    return Slide(
+        "s", Path("none"), 1.0, 55.0, rng.uniform(0, 9e3, (n, 2)), rng.uniform(300, 9e3, n), rng.random((n, genes))
+    )
+
+
+# Scoring --------------------------------------------------------------------------------------------------------------
+
+
+def test_score_is_the_mean_of_each_slides_own_correlation() -> None:
+    rng = np.random.default_rng(0)
+    truth = [rng.random((n, 6)) for n in (20, 35)]
+    pred = [t + rng.normal(0, 0.3, t.shape) for t in truth]
+    pcc = np.mean(
+        [[np.corrcoef(p[:, g], t[:, g])[0, 1] for g in range(6)] for p, t in zip(pred, truth, strict=True)], 0
+    )
+    got = score(pred, truth)
+    expected = [*np.quantile(pcc, (0.25, 0.5)), pcc.mean()]
+    np.testing.assert_allclose([got["pcc_f"], got["pcc_s"], got["pcc_m"]], expected)
+    assert got["mse"] == pytest.approx(np.mean([((p - t) ** 2).mean() for p, t in zip(pred, truth, strict=True)]))
+
+
+def test_correlation_ignores_what_distinguishes_slides_alone() -> None:
+    rng = np.random.default_rng(0)
+    truth = [rng.random((20, 4)) + level for level in (0, 5)]
+    assert score([np.full_like(t, t.mean()) for t in truth], truth)["pcc_m"] == 0
+    pred = [t + rng.normal(0, 0.3, t.shape) for t in truth]
+    shifted = [p * scale + level for p, scale, level in zip(pred, (2, 3), (9, -4), strict=True)]
+    assert score(shifted, truth)["pcc_m"] == pytest.approx(score(pred, truth)["pcc_m"])
+
+
+def test_only_genes_of_constant_truth_are_left_out() -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.random((20, 4))
+    pred = truth.copy()
+    pred[:, 0] = 0.1  # constant, but the truth varies: counts as 0
+    truth[:, 1] = 0.2
+    got = score([pred], [truth])
+    assert got["n_genes_constant"] == 1
+    assert got["pcc_m"] == pytest.approx(2 / 3)
+
+
+# Baselines ------------------------------------------------------------------------------------------------------------
+
+
+def test_position_does_not_see_where_or_how_large_the_section_lies() -> None:
+    rng = np.random.default_rng(0)
+    train, test = [make_slide(rng), make_slide(rng)], make_slide(rng)
+    predict = BASELINES["position"].fit(train, 0.2)
+    moved = replace(test, centers_um=test.centers_um * 1.7 + (300, -5000))
+    np.testing.assert_allclose(predict(moved), predict(test))
+    far = predict(replace(test, centers_um=np.vstack([test.centers_um[:-1], [1e6, 1e6]])))
+    assert np.isfinite(far).all()
+
+
+def test_position_copies_a_section_when_narrow_and_averages_when_wide() -> None:
+    slide = make_slide(np.random.default_rng(0))
+    np.testing.assert_allclose(BASELINES["position"].fit([slide], 1e-4)(slide), slide.y)
+    wide = BASELINES["position"].fit([slide], 1e4)(slide)
+    np.testing.assert_allclose(wide, np.tile(slide.y.mean(0), (len(slide.y), 1)), atol=1e-6)
+
+
+def test_choice_is_the_best_on_held_out_training_sections() -> None:
+    rng = np.random.default_rng(0)
+    places = rng.uniform(0, 5e3, (60, 2))
+    pattern = np.sin(places / 700)
+    train = [
+        replace(make_slide(rng, 60, 2), centers_um=places, y=pattern + rng.normal(0, 0.2, (60, 2))) for _ in range(3)
+    ]
+    baseline = BASELINES["position"]
+
+    def held_out(value: float) -> float:
+        return score([baseline.fit([s for s in train if s is not t], value)(t) for t in train], [s.y for s in train])[
+            "pcc_m"
+        ]
+
+    assert held_out(choose(baseline, train)) == max(map(held_out, baseline.grid))
+    assert choose(baseline, train[:1]) in baseline.grid
+
+
+def test_colours_of_one_colour_have_no_spread_or_gradient(tmp_path: Path) -> None:
+    image = np.tile(np.array([200, 90, 160], np.uint8), (300, 300, 1))
+    write_pyramid(tmp_path / "s.tif", image, 1.0, compression="deflate")
+    slide = replace(
+        make_slide(np.random.default_rng(0)), image=tmp_path / "s.tif", centers_um=np.array([[150.0, 150.0]])
+    )
+    disk, surround = colour_statistics(slide).reshape(2, -1)
+    np.testing.assert_allclose(disk, surround, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(disk[:3], (200, 90, 160), rtol=1e-5)
+    np.testing.assert_allclose(disk[[*range(7, 14), -2, -1]], 0, atol=1e-3)
+
+
+def test_colours_turn_with_the_slide_and_reach_no_further_than_the_surround(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (400, 400, 3), dtype=np.uint8)
+    slide = make_slide(rng)
+    center = np.array([[170.0, 220.0]])
+    reach = int(np.ceil(SURROUND * slide.size_um / 2))
+    cut = np.zeros_like(image)
+    rows, cols = slice(220 - reach, 220 + reach), slice(170 - reach, 170 + reach)
+    cut[rows, cols] = image[rows, cols]
+    got = []
+    for name, picture, at in (
+        ("as_is", image, center),
+        ("turned", image[::-1, ::-1], 400 - center),
+        ("mirrored", image[:, ::-1], np.abs(center - (400, 0))),
+        ("cut", cut, center),
+    ):
+        write_pyramid(tmp_path / f"{name}.tif", np.ascontiguousarray(picture), 1.0, compression="deflate")
+        got.append(colour_statistics(replace(slide, image=tmp_path / f"{name}.tif", centers_um=at))[0])
+    for other in got[1:3]:
+        np.testing.assert_allclose(other, got[0], rtol=1e-5, atol=1e-5)
+    gradients = [len(got[0]) // 2 - 2, len(got[0]) // 2 - 1, len(got[0]) - 2, len(got[0]) - 1]
+    np.testing.assert_array_equal(np.delete(got[3], gradients), np.delete(got[0], gradients))
+
+
+# Command --------------------------------------------------------------------------------------------------------------
+
+
+def test_colour_finds_what_is_in_the_image_and_nothing_else_does(dataset: Path) -> None:
+    result = run(dataset)
+    pcc = {name: row["pcc_m"] for name, row in result["baselines"].items()}
+    assert pcc["colour ridge"] > 0.9
+    assert pcc["colour ridge, per slide"] > 0.9
+    assert pcc["mean"] == 0
+    assert max(abs(pcc[name]) for name in ("position", "shuffled image")) < 0.6
+    assert result["baselines"]["mean"]["mse"] > 3 * result["baselines"]["colour ridge"]["mse"]
+    assert result["tested_on"] == {"d": SIDE**2 - 5}  # units without counts are no one's to predict
+    assert result["same_patient"] is False
+    assert [n for n, row in result["baselines"].items() if row["transductive"]] == ["colour ridge, per slide"]
+
+
+def test_the_test_slides_choose_nothing(dataset: Path, tmp_path: Path) -> None:
+    root = tmp_path / "other"
+    train = [write_slide(root, name, seed) for seed, name in enumerate(("a", "b", "c"))]
+    write_manifest(root, {"training": train, "test": [write_slide(root, "d", 77, shift=30)]})
+    here, there = run(dataset), run(root)
+    assert here["genes"] == there["genes"]
+    for name, row in here["baselines"].items():
+        assert row.get("chosen") == there["baselines"][name].get("chosen")
+
+
+def test_figures_are_printed_and_written(dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main([str(dataset), "--json", str(tmp_path / "b.json")]) == 0
+    written = json.loads((tmp_path / "b.json").read_text())
+    printed = capsys.readouterr().out
+    assert set(written["baselines"]) == set(BASELINES)
+    for row in written["baselines"].values():
+        assert f"{row['pcc_m']:.3f}" in printed
+
+
+def test_a_set_without_test_slides_is_told(dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    root = tmp_path / "untested"
+    write_manifest(root, {"training": [write_slide(root, "a", 0)]})
+    with pytest.raises(InputError, match="--test"):
+        run(root)
+    with pytest.raises(SystemExit):
+        main([str(tmp_path / "absent")])
+    assert "No data set" in capsys.readouterr().err

@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from networks.losses import ExpressionLoss, pearson_loss
+from networks.pixnet import UnitExpression
+
+UNITS, GENES = 40, 4
+
+
+def batch(seed: int = 0) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    total = torch.randint(500, 5000, (UNITS,), generator=generator).float()
+    counts = (total[:, None] * 0.2 * torch.rand(UNITS, GENES, generator=generator)).round()
+    return {
+        "target": torch.log1p(1e4 * counts / total[:, None]),
+        "total": total,
+        "area_um2": torch.rand(UNITS, generator=generator) * 1000 + 100,
+        "size_factor": torch.full((UNITS,), 1.7),
+        "unit_batch": torch.arange(UNITS) // 20,
+        "unit_layer": torch.zeros(UNITS, dtype=torch.int64),
+    }
+
+
+def true_rate(b: dict[str, torch.Tensor]) -> torch.Tensor:
+    counts = torch.expm1(b["target"]) * b["total"][:, None] / 1e4
+    counts = torch.cat([counts, b["total"][:, None] - counts.sum(1, keepdim=True)], 1)
+    return counts / (b["area_um2"] * b["size_factor"])[:, None]
+
+
+def test_perfect_prediction_costs_nothing() -> None:
+    b = batch()
+    loss = ExpressionLoss(poisson_weight=1.0)(UnitExpression(b["target"], true_rate(b)), b)
+    assert abs(float(loss)) < 1e-3
+
+
+def test_mse_is_in_training_deviations() -> None:
+    b, std = batch(), torch.tensor([0.5, 1.0, 2.0, 4.0])
+    shifted = UnitExpression(b["target"] + 3 * std, None)
+    assert float(ExpressionLoss(pearson_weight=0, std=std)(shifted, b)) == pytest.approx(9, rel=1e-4)
+    assert float(ExpressionLoss(pearson_weight=0, mse_weight=0.5, std=std.tolist())(shifted, b)) == pytest.approx(4.5)
+
+
+def test_pearson_ignores_affine_maps_per_gene_and_slide() -> None:
+    b = batch()
+    slope = torch.rand(2, GENES) + 0.5
+    prediction = b["target"] * slope[b["unit_batch"]] + 5 * torch.randn(2, GENES)[b["unit_batch"]]
+    assert float(pearson_loss(prediction, b["target"], b["unit_batch"], 8)) == pytest.approx(0, abs=1e-4)
+    assert float(pearson_loss(-prediction, b["target"], b["unit_batch"], 8)) == pytest.approx(2, abs=1e-4)
+    assert float(pearson_loss(prediction, b["target"], torch.zeros(UNITS, dtype=torch.int64), 8)) > 0.05
+
+
+def test_pearson_equals_corrcoef_within_groups() -> None:
+    b, prediction = batch(), torch.randn(UNITS, GENES)
+    expected = [
+        1 - torch.corrcoef(torch.stack([prediction[s, g], b["target"][s, g]]))[0, 1]
+        for s in (slice(0, 20), slice(20, 40))
+        for g in range(GENES)
+    ]
+    got = ExpressionLoss(pearson_weight=1, mse_weight=0)(UnitExpression(prediction, None), b)
+    torch.testing.assert_close(got, torch.stack(expected).mean(), rtol=1e-4, atol=1e-4)
+
+
+def test_layers_and_named_groups_separate_units() -> None:
+    b, prediction = batch(), torch.randn(UNITS, GENES)
+    loss = ExpressionLoss(pearson_weight=1, mse_weight=0)
+    pooled = {**b, "unit_group": torch.zeros(UNITS, dtype=torch.int64)}
+    layered = {**b, "unit_batch": torch.zeros(UNITS, dtype=torch.int64), "unit_layer": b["unit_batch"]}
+    within = loss(UnitExpression(prediction, None), b)
+    torch.testing.assert_close(loss(UnitExpression(prediction, None), layered), within)
+    assert float((loss(UnitExpression(prediction, None), pooled) - within).abs()) > 1e-3
+
+
+def test_small_groups_and_constant_truths_are_left_out() -> None:
+    b = batch()
+    prediction = torch.randn(UNITS, GENES, requires_grad=True)
+    group = torch.zeros(UNITS, dtype=torch.int64)
+    group[:7] = 1
+    without = pearson_loss(prediction[7:], b["target"][7:], group[7:], 8)
+    torch.testing.assert_close(pearson_loss(prediction, b["target"], group, 8), without)
+    assert float(pearson_loss(prediction, b["target"], group, 100).detach()) == 0
+
+    truth = b["target"].clone()
+    truth[:, 0] = 1.5
+    torch.testing.assert_close(
+        pearson_loss(prediction, truth, group, 8), pearson_loss(prediction[:, 1:], truth[:, 1:], group, 8)
+    )
+
+
+def test_constant_prediction_has_a_finite_gradient() -> None:
+    b = batch()
+    prediction = torch.zeros(UNITS, GENES, requires_grad=True)
+    loss = pearson_loss(prediction, b["target"], b["unit_batch"], 8)
+    loss.backward()
+    assert float(loss.detach()) == pytest.approx(1)
+    assert torch.isfinite(prediction.grad).all()
+    assert (prediction.grad != 0).any()
+
+
+def test_poisson_is_smallest_at_the_truth() -> None:
+    b = batch()
+    loss = ExpressionLoss(pearson_weight=0, mse_weight=0, poisson_weight=1)
+    log_rate = true_rate(b).log().requires_grad_()
+    at_truth = loss(UnitExpression(b["target"], log_rate.exp()), b)
+    at_truth.backward()
+    assert log_rate.grad.abs().max() < 1e-4
+    for factor in (0.5, 0.9, 1.1, 2.0):
+        elsewhere = loss(UnitExpression(b["target"], log_rate.exp() * factor), b)
+        assert at_truth < elsewhere < 10
+
+
+def test_poisson_of_a_gene_without_counts_is_finite() -> None:
+    b = batch()
+    b["target"][:, 0] = 0
+    rate = torch.zeros(UNITS, GENES + 1, requires_grad=True)
+    loss = ExpressionLoss(poisson_weight=1)(UnitExpression(b["target"], rate), b)
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert torch.isfinite(rate.grad).all()
+
+
+@pytest.mark.parametrize("has_rate", [False, True])
+def test_no_units_give_a_differentiable_zero(has_rate: bool) -> None:
+    prediction = torch.zeros(0, GENES, requires_grad=True)
+    empty = {name: values[:0] for name, values in batch().items()}
+    rate = torch.zeros(0, GENES + 1) if has_rate else None
+    loss = ExpressionLoss(poisson_weight=float(has_rate))(UnitExpression(prediction, rate), empty)
+    loss.backward()
+    assert float(loss.detach()) == 0
+    assert prediction.grad is not None
+
+
+def test_bad_arguments_are_refused() -> None:
+    with pytest.raises(ValueError, match="positive"):
+        ExpressionLoss(std=[1.0, 0.0])
+    with pytest.raises(ValueError, match="no rate"):
+        ExpressionLoss(poisson_weight=1)(UnitExpression(batch()["target"], None), batch())
