@@ -25,7 +25,7 @@ from bundle.manifest import read_manifest, slide_name
 from bundle.panel import fit_panel, load_units
 from transforms.slide import SlideError, SlideReader
 
-__all__ = ["BASELINES", "Baseline", "Slide", "colour_statistics", "main", "run", "score"]
+__all__ = ["BASELINES", "Baseline", "Slide", "choose", "colour_statistics", "main", "run", "score", "table"]
 
 FEATURE_MPP = 1.0
 SURROUND = 2.5
@@ -287,8 +287,8 @@ def run(dataset_dir: str | Path, with_validation: bool = False, min_total: float
         "same_patient": manifest.get("split_by", "patient") != "patient",
         "transcriptome": manifest.get("transcriptome", "whole"),
         "min_total": min_total,
-        "fitted_on": {s.name: len(s.y) for s in train},
-        "tested_on": {s.name: len(s.y) for s in test},
+        "fitted_on": [{"section": s.name, "units": len(s.y)} for s in train],
+        "tested_on": [{"section": s.name, "units": len(s.y)} for s in test],
         "panel": panel.main,
         "genes": genes,
         "baselines": rows,
@@ -326,8 +326,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         result = run(arguments.dataset, arguments.with_validation)
     except (InputError, SlideError) as error:
         parser.exit(2, f"{error}\n")
-    print(f"{result['dataset']}: {len(result['genes'])} genes ({result['panel']}), ", end="")
-    print(f"fitted on {result['fitted_on']}, tested on {result['tested_on']}, same patient: {result['same_patient']}\n")
+    fitted, tested = (", ".join(s["section"] for s in result[key]) for key in ("fitted_on", "tested_on"))
+    print(
+        f"{result['dataset']}: {len(result['genes'])} genes ({result['panel']}), fitted on {fitted}; tested on {tested}"
+    )
+    print(f"split by {result['split_by']}, same patient: {str(result['same_patient']).lower()}\n")
     print(table(result))
     if arguments.json:
         write_json(arguments.json, result)

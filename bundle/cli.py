@@ -48,14 +48,19 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--size-um", type=float, default=1500.0, help="side of a slide")
     p.add_argument("--mpp", type=float, default=0.5, help="µm per pixel")
-    p.add_argument("--genes", type=int, default=120)
+    p.add_argument("--genes", type=int, default=100)
+    p.add_argument("--units", default="spot:100:120,bin:16,bin:8", help="spot:DIAMETER:PITCH and bin:SIDE, in µm")
     p.add_argument("--mixture", choices=("programs", "free"), default="programs")
+    p.add_argument("--blank-fraction", type=float, default=0.2, help="share of a slide that is glass")
+    p.add_argument("--truth", choices=("none", "test", "all"), default="test", help="whose noise-free truth to write")
 
     p = commands.add_parser("prepare", help="turn a public data set's layout into a PixNet data set")
     p.add_argument("source", choices=("her2st", "mob", "xfuse"))
     p.add_argument("src", metavar="SRC")
     p.add_argument("out", metavar="OUT")
-    p.add_argument("--validation", type=_names, default=[], metavar="IDS", help="patients (or sections), comma-separated")
+    p.add_argument(
+        "--validation", type=_names, default=[], metavar="IDS", help="patients (or sections), comma-separated"
+    )
     p.add_argument("--test", type=_names, default=[], metavar="IDS", help="patients (or sections), comma-separated")
     p.add_argument("--split-by", choices=("patient", "section", "block"), default="patient")
     p.add_argument("--mpp", type=float, help="µm per pixel of the pictures; from the array's pitch by default")
@@ -109,8 +114,13 @@ def _run(args: argparse.Namespace) -> None:
             size_um=args.size_um,
             mpp=args.mpp,
             genes=args.genes,
+            units=args.units,
             mixture=args.mixture,
+            blank_fraction=args.blank_fraction,
+            truth=args.truth,
+            progress=print,
         )
+        print(f"The phantom is ready: {args.out}")
     elif args.command == "prepare":
         from .importers import prepare
 
@@ -128,9 +138,7 @@ def _run(args: argparse.Namespace) -> None:
         commands.train(args.dataset, args.run, args.config, dict(args.settings))
         print(f"Trained: {args.run}. Next: pixnet evaluate {args.run}")
     elif args.command == "evaluate":
-        path = commands.evaluate(
-            args.run, args.dataset, args.split, args.scales_um, args.name, dict(args.settings)
-        )
+        path = commands.evaluate(args.run, args.dataset, args.split, args.scales_um, args.name, dict(args.settings))
         print(f"Scored: {path}")
     elif args.command == "predict":
         settings = {

@@ -106,7 +106,7 @@ def train(
         changed = sorted(k for k in {*before, *now} - _FREE_ON_RESUME if before.get(k) != now.get(k))
         if changed:
             raise InputError(
-                f"{run} holds a run with other settings ({', '.join(changed)}). Give the same ones to go on with it, or "
+                f"{run} holds a run with other settings ({', '.join(changed)}). Give the same ones to go on, or "
                 "another folder to start anew."
             )
     run_config("training", files, overrides)

@@ -16,7 +16,16 @@ from .manifest import slide_name
 from .panel import GenePanel, load_units
 from .units import Units
 
-__all__ = ["CropDataset", "OpenSlide", "SlideDataset", "SlideOpener", "collate_units", "layer_of", "slide_units", "take_one"]
+__all__ = [
+    "CropDataset",
+    "OpenSlide",
+    "SlideDataset",
+    "SlideOpener",
+    "collate_units",
+    "layer_of",
+    "slide_units",
+    "take_one",
+]
 
 
 class OpenSlide(Protocol):
@@ -58,9 +67,9 @@ def slide_units(record: Mapping[str, Any], slide: OpenSlide, sizes_um: Sequence[
         if outside.any():
             first = int(np.flatnonzero(outside)[0])
             raise InputError(
-                f"{units.name}: {outside.sum()} of {len(units)} units lie outside {record['image']} ({width} x {height} "
-                f"px), first {units.barcodes[first]} at ({x[first]:.0f}, {y[first]:.0f}). Positions must be (x, y) in "
-                "level-0 pixels of this very picture; was a smaller one registered?"
+                f"{units.name}: {outside.sum()} of {len(units)} units lie outside {record['image']} "
+                f"({width} x {height} px), first {units.barcodes[first]} at ({x[first]:.0f}, {y[first]:.0f}). "
+                "Positions must be (x, y) in level-0 pixels of this very picture; was a smaller one registered?"
             )
     return found
 

@@ -95,6 +95,8 @@ def thinning_ceiling(
         correlations.append(per_gene_correlation(*pair))
     stacked = np.array(correlations)
     defined = np.isfinite(stacked)
-    r = np.divide(np.where(defined, stacked, 0).sum(0), defined.sum(0), out=np.zeros(whole.shape[1]), where=defined.any(0))
+    r = np.divide(
+        np.where(defined, stacked, 0).sum(0), defined.sum(0), out=np.zeros(whole.shape[1]), where=defined.any(0)
+    )
     r = np.clip(r, 0, 1)
     return np.sqrt(2 * r / (1 + r))

@@ -44,6 +44,7 @@ class EpochSeed:
         engine.add_event_handler(Events.EPOCH_STARTED, self)
 
     def __call__(self, engine: Engine) -> None:
+        """Seed Python, NumPy, torch and the data set."""
         self.dataset.set_epoch(engine.state.epoch)
         seed = int(np.random.SeedSequence([self.seed, engine.state.epoch]).generate_state(1)[0])
         random.seed(seed)
@@ -83,6 +84,7 @@ class BestModel:
         evaluator.add_event_handler(Events.COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
+        """Compare, and save if better."""
         name = engine.state.key_metric_name  # type: ignore[attr-defined]
         value = float(engine.state.metrics[name])
         if value > self.best.get(name, -np.inf):
@@ -132,10 +134,11 @@ class MetricsCsv:
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
 
     def _collect(self, engine: Engine) -> None:
-        output = engine.state.output
+        output: Any = engine.state.output
         self._losses.append((output[0] if isinstance(output, list) else output)["loss"].item())
 
     def __call__(self, engine: Engine) -> None:
+        """Write the epoch's row."""
         epoch = engine.state.epoch
         row = {
             "epoch": epoch,
@@ -180,6 +183,7 @@ class RunFolder:
         engine.add_event_handler(Events.STARTED, self)
 
     def __call__(self, engine: Engine) -> None:
+        """Write panel and configuration."""
         self.panel.save(self.folder / "models" / "panel.json", **self.about)
         if self.config is not None:
             write_json(self.folder / "configs" / "train.json", self.config)
@@ -203,4 +207,3 @@ def _enclosing_config() -> dict[str, Any] | None:
             return {k: v for k, v in owner.get().items() if k != "_meta_"}
         frame = frame.f_back
     return None
-

@@ -7,6 +7,7 @@ The form is MONAI's decathlon datalist with a patient and the slide's mpp beside
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ SPLITS = ("training", "validation", "test")
 SPLIT_BY = ("patient", "section", "block")
 
 
-def slide_name(record: dict[str, Any]) -> str:
+def slide_name(record: Mapping[str, Any]) -> str:
     """The slide's name: the record's `section`, else the image's file name without its ending."""
     return str(record.get("section") or Path(record["image"]).name.split(".")[0])
 
@@ -72,7 +73,9 @@ def read_manifest(dataset_dir: str | Path) -> dict[str, Any]:
     root = Path(dataset_dir)
     path = root / "dataset.json" if root.suffix != ".json" else root
     if not path.is_file():
-        raise InputError(f"No data set at {root}: {path.name} is missing. Make one with `pixnet prepare` or `pixnet phantom`.")
+        raise InputError(
+            f"No data set at {root}: {path.name} is missing. Make one with `pixnet prepare` or `pixnet phantom`."
+        )
     try:
         manifest: dict[str, Any] = json.loads(path.read_text())
     except json.JSONDecodeError as error:
@@ -132,6 +135,8 @@ def slide_records(
     if not paths:
         raise InputError(f"No slide in {slides}; these endings are looked for: {', '.join(endings)}.")
     if units is not None and len(paths) > 1:
-        raise InputError(f"{units} holds the units of one slide, and {len(paths)} slides are given. Predict one at a time.")
+        raise InputError(
+            f"{units} holds the units of one slide, and {len(paths)} slides are given. Predict one at a time."
+        )
     extra = {key: value for key, value in (("label", units), ("mpp", mpp)) if value is not None}
     return [{"image": str(path), **extra} for path in paths]

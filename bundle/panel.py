@@ -137,7 +137,7 @@ def load_units(record: Mapping[str, Any], sizes_um: Sequence[float] | None = Non
     block = record.get("block")
     if block is not None:  # spatial split of one slide: only the units of this record's rectangle
         low, high = np.array(block[:2]), np.array(block[2:])
-        found = [u.take(((u.centers_px >= low) & (u.centers_px < high)).all(1)) for u in found]
+        found = [u.take(np.all((u.centers_px >= low) & (u.centers_px < high), axis=1)) for u in found]
     if sizes_um is None:
         coarsest = max(u.size_um for u in found)
         return [u for u in found if u.size_um == coarsest]
@@ -211,7 +211,9 @@ def fit_panel(
         depth_per_um2=total_counts / total_area,
         unit_sizes_um=sorted({u.size_um for u in everything}),
         min_total=float(min_total),
-        training=[{"section": str(r.get("section", r["image"])), "patient": str(r.get("patient", "unknown"))} for r in records],
+        training=[
+            {"section": str(r.get("section", r["image"])), "patient": str(r.get("patient", "unknown"))} for r in records
+        ],
         split_by=str(records[0].get("split_by", "patient")),
         transcriptome=transcriptome,
     )

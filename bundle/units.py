@@ -177,11 +177,13 @@ def read_units(path: str | Path) -> Units:
     try:
         adata = ad.read_h5ad(path)
     except Exception as error:
-        raise InputError(f"{path} cannot be read as AnnData ({error}). Write it again with `pixnet prepare`.") from error
+        raise InputError(
+            f"{path} cannot be read as AnnData ({error}). Write it again with `pixnet prepare`."
+        ) from error
     if "spatial" not in adata.obsm:
         raise InputError(f'{path} has no positions: put (x, y) in level-0 pixels into obsm["spatial"].')
     libraries = adata.uns.get("spatial", {})
-    library = next(iter(libraries.values()), {})
+    library: dict = next(iter(libraries.values()), {})
     mpp = library.get("metadata", {}).get("mpp")
     unit = adata.uns.get("unit")
     if unit is None:
@@ -193,13 +195,17 @@ def read_units(path: str | Path) -> Units:
         unit = {"shape": "circle", "size_um": float(diameter_px) * float(mpp)}
     centers = np.asarray(adata.obsm["spatial"], dtype=np.float64)
     if not np.isfinite(centers).all():
-        raise InputError(f'{path}: {np.sum(~np.isfinite(centers).all(1))} units have no finite position in obsm["spatial"].')
+        raise InputError(
+            f'{path}: {np.sum(~np.isfinite(centers).all(1))} units have no finite position in obsm["spatial"].'
+        )
     in_tissue = adata.obs["in_tissue"].to_numpy() if "in_tissue" in adata.obs else np.ones(adata.n_obs)
     return Units(
         name=path.name,
         barcodes=adata.obs_names.to_numpy(dtype=str),
         genes=adata.var_names.to_numpy(dtype=str),
-        counts=sp.csr_matrix(adata.X, dtype=np.float32) if adata.X is not None else sp.csr_matrix(adata.shape, dtype=np.float32),
+        counts=sp.csr_matrix(adata.X, dtype=np.float32)
+        if adata.X is not None
+        else sp.csr_matrix(adata.shape, dtype=np.float32),
         centers_px=centers[:, :2],
         in_tissue=np.asarray(in_tissue).astype(bool),
         shape=str(unit["shape"]),  # type: ignore[arg-type]

@@ -83,9 +83,9 @@ def pool_units(features: torch.Tensor, label: torch.Tensor, stride: int) -> torc
     shape = (n_units, cells.shape[0])
     # Coalescing in float64 adds a cell's pixels up exactly.
     matrix = torch.sparse_coo_tensor(torch.stack([rows, cols]), weights, shape, check_invariants=False).coalesce()
-    with torch.autocast(cells.device.type, enabled=False):  # it would halve one factor of the backward product only
+    with torch.autocast(cells.device.type, enabled=False):  # else the backward product mixes precisions
         return torch.sparse.mm(matrix.to(cells.dtype), cells)
 
 
 def _mean_by_unit(values: torch.Tensor, unit: torch.Tensor, n_pixels: torch.Tensor) -> torch.Tensor:
-    return torch.bincount(unit, weights=values.double(), minlength=len(n_pixels)) / n_pixels
+    return values.new_zeros(len(n_pixels), dtype=torch.float64).index_add(0, unit, values.double()) / n_pixels

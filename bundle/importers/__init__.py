@@ -75,7 +75,6 @@ def prepare(
             gap_px = (pitch_um or known.array.pitch_um) / converted.mpp
             for split, block in bands(converted.centers_px, converted.size_px, gap_px).items():
                 splits[split].append({**record, "block": block})
-    patients = [{record["patient"] for record in splits[split]} for split in SPLITS]
     return write_manifest(
         out,
         {
@@ -86,7 +85,6 @@ def prepare(
             "modality": {"0": "H&E"},
             "transcriptome": known.transcriptome,
             "split_by": split_by,
-            "same_patient": len(set().union(*patients)) < sum(map(len, patients)),
             **{f"num{split.capitalize()}": len(splits[split]) for split in SPLITS},
             **splits,
         },

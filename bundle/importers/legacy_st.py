@@ -74,6 +74,7 @@ class Source:
 
     Attributes:
         counts: regular expression of the counts' file names; the group `section`, if any, is the section's name.
+        example: such a file name, for messages.
         spots: name of the table of spots, `{section}` standing for the section's name.
         image: stem of the picture; a folder of the section's name may hold a picture of any name instead.
         section: the section's name where `counts` has no such group.
@@ -87,6 +88,7 @@ class Source:
     licence: str
     array: Array
     counts: str
+    example: str
     spots: str
     image: str
     patient: str
@@ -104,6 +106,7 @@ SOURCES: dict[str, Source] = {
             licence="none stated by the repository; do not redistribute",
             array=ARRAY_1K,
             counts=r"(?P<section>[A-Z]\d+)\.tsv(\.gz)?",
+            example="A1.tsv.gz",
             spots="{section}_selection.tsv",
             image="{section}",
             patient=r"[A-Z]",
@@ -116,6 +119,7 @@ SOURCES: dict[str, Source] = {
             licence="MIT (the package that carries it)",
             array=ARRAY_2K,
             counts=r"(?P<section>MOB\d+)\.tsv(\.gz)?",
+            example="MOB1.tsv",
             spots="alignment_table_{section}.tsv",
             image="{section}",
             patient=r"MOB",
@@ -128,6 +132,7 @@ SOURCES: dict[str, Source] = {
             licence="MIT (the package that carries it)",
             array=ARRAY_1K,
             counts=r"counts\.tsv(\.gz)?",
+            example="counts.tsv",
             spots="spots.tsv",
             image="image",
             patient=r"MOB",
@@ -202,8 +207,8 @@ def find_sections(source: Source, src: str | Path) -> list[Section]:
             counts.setdefault(match.groupdict().get("section") or source.section, []).append(path)
     if not counts:
         raise InputError(
-            f"No counts of {source.name} below {root}: no file there is named like {source.counts}. "
-            "Check --source, or give the folder that holds the counts, the spots and the pictures."
+            f"No counts of {source.name} below {root}: no file there is named like {source.example}. "
+            "Check the source, or give the folder that holds the counts, the spots and the pictures."
         )
     sections = []
     for name in sorted(counts, key=lambda s: [int(t) if t.isdigit() else t for t in re.split(r"(\d+)", s)]):

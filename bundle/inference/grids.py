@@ -64,7 +64,7 @@ def tissue_fraction(tissue: TissueMap, centers_um: np.ndarray, shape: str, size_
     keep = dx**2 + dy**2 <= (size_um / 2) ** 2 if shape == "circle" else np.ones(len(dx), bool)
     hits = np.zeros(len(centers_um))
     for x, y in zip(dx[keep], dy[keep], strict=True):
-        hits += tissue.at(centers_um + (x, y))
+        hits += tissue.at(centers_um + np.array([x, y]))
     return hits / keep.sum()
 
 
@@ -103,7 +103,7 @@ class UnitGrid:
         """
         bounds = tissue.bounds_um
         if bounds is None:
-            raise InputError(f"{name}: no tissue was found on this slide. Give the units with --spots to predict anyway.")
+            raise InputError(f"{name}: no tissue found on this slide. Give the units with --spots to predict anyway.")
         low, high = bounds
         dy = self.pitch_um * (np.sqrt(3) / 2 if self.lattice == "hex" else 1.0)
         row = np.arange(np.floor(low[1] / dy), np.ceil(high[1] / dy) + 1)

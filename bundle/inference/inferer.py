@@ -20,13 +20,17 @@ __all__ = ["SlideInferer", "UnitInferer", "prepare_crops", "prepare_slide"]
 logger = logging.getLogger(__name__)
 
 
-def prepare_crops(batch: dict[str, Any], device: torch.device | str | None = None, non_blocking: bool = False, **_: Any) -> tuple:
+def prepare_crops(
+    batch: dict[str, Any], device: torch.device | str | None = None, non_blocking: bool = False, **_: Any
+) -> tuple:
     """Trainer's `prepare_batch`: the batch on the device, as the network's input and as the loss's target."""
     moved = {k: v.to(device, non_blocking=non_blocking) if torch.is_tensor(v) else v for k, v in batch.items()}
     return moved, moved
 
 
-def prepare_slide(batch: dict[str, Any], device: torch.device | str | None = None, non_blocking: bool = False, **_: Any) -> tuple:
+def prepare_slide(
+    batch: dict[str, Any], device: torch.device | str | None = None, non_blocking: bool = False, **_: Any
+) -> tuple:
     """Evaluator's `prepare_batch`: a slide is read by the inferer, so nothing moves."""
     return batch, batch
 
@@ -34,7 +38,9 @@ def prepare_slide(batch: dict[str, Any], device: torch.device | str | None = Non
 class UnitInferer(SimpleInferer):
     """Calls the network on a batch of crops with their unit masks."""
 
-    def __call__(self, inputs: Mapping[str, Any], network: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    def __call__(  # type: ignore[override]
+        self, inputs: Mapping[str, Any], network: Callable[..., Any], *args: Any, **kwargs: Any
+    ) -> Any:
         """Predicted expression of the batch's units."""
         return network(inputs["image"], inputs["label"])
 
@@ -68,12 +74,16 @@ class SlideInferer(Inferer):
         self.tile_px = int(tile_px)
         self.progress = progress
 
-    def __call__(self, inputs: Mapping[str, Any], network: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+    def __call__(  # type: ignore[override]
+        self, inputs: Mapping[str, Any], network: Any, *args: Any, **kwargs: Any
+    ) -> torch.Tensor:
         """Mean features of each unit.
 
         Args:
             inputs: a slide as `SlideDataset` gives it: `image` path, `mpp`, `units`.
             network: with `features`, `stride`, `grid_px`, `halo_px`.
+            *args: none are used; part of MONAI's interface.
+            **kwargs: likewise.
 
         Returns:
             Pooled features, float32 (U, C).

@@ -23,7 +23,7 @@ from ..expression import LARGE_UNIT_UM
 from ..files import replacing
 from ..manifest import slide_name
 from ..panel import GenePanel
-from ..units import Shape, Units, build_units
+from ..units import Units, build_units
 from .grids import TissueMap, UnitGrid, tissue_fraction
 
 __all__ = ["PredictionDataset", "PredictionWriter", "unit_grid"]
@@ -45,7 +45,7 @@ def unit_grid(
     """
     if bin_um is not None:
         if spot_um is not None or pitch_um is not None:
-            raise InputError("Ask for bins or for spots, not for both: give --bin-um alone, or --spot-um with --pitch-um.")
+            raise InputError("Ask for bins or for spots, not both: give --bin-um, or --spot-um with --pitch-um.")
         return UnitGrid("square", float(bin_um), float(bin_um))
     if spot_um is None:
         if pitch_um is not None:
@@ -140,7 +140,7 @@ class PredictionWriter:
         unknown = [g for g in self.genes if g not in set(panel.genes)]
         if unknown:
             raise InputError(
-                f"The model does not predict {', '.join(unknown[:5])}; it knows {len(panel)} genes, listed in panel.json."
+                f"The model does not predict {', '.join(unknown[:5])}; its {len(panel)} genes are listed in panel.json."
             )
 
     def attach(self, engine: Engine) -> None:
@@ -148,7 +148,9 @@ class PredictionWriter:
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
-        slide, pooled = engine.state.output[CommonKeys.IMAGE], engine.state.output[CommonKeys.PRED]
+        """Write one slide."""
+        output: Any = engine.state.output
+        slide, pooled = output[CommonKeys.IMAGE], output[CommonKeys.PRED]
         path = self.output if self.output.suffix == ".h5ad" else self.output / f"{slide['section']}.h5ad"
         adata = self.answer(slide, pooled)
         with replacing(path) as temporary:
@@ -226,17 +228,15 @@ class PredictionWriter:
     def _warnings(self, slide: Mapping[str, Any], units: Units, has_rate: bool) -> list[str]:
         found = []
         if slide["mpp"] > self.mpp * 1.01:
-            found.append(
-                f"The slide has {slide['mpp']:.3g} µm per pixel, coarser than the model's {self.mpp:.3g}: it was enlarged."
-            )
+            found.append(f"The slide has {slide['mpp']:.3g} µm per pixel, the model {self.mpp:.3g}: it was enlarged.")
         if units.size_um < self.effective_resolution_um:
             found.append(
-                f"Units of {units.size_um:g} µm are finer than the map ({self.effective_resolution_um:g} µm): interpolated."
+                f"{units.size_um:g} µm is finer than the map ({self.effective_resolution_um:g} µm): interpolated."
             )
         sizes = self.panel.unit_sizes_um
         if not has_rate and not any(np.isclose(units.size_um, s) for s in sizes):
             trained = ", ".join(f"{s:g}" for s in sizes)
-            found.append(f"The linear head was trained on {trained} µm units; {units.size_um:g} µm is an approximation.")
+            found.append(f"The linear head was trained on {trained} µm units; {units.size_um:g} µm is approximate.")
         if units.size_um < LARGE_UNIT_UM:
             found.append("Below 55 µm y is the logarithm of an expected rate, not of a count that could be measured.")
         if float(np.mean(slide.get("tissue_fraction", np.ones(1)) > 0)) < 0.5:

@@ -35,7 +35,9 @@ class ExpressionMetricHandler(IgniteMetricHandler):
         output_transform: the engine's output to (list of pooled features, list of slides).
     """
 
-    def __init__(self, metric: ExpressionMetric, output_transform: Callable[[Any], tuple[list, list]] = _slides) -> None:
+    def __init__(
+        self, metric: ExpressionMetric, output_transform: Callable[[Any], tuple[list, list]] = _slides
+    ) -> None:
         super().__init__(metric_fn=metric, output_transform=output_transform, save_details=False)
         self._result: dict[str, Any] = {}
 
@@ -89,6 +91,7 @@ class EvaluationWriter:
         engine.add_event_handler(Events.COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
+        """Write JSON and table."""
         result: dict[str, Any] = dict(engine.state.evaluation)  # type: ignore[attr-defined]
         per_gene = result.pop("per_gene")
         head = {

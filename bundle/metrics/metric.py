@@ -143,9 +143,12 @@ class ExpressionMetric(CumulativeIterationMetric):
         result["per_slide"] = dict(result["per_slide"])
         return result
 
-    def _summary(self, rows: dict[tuple, torch.Tensor], slides: list[int]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    def _summary(
+        self, rows: dict[tuple, torch.Tensor], slides: list[int]
+    ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         main = "counts" if any(key[3] == "counts" for key in rows) else "y"
-        first = [rows[key] for key in sorted(rows) if key[2] == min(k[2] for k in rows if k[0] == key[0]) and key[3] == main]
+        # Pooling and counting look at one origin of the grid; its keys sort first.
+        first = [rows[min(key for key in rows if key[0] == slide and key[3] == main)] for slide in slides]
         pooled = first[0][1:, :8]
         for row in first[1:]:
             pooled = combine(pooled, row[1:, :8])

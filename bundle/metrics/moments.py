@@ -19,7 +19,17 @@ def moments(prediction: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
     dp, dt = p - mean_p, t - mean_t
     error = p - t
     return torch.stack(
-        [n, mean_p, mean_t, (dp * dp).sum(0), (dt * dt).sum(0), (dp * dt).sum(0), (error**2).sum(0), error.abs().sum(0)], 1
+        [
+            n,
+            mean_p,
+            mean_t,
+            (dp * dp).sum(0),
+            (dt * dt).sum(0),
+            (dp * dt).sum(0),
+            (error**2).sum(0),
+            error.abs().sum(0),
+        ],
+        1,
     )
 
 

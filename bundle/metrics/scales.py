@@ -15,7 +15,9 @@ MIN_CELLS = 30
 OFFSETS = ((0.0, 0.0), (0.5, 0.0), (0.0, 0.5), (0.5, 0.5))
 
 
-def cells_at_scale(centers_um: np.ndarray, size_um: float, offset: tuple[float, float] = (0.0, 0.0)) -> sp.csr_matrix | None:
+def cells_at_scale(
+    centers_um: np.ndarray, size_um: float, offset: tuple[float, float] = (0.0, 0.0)
+) -> sp.csr_matrix | None:
     """Which units each grid cell holds: a unit belongs to the cell that holds its centre.
 
     The grid's origin is the slide's; cells with under half the median number of units are dropped.

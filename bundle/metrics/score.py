@@ -11,7 +11,6 @@ import torch
 
 from ..errors import InputError
 from ..expression import LARGE_UNIT_UM, log1p_cp10k, pearson_residuals, thinning_ceiling
-from ..panel import GenePanel
 from ..units import Units
 from .moments import moments
 from .scales import OFFSETS, cells_at_scale
@@ -77,8 +76,8 @@ def score_slide(
     finer = [s for s in scales_um if s < units.size_um]
     if finer:
         raise InputError(
-            f"{units.name} was measured in {units.size_um:g} µm units, so a scale of {finer[0]:g} µm has no truth to be "
-            "compared with. Leave it out of scales_um, or evaluate on a data set with finer units."
+            f"{units.name} was measured in {units.size_um:g} µm units, so a scale of {finer[0]:g} µm has no truth "
+            "to compare with. Leave it out of scales_um, or evaluate on a data set with finer units."
         )
     centers_um = units.centers_px * mpp
     counts, total = units.counts_of(genes), units.total

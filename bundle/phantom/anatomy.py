@@ -173,11 +173,11 @@ class Anatomy:
     def glands(self, x0: float, y0: float, x1: float, y1: float) -> list[Gland]:
         """Glands that may touch the rectangle."""
         reach = _GLAND_MAX_UM * 1.4 + 0.2 * _GLAND_UM
-        i, j = np.meshgrid(
+        lattice = np.meshgrid(
             np.arange(np.floor((x0 - reach) / _GLAND_UM), np.ceil((x1 + reach) / _GLAND_UM)),
             np.arange(np.floor((y0 - reach) / _GLAND_UM), np.ceil((y1 + reach) / _GLAND_UM)),
         )
-        i, j = i.ravel().astype(np.int64), j.ravel().astype(np.int64)
+        i, j = (a.ravel().astype(np.int64) for a in lattice)
         u = [uniform(self.seed, 10 + c, i, j) for c in range(7)]
         x, y = (i + 0.5 + 0.25 * (u[0] - 0.5)) * _GLAND_UM, (j + 0.5 + 0.25 * (u[1] - 0.5)) * _GLAND_UM
         depth = self.depth_um(x, y)
@@ -210,8 +210,8 @@ class Anatomy:
         """Cells off the glands: lattice candidates, thinned so that no two nuclei collide (Matérn's second rule)."""
         low_x, high_x = np.floor((x0 - _REACH_UM) / _LATTICE_UM) - 1, np.ceil((x1 + _REACH_UM) / _LATTICE_UM) + 1
         low_y, high_y = np.floor((y0 - _REACH_UM) / _LATTICE_UM) - 1, np.ceil((y1 + _REACH_UM) / _LATTICE_UM) + 1
-        gi, gj = np.meshgrid(np.arange(low_x, high_x), np.arange(low_y, high_y))
-        i, j = gi.ravel().astype(np.int64), gj.ravel().astype(np.int64)
+        lattice = np.meshgrid(np.arange(low_x, high_x), np.arange(low_y, high_y))
+        i, j = (a.ravel().astype(np.int64) for a in lattice)
         x = (i + 0.5 + 0.95 * (uniform(self.seed, 0, i, j) - 0.5)) * _LATTICE_UM
         y = (j + 0.5 + 0.95 * (uniform(self.seed, 1, i, j) - 0.5)) * _LATTICE_UM
         depth = self.depth_um(x, y)
@@ -233,8 +233,13 @@ class Anatomy:
         size = uniform(self.seed, 3, i, j) - 0.5
         radius = np.choose(
             kind,
-            [(3.1 + 2.7 * grade) * (1 + 0.2 * size), 3.3 + 0 * size, 2.6 + 0.5 * size]
-            + [2.9 + 0.8 * size, 2.2 + 0.5 * size],
+            [
+                (3.1 + 2.7 * grade) * (1 + 0.2 * size),
+                3.3 + 0 * size,
+                2.6 + 0.5 * size,
+                2.9 + 0.8 * size,
+                2.2 + 0.5 * size,
+            ],
         )
         room = np.choose(kind, [1.82 * radius, 2 * radius, 1.95 * radius, 15 + 0 * radius, 9 + 0 * radius])
         priority = uniform(self.seed, 4, i, j)

@@ -14,6 +14,7 @@ from .stain import SlideImage
 __all__ = ["Difficulty", "measure_difficulty"]
 
 _RIDGE = 10.0
+_SPOTS = Layout("spot", 100.0, 100.0)
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ def measure_difficulty(
     genes: int = 100,
     mixture: Mixture = "programs",
     blank_fraction: float = 0.2,
-    layout: Layout = Layout("spot", 100.0, 100.0),
+    layout: Layout = _SPOTS,
 ) -> Difficulty:
     """Measure a phantom's difficulty in memory, on units of one layout that lie on tissue."""
     specimens = make_specimens(
@@ -63,7 +64,13 @@ def measure_difficulty(
         lost = ((exact - seen) - (exact - seen).mean(0)).var(0) / np.maximum(exact.var(0), 1e-12)
         invisible.append(lost[cell_genes].mean())
     umi = np.concatenate([t[4] for t in tables])
-    return Difficulty(*(float(np.mean(v)) for v in (colour, oracle, visible, invisible)), float(np.median(umi)))
+    return Difficulty(
+        colour_pcc=float(np.mean(colour)),
+        oracle_pcc=float(np.mean(oracle)),
+        visible_pcc=float(np.mean(visible)),
+        invisible_share=float(np.mean(invisible)),
+        median_umi=float(np.median(umi)),
+    )
 
 
 def _table(specimen: Specimen, layout: Layout, mpp: float) -> tuple[np.ndarray, ...]:

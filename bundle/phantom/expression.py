@@ -15,7 +15,7 @@ Mixture = Literal["programs", "free"]
 
 _REFERENCE_UM = 1200.0
 _AMBIENT_SHARE = 0.03
-_ABUNDANCE_SIGMA = 1.2
+_ABUNDANCE_SIGMA = 1.0
 _SLIDE_SIGMA = 0.25
 _DRAWS = 8
 _STATE_GAIN = 1.3  # how far apart the `free` genes' states lie
@@ -24,15 +24,18 @@ _HIDDEN_PROGRAMS = 0.3
 _HIDDEN_FREE = 1.15
 # RNA per cell beside a tumour cell of 4.5 µm radius.
 _CONTENT = {EPITHELIUM: 0.9, LYMPHOCYTE: 0.35, FIBROBLAST: 1.6, ADIPOCYTE: 1.5}
-# How often a visible program is a gene's main one: finer states more often than bare cell types.
-_MAIN_ODDS = np.array([5, 5, 4, 4, 4, 4, 1, 1, 4, 4, 4, 0.5])
+# The visible programs by compartment (see `_programs`). Most genes pair a state of the tumour with one of the stroma,
+# so that the two compartments' shares, which colour gives away, say little about them.
+_TUMOUR_STATES, _STROMA_STATES, _BARE_KINDS = (0, 1, 2, 3, 4, 5), (8, 9, 10), (6, 7, 11)
+_VISIBLE = 12
+_PAIRED = 0.85
 
 
 class Expression:
     """Genes of a phantom: the same on every slide, but for one factor per slide and gene.
 
     Every tenth gene (at least one) is ambient: a constant density everywhere, glass included. The others are
-    expressed by cells. Abundances are log-normal (sigma 1.2).
+    expressed by cells. Abundances are log-normal (sigma 1).
 
     Args:
         genes: how many, at least 2.
@@ -66,10 +69,7 @@ class Expression:
 
     def of_cells(self, cells: Cells) -> np.ndarray:
         """Expected counts per cell, (cells, genes); ambient genes are 0 here."""
-        if self.mixture == "programs":
-            rates = _programs(cells) @ self._loadings
-        else:
-            rates = self._free(cells)
+        rates = _programs(cells) @ self._loadings if self.mixture == "programs" else self._free(cells)
         rates = rates * (_content(cells)[:, None] * self._mean)
         return np.pad(rates, ((0, 0), (0, len(self.names) - rates.shape[1])))
 
@@ -85,16 +85,18 @@ class Expression:
 
     @staticmethod
     def _draw_loadings(rng: np.random.Generator, n: int) -> np.ndarray:
-        """Non-negative loadings (18 programs, n genes): two visible, everyday, and one to three hidden ones."""
-        visible = len(_MAIN_ODDS)
-        loadings = np.zeros((visible + 6, n))
+        """Non-negative loadings (18 programs, n genes): two visible, everyday, and two hidden ones."""
+        loadings = np.zeros((_VISIBLE + 6, n))
         for g in range(n):
-            main, second = rng.choice(visible, 2, replace=False, p=_MAIN_ODDS / _MAIN_ODDS.sum())
-            loadings[main, g] = 1.0
-            loadings[second, g] = rng.uniform(0.1, 0.4)
-            loadings[visible, g] = rng.uniform(0.1, 0.3)
-            which = visible + 1 + rng.permutation(5)[:2]
-            loadings[which, g] = _HIDDEN_PROGRAMS * rng.uniform(0.5, 1.0, 2)
+            if rng.random() < _PAIRED:
+                loadings[rng.choice(_TUMOUR_STATES), g] = 1.0
+                loadings[rng.choice(_STROMA_STATES), g] = rng.uniform(0.7, 1.3)
+            else:
+                loadings[rng.choice(_BARE_KINDS), g] = 1.0
+                loadings[rng.choice(_TUMOUR_STATES + _STROMA_STATES), g] = rng.uniform(0.1, 0.4)
+            loadings[_VISIBLE, g] = rng.uniform(0.02, 0.1)
+            hidden = _VISIBLE + 1 + rng.permutation(5)[:2]
+            loadings[hidden, g] = _HIDDEN_PROGRAMS * rng.uniform(0.5, 1.0, 2)
         return loadings
 
     def _free(self, cells: Cells) -> np.ndarray:

@@ -12,13 +12,13 @@ _WAVES = 24
 def uniform(seed: int, channel: int, i: np.ndarray, j: np.ndarray) -> np.ndarray:
     """Uniform [0, 1) numbers that belong to lattice cells (i, j): a SplitMix64 hash, so no order of drawing."""
     with np.errstate(over="ignore"):
-        z = np.uint64(seed & 0xFFFFFFFFFFFFFFFF) * np.uint64(0xD1342543DE82EF95) + np.uint64(channel)
+        z = np.asarray(seed & 0xFFFFFFFFFFFFFFFF, np.uint64) * np.uint64(0xD1342543DE82EF95) + np.uint64(channel)
         for key in (i, j):
             z = (z ^ np.asarray(key).astype(np.int64).view(np.uint64)) + np.uint64(0x9E3779B97F4A7C15)
             z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
             z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
             z = z ^ (z >> np.uint64(31))
-    return (z >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    return np.asarray((z >> np.uint64(11)) * 2.0**-53)
 
 
 def sigmoid(x: np.ndarray) -> np.ndarray:

@@ -70,10 +70,11 @@ class SlideImage:
         rows = bi * _BLOCK_PX - _HALO_PX + np.arange(side)
         cols = bj * _BLOCK_PX - _HALO_PX + np.arange(side)
         rng = np.random.default_rng([self.anatomy.seed, 3, bi, bj])
-        haem, eosin = self._matrix(rows, cols)
-        if haem is None:
+        matrix = self._matrix(rows, cols)
+        if matrix is None:
             light = np.broadcast_to(self._glass, (_BLOCK_PX, _BLOCK_PX, 3))
         else:
+            haem, eosin = matrix
             self._draw_nuclei(haem, eosin, rows, cols)
             density = (haem * self._gain[0])[..., None] * self._vectors[0]
             density = density + (eosin * self._gain[1])[..., None] * self._vectors[1]
@@ -83,7 +84,7 @@ class SlideImage:
         noise = rng.normal(0, 1.6, light.shape[:2])[..., None] + rng.normal(0, 0.8, light.shape)
         return np.clip(np.rint(light + noise), 0, 255).astype(np.uint8)
 
-    def _matrix(self, rows: np.ndarray, cols: np.ndarray) -> tuple[np.ndarray | None, np.ndarray | None]:
+    def _matrix(self, rows: np.ndarray, cols: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
         """Everything but nuclei: concentrations of haematoxylin and eosin, (side, side); None on bare glass."""
         anatomy = self.anatomy
         x, y = (cols + 0.5) * self.mpp, (rows + 0.5) * self.mpp
@@ -96,7 +97,7 @@ class SlideImage:
 
         margin_coarse = anatomy.margin_um(cx, cy)
         if margin_coarse.max() < -20:
-            return None, None
+            return None
         depth_coarse = anatomy.depth_um(cx, cy)
         ragged = fine(self._ragged(cx, cy))
         grain = self._grain[0][np.ix_(rows % _TABLE_PX[0], cols % _TABLE_PX[0])]

@@ -13,7 +13,7 @@ from bundle.manifest import write_manifest
 from bundle.pyramid import write_pyramid
 from bundle.units import build_units
 
-MPP, SIZE_UM, SIDE = 2.0, 60.0, 7
+MPP, SIZE_UM, SIDE = 2.0, 60.0, 6
 GENES = [f"G{i}" for i in range(12)]
 
 
@@ -42,6 +42,11 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("dataset")
     train = [write_slide(root, name, seed) for seed, name in enumerate(("a", "b", "c"))]
     return write_manifest(root, {"training": train, "test": [write_slide(root, "d", 9, empty=5)]}).parent
+
+
+@pytest.fixture(scope="module")
+def result(dataset: Path) -> dict:
+    return run(dataset)
 
 
 def make_slide(rng: np.random.Generator, n: int = 40, genes: int = 5) -> Slide:
@@ -163,43 +168,49 @@ def test_colours_turn_with_the_slide_and_reach_no_further_than_the_surround(tmp_
 # Command --------------------------------------------------------------------------------------------------------------
 
 
-def test_colour_finds_what_is_in_the_image_and_nothing_else_does(dataset: Path) -> None:
-    result = run(dataset)
+def test_colour_finds_what_is_in_the_image_and_nothing_else_does(result: dict) -> None:
     pcc = {name: row["pcc_m"] for name, row in result["baselines"].items()}
     assert pcc["colour ridge"] > 0.9
     assert pcc["colour ridge, per slide"] > 0.9
     assert pcc["mean"] == 0
     assert max(abs(pcc[name]) for name in ("position", "shuffled image")) < 0.6
     assert result["baselines"]["mean"]["mse"] > 3 * result["baselines"]["colour ridge"]["mse"]
-    assert result["tested_on"] == {"d": SIDE**2 - 5}  # units without counts are no one's to predict
+    assert result["tested_on"] == [
+        {"section": "d", "units": SIDE**2 - 5}
+    ]  # units without counts are no one's to predict
     assert result["same_patient"] is False
     assert [n for n, row in result["baselines"].items() if row["transductive"]] == ["colour ridge, per slide"]
 
 
-def test_the_test_slides_choose_nothing(dataset: Path, tmp_path: Path) -> None:
+def test_the_test_slides_choose_nothing(result: dict, tmp_path: Path) -> None:
     root = tmp_path / "other"
     train = [write_slide(root, name, seed) for seed, name in enumerate(("a", "b", "c"))]
     write_manifest(root, {"training": train, "test": [write_slide(root, "d", 77, shift=30)]})
-    here, there = run(dataset), run(root)
-    assert here["genes"] == there["genes"]
-    for name, row in here["baselines"].items():
-        assert row.get("chosen") == there["baselines"][name].get("chosen")
+    other = run(root)
+    assert result["genes"] == other["genes"]
+    for name, row in result["baselines"].items():
+        assert row.get("chosen") == other["baselines"][name].get("chosen")
 
 
-def test_figures_are_printed_and_written(dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    assert main([str(dataset), "--json", str(tmp_path / "b.json")]) == 0
-    written = json.loads((tmp_path / "b.json").read_text())
+def test_figures_are_printed_and_written(
+    result: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr("benchmarks.baselines.run", lambda *_: result)
+    assert main(["somewhere", "--json", str(tmp_path / "b.json")]) == 0
+    assert json.loads((tmp_path / "b.json").read_text()) == result
     printed = capsys.readouterr().out
-    assert set(written["baselines"]) == set(BASELINES)
-    for row in written["baselines"].values():
-        assert f"{row['pcc_m']:.3f}" in printed
+    assert "fitted on a, b, c; tested on d" in printed
+    for name, row in result["baselines"].items():
+        line = next(
+            line for line in printed.splitlines() if line.startswith((f"| {name} |", f"| {name} (transductive)"))
+        )
+        assert f" {row['pcc_m']:.3f} |" in line
 
 
-def test_a_set_without_test_slides_is_told(dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    root = tmp_path / "untested"
-    write_manifest(root, {"training": [write_slide(root, "a", 0)]})
+def test_a_set_without_test_slides_is_told(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    write_manifest(tmp_path, {"training": [write_slide(tmp_path, "a", 0)]})
     with pytest.raises(InputError, match="--test"):
-        run(root)
+        run(tmp_path)
     with pytest.raises(SystemExit):
         main([str(tmp_path / "absent")])
     assert "No data set" in capsys.readouterr().err

@@ -44,7 +44,6 @@ def test_slides_and_units_are_those_of_the_source(her2st: Path, tmp_path: Path) 
     manifest = read_manifest(prepare("her2st", her2st, tmp_path / "out", validation=["B"]).parent)
     assert (manifest["numTraining"], manifest["numValidation"], manifest["numTest"]) == (2, 1, 0)
     assert manifest["transcriptome"] == "whole"
-    assert manifest["same_patient"] is False
     for record in manifest["training"] + manifest["validation"]:
         with tifffile.TiffFile(record["image"]) as tiff:
             pixels = tiff.pages.first.asarray()
@@ -102,18 +101,18 @@ def test_splits_that_cannot_be_are_told_before_anything_is_written(
     assert not (tmp_path / "out").exists()
 
 
-def test_splitting_by_section_says_that_patients_are_shared(her2st: Path, tmp_path: Path) -> None:
-    by_section = json.loads(prepare("her2st", her2st, tmp_path / "out", test=["A1"], split_by="section").read_text())
-    assert by_section["same_patient"] is True
-    apart = json.loads(prepare("her2st", her2st, tmp_path / "out", test=["B1"], split_by="section").read_text())
-    assert (apart["same_patient"], apart["split_by"]) == (False, "section")
+def test_sections_of_one_patient_may_be_parted_when_asked_for(her2st: Path, tmp_path: Path) -> None:
+    prepare("her2st", her2st, tmp_path / "out", test=["A1"], split_by="section")
+    records = {split: read_split(tmp_path / "out", split) for split in SPLITS}
+    assert [r["section"] for r in records["test"]] == ["A1"]
+    assert [r["section"] for r in records["training"]] == ["A2", "B1"]
+    assert {r["split_by"] for r in records["training"]} == {"section"}
 
 
 @pytest.mark.real
 def test_bands_of_a_real_section(real_data: Path, tmp_path: Path) -> None:
     manifest = read_manifest(prepare("xfuse", real_data / "xfuse_mob_tiny", tmp_path, split_by="block").parent)
     assert manifest["transcriptome"] == "panel"
-    assert manifest["same_patient"] is True
     units = {split: load_units(manifest[split][0])[0] for split in SPLITS}
     assert [len(units[split]) / 282 for split in SPLITS] == pytest.approx([0.6, 0.2, 0.2], abs=0.06)
     assert len(set(np.concatenate([u.barcodes for u in units.values()]))) == sum(map(len, units.values()))

@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+import torch
+
+from bundle.metrics.metric import ExpressionMetric, grouped
+from bundle.panel import GenePanel
+from bundle.units import Units
+
+GENES = [f"G{i}" for i in range(5)]
+PANEL = GenePanel(
+    genes=GENES,
+    panels={"mean4": GENES[:4], "hvg2": GENES[3:]},
+    mean=[0.0] * 5,
+    std=[1.0] * 5,
+    depth_per_um2=1.0,
+    unit_sizes_um=[100.0],
+    min_total=0,
+    training=[{"section": "A1", "patient": "A"}],
+)
+RECORDS = [
+    {"image": "B1.tif", "patient": "B"},
+    {"image": "B2.tif", "patient": "B"},
+    {"image": "C1.tif", "patient": "C"},
+]
+
+
+def _slide(index: int, constant: int | None = None) -> tuple[torch.Tensor, dict]:
+    rng = np.random.default_rng(index)
+    n = 40 + 10 * index
+    counts = rng.poisson(rng.gamma(2, 100, (n, 5))).astype(np.float32)
+    if constant is not None:
+        counts[:, constant] = 0
+    units = Units(
+        f"s{index}",
+        np.array([str(i) for i in range(n)]),
+        np.array(GENES),
+        sp.csr_matrix(counts),
+        rng.uniform(0, 4000, (n, 2)),
+        np.ones(n, bool),
+        "circle",
+        100.0,
+        "counts",
+        1.0,
+    )
+    pooled = torch.from_numpy(np.log1p(counts) + rng.normal(0, 0.5, counts.shape)).float()
+    return pooled, {"index": index, "units": units, "mpp": 1.0, "filtered_units": index}
+
+
+def _metric(**kwargs) -> ExpressionMetric:
+    return ExpressionMetric(PANEL, RECORDS, project=lambda x: x, rate=lambda x: None, ceilings=False, **kwargs)
+
+
+def _evaluate(slides: list) -> dict:
+    metric = _metric()
+    for pooled, slide in slides:
+        metric([pooled], [slide])
+    return metric.aggregate()
+
+
+def test_summary_is_the_mean_over_slides_then_patients_then_genes():
+    result = _evaluate([_slide(i) for i in range(3)])
+    per_slide = [_evaluate([_slide(i)])["per_gene"]["native"]["pcc"] for i in range(3)]
+    expected = ((per_slide[0] + per_slide[1]) / 2 + per_slide[2]) / 2
+    np.testing.assert_allclose(result["per_gene"]["native"]["pcc"], expected, atol=1e-12)
+    summary = result["scales"]["native"]
+    assert summary["PCC@M"] == pytest.approx(expected[:4].mean())
+    assert summary["PCC@S"] == pytest.approx(np.median(expected[:4]))
+    assert summary["PCC@F"] == pytest.approx(np.quantile(expected[:4], 0.25))
+    assert summary["PCC@M_hvg2"] == pytest.approx(expected[3:].mean())
+    assert summary["units"] == 40 + 50 + 60
+    assert summary["filtered_units"] == 0 + 1 + 2
+    assert set(result["per_slide"]) == {"B1", "B2", "C1"}
+
+
+def test_order_and_repeats_of_slides_do_not_matter():
+    slides = [_slide(i) for i in range(3)]
+    a, b = _evaluate(slides), _evaluate([*slides[::-1], slides[0]])
+    assert str(a["scales"]) == str(b["scales"])  # str: NaN is equal to itself there
+
+
+def test_pooled_is_another_figure_than_within_slides():
+    slides = []
+    for i in range(2):  # a model that knows each slide's mean and nothing within
+        _, slide = _slide(i)
+        slide["units"].counts.data *= 1.0
+        slides.append((torch.full((len(slide["units"]), 5), float(i)), slide))
+    result = _evaluate(slides)["scales"]["native"]
+    assert result["PCC@M"] == 0
+    assert result["PCC@M_pooled"] != 0
+
+
+def test_genes_are_left_out_only_where_the_truth_is_constant():
+    summary = _evaluate([_slide(0, constant=1)])["scales"]["native"]
+    assert summary["constant_genes"] == 1
+    assert np.isfinite(summary["PCC@M"])
+
+
+def test_a_metric_without_slides_still_has_a_buffer_to_gather():
+    metric = _metric()
+    assert metric.get_buffer().shape[0] == 1
+    assert metric.aggregate()["scales"] == {}
+
+
+def test_groups_of_units_have_the_mean_of_their_features():
+    pooled = torch.randn(6, 3)
+    groups = sp.csr_matrix(np.array([[1, 1, 0, 0, 0, 0], [0, 0, 1, 1, 1, 0]], np.float32))
+    y, rate = grouped(pooled, lambda x: x * 2, lambda x: x.abs(), chunk=1)(groups)
+    np.testing.assert_allclose(y[0], (pooled[0] + pooled[1]).numpy(), rtol=1e-5)
+    np.testing.assert_allclose(rate[1], pooled[2:5].mean(0).abs().numpy() * 3, rtol=1e-5)

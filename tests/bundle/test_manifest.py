@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from bundle.errors import InputError
+from bundle.manifest import check_splits, read_manifest, read_split, slide_records, write_manifest
+
+
+def _record(name: str, patient: str) -> dict:
+    return {"image": f"{name}.tif", "label": f"{name}.h5ad", "patient": patient}
+
+
+def _write(tmp_path, manifest: dict) -> None:
+    for split in ("training", "validation", "test"):
+        for record in manifest.get(split, []):
+            (tmp_path / record["image"]).touch()
+            (tmp_path / record["label"]).touch()
+    write_manifest(tmp_path, manifest)
+
+
+def test_a_patient_in_two_splits_is_refused_unless_the_split_is_by_section():
+    manifest = {"training": [_record("A1", "A")], "test": [_record("A2", "A")]}
+    with pytest.raises(InputError, match='patient "A" is in both training and test'):
+        check_splits(manifest, "dataset.json")
+    check_splits({**manifest, "split_by": "section"}, "dataset.json")
+
+
+def test_a_slide_listed_twice_is_refused():
+    with pytest.raises(InputError, match="list it once"):
+        check_splits({"training": [_record("A1", "A")], "test": [_record("A1", "A")]}, "dataset.json")
+
+
+def test_what_is_written_is_read_back_with_absolute_paths(tmp_path):
+    _write(tmp_path, {"training": [_record("A1", "A")], "test": [_record("B1", "B")]})
+    assert read_manifest(tmp_path)["training"][0]["image"] == str(tmp_path / "A1.tif")
+    (record,) = read_split(tmp_path, "test")
+    assert record["label"] == [str(tmp_path / "B1.h5ad")]
+    assert record["section"] == "B1"
+    assert record["split_by"] == "patient"
+    assert read_split(tmp_path, "validation") == []
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "not valid JSON"),
+        (json.dumps({"training": [_record("missing", "A")]}), "does not exist"),
+        (json.dumps({"split_by": "luck"}), "must be one of"),
+    ],
+)
+def test_a_bad_manifest_is_told_in_a_sentence(tmp_path, content, message):
+    (tmp_path / "dataset.json").write_text(content)
+    with pytest.raises(InputError, match=message):
+        read_manifest(tmp_path)
+
+
+def test_no_data_set_and_no_slides(tmp_path):
+    with pytest.raises(InputError, match=r"dataset\.json is missing"):
+        read_manifest(tmp_path)
+    with pytest.raises(InputError, match="No slide in"):
+        slide_records(str(tmp_path))
+    (tmp_path / "a.tif").touch()
+    (tmp_path / "b.svs").touch()
+    assert len(slide_records(str(tmp_path))) == 2
+    with pytest.raises(InputError, match="one slide"):
+        slide_records(str(tmp_path), units="u.h5ad")
