@@ -28,7 +28,7 @@ _CONTENT = {EPITHELIUM: 0.9, LYMPHOCYTE: 0.35, FIBROBLAST: 1.6, ADIPOCYTE: 1.5}
 # so that the two compartments' shares, which colour gives away, say little about them.
 _TUMOUR_STATES, _STROMA_STATES, _BARE_KINDS = (0, 1, 2, 3, 4, 5), (8, 9, 10), (6, 7, 11)
 _VISIBLE = 12
-_PAIRED = 0.85
+_PAIRED = 0.92
 
 
 class Expression:

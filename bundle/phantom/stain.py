@@ -20,6 +20,7 @@ _COARSE_UM = 4.0  # smooth maps are evaluated on this grid and interpolated
 _TABLE_PX = (512, 389)
 _FIBRE_STEP_UM = 0.25
 _BLUR_UM = 0.3
+_DRIFT = 0.2  # standard deviation of the stain's strength within a slide
 
 # Haematoxylin of a nucleus' body and how much darker its rim is, by kind of cell.
 _BODY = {TUMOUR: 0.85, EPITHELIUM: 1.15, LYMPHOCYTE: 1.75, FIBROBLAST: 1.3, ADIPOCYTE: 1.3}
@@ -29,7 +30,7 @@ _RIM = {TUMOUR: 0.55, EPITHELIUM: 0.25, LYMPHOCYTE: 0.1, FIBROBLAST: 0.1, ADIPOC
 class SlideImage:
     """A slide that renders what is sliced from it: uint8 (height, width, 3), the same pixels however it is cut.
 
-    Stain strength varies from slide to slide (vectors and gains) and smoothly within one (±18 %, unrelated to
+    Stain strength varies from slide to slide (vectors and gains) and smoothly within one (±20 %, unrelated to
     expression), so that colour alone says little.
     """
 
@@ -147,7 +148,7 @@ class SlideImage:
             haem[part] += lumen * (0.01 - haem[part])
 
         tissue = sigmoid((fine(margin_coarse) + 2 * ragged) / 0.8)
-        drift_h, drift_e = (1 + 0.18 * np.clip(fine(f(cx, cy)), -2, 2) for f in self._drift)
+        drift_h, drift_e = (1 + _DRIFT * np.clip(fine(f(cx, cy)), -2, 2) for f in self._drift)
         return np.maximum(haem, 0) * tissue * drift_h, np.maximum(eosin, 0) * tissue * drift_e
 
     def _draw_nuclei(self, haem: np.ndarray, eosin: np.ndarray, rows: np.ndarray, cols: np.ndarray) -> None:
@@ -157,7 +158,7 @@ class SlideImage:
         cells = self.anatomy.cells(x0 - reach, y0 - reach, (cols[-1] + 1) * mpp + reach, (rows[-1] + 1) * mpp + reach)
         layer, cover = np.zeros_like(haem), np.zeros_like(haem)
         cx, cy = (cells.x_um - x0) / mpp - 0.5, (cells.y_um - y0) / mpp - 0.5
-        drift = 1 + 0.18 * np.clip(self._drift[0](cells.x_um, cells.y_um), -2, 2)
+        drift = 1 + _DRIFT * np.clip(self._drift[0](cells.x_um, cells.y_um), -2, 2)
         for n in range(len(cells)):
             half = int(np.ceil((cells.radius_um[n] * np.sqrt(cells.aspect[n]) * 1.25 + 0.8) / mpp)) + 1
             r, c = round(cy[n]), round(cx[n])

@@ -1,0 +1,85 @@
+"""Tiled equals untiled, with the real network, reader and rasteriser on a small slide."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+import torch
+from monai.transforms import NormalizeIntensity
+
+from bundle.inference.inferer import SlideInferer
+from bundle.units import Units
+from networks import PixNet, SwinEncoder
+from transforms import RasterizeUnits, SlideReader
+
+
+@pytest.fixture(scope="module")
+def slide(tmp_path_factory, write_slide):
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(60, 255, (40, 44, 3))
+    image = np.kron(coarse, np.ones((16, 16, 1))).astype(np.uint8)[:601, :690]
+    image[rng.random(image.shape[:2]) < 0.2] = 30
+    return write_slide(tmp_path_factory.mktemp("slide") / "s.tif", image, 0.7)
+
+
+@pytest.fixture(scope="module")
+def network():
+    torch.manual_seed(0)
+    net = PixNet(4, SwinEncoder(embed_dim=12, depths=(2, 2), num_heads=(1, 2), window_size=4), (8, 8)).eval()
+    for parameter in net.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    return net
+
+
+def _units(shape: str, size_um: float, seed: int = 0) -> Units:
+    rng = np.random.default_rng(seed)
+    pitch = size_um / 0.7 * 1.1
+    grid = np.stack(np.meshgrid(np.arange(2, 680, pitch), np.arange(2, 590, pitch)), -1).reshape(-1, 2)
+    centers = grid[rng.permutation(len(grid))[:200]]
+    n = len(centers)
+    return Units(
+        "u",
+        np.array([str(i) for i in range(n)]),
+        np.array([], str),
+        sp.csr_matrix((n, 0), dtype=np.float32),
+        centers,
+        np.ones(n, bool),
+        shape,  # type: ignore[arg-type]
+        size_um,
+        "counts",
+        0.7,
+    )
+
+
+def _infer(slide, network, units, tile_px: int) -> torch.Tensor:
+    inferer = SlideInferer(
+        SlideReader(), NormalizeIntensity(127.0, 60.0), RasterizeUnits(drop_cut=False), mpp=1.0, tile_px=tile_px
+    )
+    return inferer({"image": str(slide), "units": units}, network)
+
+
+@pytest.mark.parametrize(("shape", "size_um"), [("circle", 60.0), ("square", 9.0), ("square", 2.0)])
+def test_tiled_equals_untiled_at_a_scale_that_resamples_and_at_edges(slide, network, shape, size_um):
+    units = _units(shape, size_um)
+    whole = _infer(slide, network, units, 10_000)
+    assert whole.shape == (len(units), network.channels)
+    assert whole.std() > 1e-3
+    for tile_px in (32, 160):
+        torch.testing.assert_close(_infer(slide, network, units, tile_px), whole, rtol=1e-4, atol=1e-5)
+
+
+def test_the_mean_over_a_unit_is_the_networks_own_pooling(slide, network):
+    units = _units("circle", 60.0)
+    reader = SlideReader().open(str(slide))
+    image = reader.read_region(-64, -64, 640, 640, 1.0).transpose(2, 0, 1).astype(np.float32)
+    layer = {"centers_um": units.centers_px * 0.7, "shape": "circle", "size_um": 60.0}
+    label, keep = RasterizeUnits(drop_cut=True)([layer], (640, 640), (-64.0, -64.0), 1.0)
+    with torch.no_grad():
+        features = network.features(torch.as_tensor(NormalizeIntensity(127.0, 60.0)(image))[None])
+        pooled = network.pool(features, torch.from_numpy(label)[None])
+    torch.testing.assert_close(_infer(slide, network, units, 10_000)[keep[0]], pooled, rtol=1e-4, atol=1e-5)
+
+
+def test_no_units_no_features(slide, network):
+    assert _infer(slide, network, _units("circle", 60.0).take(np.array([], int)), 128).shape == (0, network.channels)

@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from bundle.errors import InputError
+from bundle.panel import fit_panel, load_panel, load_units, n_genes
+from bundle.units import build_units
+
+
+def _record(tmp_path, name: str, genes: list[str], seed: int = 0, size_um: float = 100.0, **extra) -> dict:
+    rng = np.random.default_rng(seed)
+    counts = rng.poisson(np.linspace(1, 60, len(genes)) * rng.gamma(5, 0.2, (60, 1)), (60, len(genes)))
+    adata = build_units(
+        counts,
+        genes,
+        [f"{name}{i}" for i in range(60)],
+        rng.uniform(0, 1000, (60, 2)),
+        shape="circle",
+        size_um=size_um,
+        mpp=1.0,
+        library=name,
+    )
+    path = tmp_path / f"{name}_{size_um:g}.h5ad"
+    adata.write_h5ad(path)
+    return {"image": f"{name}.tif", "label": [str(path)], "patient": name[0], **extra}
+
+
+def test_the_panel_holds_shared_genes_by_mean_and_is_standardised_on_training_units(tmp_path):
+    records = [
+        _record(tmp_path, "A1", [f"G{i}" for i in range(20)]),
+        _record(tmp_path, "B1", [f"G{i}" for i in range(19, 2, -1)], seed=1),
+    ]
+    panel = fit_panel(records, n_mean=5, n_hvg=3, min_total=10)
+    assert set(panel.genes) <= {f"G{i}" for i in range(3, 20)}
+    assert len(panel.panels["mean5"]) == 5
+    assert panel.genes[:5] == panel.panels["mean5"]
+    assert panel.main == "mean5"
+    means = np.array(panel.mean)[:5]
+    assert (np.diff(means) <= 0).all()
+
+
+def test_units_under_the_minimum_do_not_take_part(tmp_path):
+    record = _record(tmp_path, "A1", ["G0", "G1"])
+    everything, some = fit_panel([record], min_total=0), fit_panel([record], min_total=60)
+    assert everything.mean != some.mean
+    with pytest.raises(InputError, match="Lower min_total"):
+        fit_panel([record], min_total=1e6)
+
+
+def test_no_shared_gene_is_told_in_a_sentence(tmp_path):
+    records = [_record(tmp_path, "A1", ["G0", "G1"]), _record(tmp_path, "B1", ["ENS0", "ENS1"])]
+    with pytest.raises(InputError, match="No gene is shared"):
+        fit_panel(records)
+
+
+def test_loadings_say_the_mean_rate_and_are_positive(tmp_path):
+    panel = fit_panel([_record(tmp_path, "A1", [f"G{i}" for i in range(12)])], n_mean=8, n_hvg=2, min_total=1)
+    loadings = panel.loadings(4)
+    assert loadings.shape == (len(panel) + 1, 4)
+    assert (loadings > 0).all()
+    np.testing.assert_allclose(loadings.sum(), panel.depth_per_um2, rtol=1e-6)
+    with pytest.raises(InputError, match="lower n_programs"):
+        panel.loadings(1000)
+
+
+def test_a_panel_survives_its_file(tmp_path):
+    panel = fit_panel([_record(tmp_path, "A1", [f"G{i}" for i in range(12)])], min_total=1)
+    panel.save(tmp_path / "panel.json", mpp=2.0)
+    again = load_panel(tmp_path / "panel.json")
+    assert again.genes == panel.genes
+    assert again.mean == panel.mean
+    assert again.extra["mpp"] == 2.0
+    assert n_genes(tmp_path / "panel.json") == len(panel)
+    assert n_genes(tmp_path / "none.json") == 250
+    with pytest.raises(InputError, match="No trained model"):
+        load_panel(tmp_path / "none.json")
+
+
+def test_patients_shared_with_training_are_known(tmp_path):
+    panel = fit_panel([_record(tmp_path, "A1", [f"G{i}" for i in range(12)])], min_total=1)
+    assert panel.shares_patients([{"patient": "A"}])
+    assert not panel.shares_patients([{"patient": "B"}])
+    assert panel.shares_patients([{}])
+
+
+def test_the_coarsest_units_are_taken_unless_a_size_is_asked_for(tmp_path):
+    record = _record(tmp_path, "A1", ["G0", "G1"])
+    record["label"] += _record(tmp_path, "A1", ["G0", "G1"], size_um=16.0)["label"]
+    assert [u.size_um for u in load_units(record)] == [100.0]
+    assert [u.size_um for u in load_units(record, [16])] == [16.0]
+    with pytest.raises(InputError, match="it has 100, 16 µm"):
+        load_units(record, [55])
+    with pytest.raises(InputError, match='has no "label"'):
+        load_units({"image": "x.tif"})
+
+
+def test_a_block_holds_the_units_of_its_rectangle_alone(tmp_path):
+    record = _record(tmp_path, "A1", ["G0", "G1"])
+    halves = [load_units({**record, "block": b})[0] for b in ([0, 0, 500, 1000], [500, 0, 1000, 1000])]
+    assert len(halves[0]) + len(halves[1]) == 60
+    assert (halves[0].centers_px[:, 0] < 500).all()
