@@ -2,7 +2,7 @@
 
 from .crops import CropDataset, SlideDataset, collate_units, take_one
 from .errors import InputError
-from .handlers import BestModel, EpochSeed, MetricsCsv, RunFolder, latest_checkpoint
+from .handlers import BestModel, EpochSeed, MetricsCsv, RunFolder, SaveCheckpoint
 from .inference import (
     PredictionDataset,
     PredictionWriter,
@@ -30,6 +30,7 @@ __all__ = [
     "PredictionDataset",
     "PredictionWriter",
     "RunFolder",
+    "SaveCheckpoint",
     "SlideDataset",
     "SlideInferer",
     "UnitInferer",
@@ -37,7 +38,6 @@ __all__ = [
     "build_units",
     "collate_units",
     "fit_panel",
-    "latest_checkpoint",
     "load_panel",
     "n_genes",
     "prepare_crops",

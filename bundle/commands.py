@@ -101,7 +101,7 @@ def train(
     files = [bundle_root() / "configs" / "train.json", *configs]
     overrides = {"dataset_dir": str(Path(dataset).resolve()), "output_dir": str(run), **(settings or {})}
     earlier = run / "configs" / "train.json"
-    if earlier.is_file() and any((run / "checkpoints").glob("*.pt")):
+    if earlier.is_file() and (run / "checkpoints" / "last.pt").is_file():
         before, now = json.loads(earlier.read_text()), _merge(files, overrides)
         changed = sorted(k for k in {*before, *now} - _FREE_ON_RESUME if before.get(k) != now.get(k))
         if changed:

@@ -18,13 +18,37 @@ from .crops import CropDataset
 from .files import replacing, write_json
 from .panel import GenePanel
 
-__all__ = ["BestModel", "EpochSeed", "MetricsCsv", "RunFolder", "latest_checkpoint"]
+__all__ = ["BestModel", "EpochSeed", "MetricsCsv", "RunFolder", "SaveCheckpoint"]
 
 
-def latest_checkpoint(folder: str | Path) -> str | None:
-    """The newest checkpoint of a run, or None where it has none yet."""
-    found = sorted(Path(folder).glob("*.pt"), key=lambda path: path.stat().st_mtime)
-    return str(found[-1]) if found else None
+class SaveCheckpoint:
+    """Write everything a resumed run needs to one file after each epoch, in one move.
+
+    (MONAI's `CheckpointSaver` writes onto the final name, so that a run killed while writing has lost its checkpoint.)
+
+    Args:
+        path: the file; `find` tells whether it is there.
+        objects: name to what has a state dict; read back by MONAI's `CheckpointLoader`.
+    """
+
+    def __init__(self, path: str, objects: Mapping[str, Any]) -> None:
+        self.path = Path(path)
+        self.objects = dict(objects)
+
+    def attach(self, engine: Engine) -> None:
+        """Write at the end of each epoch; attach it last."""
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Write the states."""
+        states = {name: getattr(item, "module", item).state_dict() for name, item in self.objects.items()}
+        with replacing(self.path) as temporary:
+            torch.save(states, temporary)
+
+    @staticmethod
+    def find(path: str) -> str | None:
+        """`path` if a checkpoint is there, else None."""
+        return path if Path(path).is_file() else None
 
 
 class EpochSeed:
@@ -170,7 +194,7 @@ class RunFolder:
     """
 
     #: What evaluation and prediction must take over from training.
-    MODEL_KEYS = ("mpp", "head", "network_def", "intensity")
+    MODEL_KEYS = ("mpp", "head", "n_programs", "network_def", "intensity")
 
     def __init__(self, output_dir: str, panel: GenePanel, about: Mapping[str, Any]) -> None:
         self.folder = Path(output_dir)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .decoder import Decoder
-from .encoders import Encoder, SwinEncoder
+from .encoders import EfficientNetLiteEncoder, Encoder, SwinEncoder
 from .heads import Head, LinearHead, ProgramsHead
 from .losses import ExpressionLoss
 from .pixnet import ExpressionModel, PixNet, UnitExpression
@@ -14,6 +14,7 @@ from .swin_unetr import PlainSwinUNETR
 __all__ = [
     "SAFB",
     "Decoder",
+    "EfficientNetLiteEncoder",
     "Encoder",
     "ExpressionLoss",
     "ExpressionModel",

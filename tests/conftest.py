@@ -52,3 +52,13 @@ def _write_slide(
             options.pop("subifds", None)
             options.pop("description", None)
     return Path(path)
+
+
+@pytest.fixture(scope="session")
+def phantom(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A generated data set, small enough to train on in seconds: three slides of 600 µm at 1 µm per pixel."""
+    from bundle.phantom import make_phantom
+
+    return make_phantom(
+        tmp_path_factory.mktemp("phantom"), slides=3, size_um=600.0, mpp=1.0, genes=30, units="spot:55:60,bin:16"
+    )

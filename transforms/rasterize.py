@@ -18,7 +18,7 @@ __all__ = ["RasterizeUnits", "RasterizeUnitsD", "RasterizeUnitsDict", "Rasterize
 
 EPSILON_PX = 1e-6  # edges closer than this to a pixel's centre count as on it, so neighbours agree on who owns it
 STAMP_PX = 2**22  # candidates tested at once
-MARGIN_PX = 3  # drawn around the region: a unit small enough to own no pixel covers none further from its centre
+MARGIN_PX = 1  # drawn around the region: a unit small enough to lose all its pixels covers none further away
 # Centres closer than this many sizes mean overlapping units. Squares may come as near as a lattice of bins turned by
 # 45 degrees against the image, whose upright squares share slivers; the nearer centre owns those pixels.
 CLOSEST = {"circle": 0.98, "square": 0.7}

@@ -17,15 +17,16 @@ __all__ = ["TissueMask"]
 
 
 class TissueMask(Transform):
-    """Tissue where colour is saturated: Otsu's threshold (1979) on HSV saturation, kept between two bounds.
+    """Tissue where colour is saturated: Otsu's threshold (1979) on HSV saturation, where there is glass to split off.
 
-    The bounds decide where Otsu has nothing to split: glass alone stays below `floor` and gives an empty mask, tissue
-    alone lies above `ceiling` and gives a full one. Black borders and grey dust have no colour and are not tissue.
+    Glass alone stays below `floor` and gives an empty mask. Where even the paler of Otsu's two classes is no glass,
+    the picture is full of tissue and all above `floor` is taken. Black borders and grey dust have no colour and are
+    not tissue.
 
     Args:
         min_area_um2: smaller specks and holes are removed.
-        floor: lowest threshold of the saturation, 0..1.
-        ceiling: highest threshold.
+        floor: lowest threshold of the saturation, 0..1; glass tinted by eosin reaches 0.08.
+        glass: highest mean saturation of a class that is glass.
 
     Example::
 
@@ -35,12 +36,12 @@ class TissueMask(Transform):
 
     backend = [TransformBackends.NUMPY]  # noqa: RUF012
 
-    def __init__(self, min_area_um2: float = 10_000, floor: float = 0.05, ceiling: float = 0.10) -> None:
-        if not 0 < floor <= ceiling < 1:
-            raise ValueError(f"floor={floor}, ceiling={ceiling}: saturation needs 0 < floor <= ceiling < 1.")
+    def __init__(self, min_area_um2: float = 10_000, floor: float = 0.10, glass: float = 0.12) -> None:
+        if not (0 < floor < 1 and 0 < glass < 1):
+            raise ValueError(f"floor={floor}, glass={glass}: saturations lie between 0 and 1.")
         self.min_area_um2 = min_area_um2
         self.floor = floor
-        self.ceiling = ceiling
+        self.glass = glass
 
     def __call__(self, image: NdarrayOrTensor, mpp: float | None = None) -> NdarrayOrTensor:
         """Find tissue.
@@ -62,7 +63,8 @@ class TissueMask(Transform):
         pixels = ndimage.gaussian_filter(pixels, (0, 1, 1))  # JPEG noise on glass is coloured
         brightest = pixels.max(axis=0)
         saturation = (brightest - pixels.min(axis=0)) / np.maximum(brightest, 32)  # near black, colour is noise
-        tissue = saturation > np.clip(_otsu(saturation), self.floor, self.ceiling)
+        threshold, paler = _otsu(saturation)
+        tissue = saturation > (max(threshold, self.floor) if paler < self.glass else self.floor)
         min_px = min(self.min_area_um2 / float(mpp) ** 2, 0.1 * tissue.size)
         tissue = _without_small(tissue, min_px)
         tissue = ~_without_small(~tissue, min_px)
@@ -71,8 +73,8 @@ class TissueMask(Transform):
         return tissue[None]
 
 
-def _otsu(values: np.ndarray) -> float:
-    """The threshold that splits values of 0..1 into two classes of the least variance within."""
+def _otsu(values: np.ndarray) -> tuple[float, float]:
+    """The threshold that splits values of 0..1 into two classes of least variance, and the lower class's mean."""
     counts, edges = np.histogram(values, bins=256, range=(0, 1))
     middle = (edges[:-1] + edges[1:]) / 2
     below = np.cumsum(counts)
@@ -80,7 +82,8 @@ def _otsu(values: np.ndarray) -> float:
     sum_below = np.cumsum(counts * middle)
     mean_below = sum_below / np.maximum(below, 1)
     mean_above = (sum_below[-1] - sum_below) / np.maximum(above, 1)
-    return float(edges[1 + np.argmax(below * above * (mean_below - mean_above) ** 2)])
+    best = int(np.argmax(below * above * (mean_below - mean_above) ** 2))
+    return float(edges[best + 1]), float(mean_below[best])
 
 
 def _without_small(mask: np.ndarray, min_px: float) -> np.ndarray:

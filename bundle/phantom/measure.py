@@ -107,7 +107,7 @@ class Specimen:
         self._warp = Field(rng, 600.0), Field(rng, 600.0)
 
     def shift_um(self, x_um: np.ndarray, y_um: np.ndarray) -> np.ndarray:
-        """How far the measurement lies from the picture, (N, 2): 15 µm one way, bent by up to about 3 µm."""
+        """How far the measurement lies from the picture, (N, 2): 15 µm one way, bent by up to about 4 µm."""
         bend = np.stack([f(x_um, y_um) for f in self._warp], axis=1)
         return self._shift + 1.5 * np.clip(bend, -2, 2)
 

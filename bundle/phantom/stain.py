@@ -40,9 +40,9 @@ class SlideImage:
         side_px = round(anatomy.size_um / mpp)
         self.shape: tuple[int, ...] = (side_px, side_px, 3)
         vectors = _RUIFROK + rng.normal(0, 0.02, (2, 3))
-        self._vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-        self._gain = np.exp(rng.normal(0, 0.13, 2))
-        self._glass = 243 + rng.uniform(-3, 3, 3)
+        self._vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+        self._gain = np.exp(rng.normal(0, 0.13, 2)).astype(np.float32)
+        self._glass = (243 + rng.uniform(-3, 3, 3)).astype(np.float32)
         self._drift = Field(rng, 110.0), Field(rng, 90.0)
         self._ragged = Field(rng, 9.0)
         self._grain = [_smooth_noise(rng, (n, n), 0.7 / mpp) for n in _TABLE_PX]
@@ -67,26 +67,27 @@ class SlideImage:
         return out
 
     def _render(self, bi: int, bj: int) -> np.ndarray:
-        side = _BLOCK_PX + 2 * _HALO_PX
-        rows = bi * _BLOCK_PX - _HALO_PX + np.arange(side)
-        cols = bj * _BLOCK_PX - _HALO_PX + np.arange(side)
+        height, width = (min(_BLOCK_PX, side - b * _BLOCK_PX) for side, b in zip(self.shape, (bi, bj), strict=False))
+        rows = bi * _BLOCK_PX - _HALO_PX + np.arange(height + 2 * _HALO_PX)
+        cols = bj * _BLOCK_PX - _HALO_PX + np.arange(width + 2 * _HALO_PX)
         rng = np.random.default_rng([self.anatomy.seed, 3, bi, bj])
         matrix = self._matrix(rows, cols)
         if matrix is None:
-            light = np.broadcast_to(self._glass, (_BLOCK_PX, _BLOCK_PX, 3))
+            light = np.broadcast_to(self._glass, (height, width, 3))
         else:
             haem, eosin = matrix
             self._draw_nuclei(haem, eosin, rows, cols)
-            density = (haem * self._gain[0])[..., None] * self._vectors[0]
-            density = density + (eosin * self._gain[1])[..., None] * self._vectors[1]
-            light = self._glass * np.exp(-density)
+            stains = self._vectors * self._gain[:, None]
+            density = haem[..., None] * stains[0] + eosin[..., None] * stains[1]
             sigma = _BLUR_UM / self.mpp
-            light = gaussian_filter(light, (sigma, sigma, 0), truncate=4)[_HALO_PX:-_HALO_PX, _HALO_PX:-_HALO_PX]
-        noise = rng.normal(0, 1.6, light.shape[:2])[..., None] + rng.normal(0, 0.8, light.shape)
+            light = gaussian_filter(self._glass * np.exp(-density), (sigma, sigma, 0), truncate=4)
+            light = light[_HALO_PX:-_HALO_PX, _HALO_PX:-_HALO_PX]
+        noise = 1.6 * rng.standard_normal((height, width, 1), np.float32)
+        noise = noise + 0.8 * rng.standard_normal((height, width, 3), np.float32)
         return np.clip(np.rint(light + noise), 0, 255).astype(np.uint8)
 
     def _matrix(self, rows: np.ndarray, cols: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
-        """Everything but nuclei: concentrations of haematoxylin and eosin, (side, side); None on bare glass."""
+        """Everything but nuclei: concentrations of haematoxylin and eosin, (rows, cols); None on bare glass."""
         anatomy = self.anatomy
         x, y = (cols + 0.5) * self.mpp, (rows + 0.5) * self.mpp
         gx, wx = _interpolation(x)

@@ -7,9 +7,10 @@ from typing import Protocol
 
 import torch
 
+from .efficientnet_lite import EfficientNetLiteEncoder
 from .swin import SwinEncoder
 
-__all__ = ["Encoder", "SwinEncoder"]
+__all__ = ["EfficientNetLiteEncoder", "Encoder", "SwinEncoder"]
 
 
 class Encoder(Protocol):

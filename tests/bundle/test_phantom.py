@@ -35,7 +35,7 @@ def anatomy() -> Anatomy:
 
 @pytest.fixture(scope="module", params=["programs", "free"])
 def difficulty(request: pytest.FixtureRequest) -> Difficulty:
-    return measure_difficulty(slides=3, size_um=1000.0, mpp=1.0, genes=40, mixture=request.param)
+    return measure_difficulty(slides=3, size_um=1000.0, mpp=2.0, genes=40, mixture=request.param)
 
 
 def fingerprint(folder: Path) -> dict[str, str]:
@@ -167,7 +167,7 @@ def test_rates_add_up_over_units_and_follow_the_square() -> None:
     def total(side_um: float) -> np.ndarray:
         layout = Layout("bin", side_um, side_um)
         centers, _ = layout.centers_um(400.0)
-        inside = (np.abs(centers - 200) < 160).all(1)
+        inside = (np.abs(centers - 200) < 120).all(1)
         return sum(r.sum(0) for _, r in specimen.expected(centers[inside], layout, as_measured=False))
 
     np.testing.assert_allclose(total(2.0), total(16.0), rtol=1e-9)

@@ -94,6 +94,28 @@ def test_bins_that_touch_tile_the_region_without_gap_or_overlap(mpp):
     assert area_px.max() <= math.ceil(2 / mpp) ** 2
 
 
+@pytest.mark.parametrize("mpp", [0.1, 0.2, 0.27, 0.83, 4 / 3])
+def test_edges_on_pixel_centres_give_all_bins_the_same_pixels(mpp):
+    """Three-pixel bins from half a pixel on: rounding in micrometres must not widen or narrow any."""
+    x, y = np.meshgrid(*[np.arange(60) * (3 * mpp) + 2 * mpp] * 2)
+    layer = UnitLayer(np.stack([x.ravel(), y.ravel()], axis=1), "square", 3 * mpp)
+    mask, (keep,) = RasterizeUnits()([layer], (190, 190), (0, 0), mpp)
+    assert keep.all()
+    np.testing.assert_array_equal(np.bincount(mask.ravel())[1:], 9)
+
+
+@pytest.mark.parametrize("mpp", [0.1, 0.27, 0.83])
+def test_rims_on_pixel_centres_fall_alike_in_every_region(mpp):
+    x, y = np.meshgrid(*[(np.arange(12) * 7 + 0.5) * mpp] * 2)
+    layer = UnitLayer(np.stack([x.ravel(), y.ravel()], axis=1), "circle", 6 * mpp)
+    draw = RasterizeUnits(drop_cut=False)
+    whole, (keep,) = draw([layer], (84, 84), (0, 0), mpp)
+    whole = units_in(whole[0], keep)
+    for i in range(1, 60):
+        part, (keep,) = draw([layer], (20, 20), (i * mpp, (60 - i) * mpp), mpp)
+        np.testing.assert_array_equal(units_in(part[0], keep), whole[60 - i : 80 - i, i : i + 20])
+
+
 @pytest.mark.parametrize("shape", ["circle", "square"])
 def test_no_unit_is_lost_for_being_smaller_than_a_pixel(shape):
     layer = UnitLayer(lattice(2.0, 0.4), shape, 0.3)

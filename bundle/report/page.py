@@ -1,0 +1,60 @@
+"""Write the report of a run: one HTML file that opens offline."""
+
+from __future__ import annotations
+
+from html import escape
+from pathlib import Path
+
+from ..files import replacing
+from .figures import genes_section, headline_section, scales_section, training_section
+from .maps import maps_section
+from .protocol import limits_section, protocol_section
+from .run import Run, read_run
+from .style import STYLE
+
+__all__ = ["write_report"]
+
+_SECTIONS = (
+    headline_section,
+    scales_section,
+    maps_section,
+    genes_section,
+    training_section,
+    protocol_section,
+    limits_section,
+)
+
+
+def write_report(run: str | Path, out: str | Path | None = None) -> Path:
+    """Write a run's figures, maps, curves and protocol as one page without any outside reference.
+
+    What is missing from the run folder, or has moved since, is left out with a sentence.
+
+    Args:
+        run: the run folder, with at least one evaluation.
+        out: the file to write, `report.html` in the run folder by default.
+
+    Returns:
+        The file written.
+
+    Raises:
+        InputError: if there is no such run, nothing was evaluated, or a file of the run is malformed.
+    """
+    content = read_run(run)
+    path = Path(out) if out is not None else Path(run) / "report.html"
+    page = _page(content)
+    with replacing(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    return path
+
+
+def _page(run: Run) -> str:
+    body = "\n".join(f"<section>{section(run)}</section>" for section in _SECTIONS)
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>PixNet report of {escape(run.folder.name)}</title><style>{STYLE}</style></head>\n"
+        f"<body><main>{body}<footer>Written by <code>pixnet report</code> from the files in the run folder. "
+        "The page holds pictures of the slides: mind the data set’s licence before passing it on.</footer>"
+        "</main></body></html>\n"
+    )

@@ -1,0 +1,124 @@
+"""Measured and predicted values of a few genes on one slide, for the maps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from anndata.io import read_elem
+
+from ..errors import InputError
+from ..expression import LARGE_UNIT_UM, TARGET_SUM, log1p_cp10k, per_gene_correlation
+from ..panel import load_units
+from ..units import Units
+
+__all__ = ["SlideMaps", "read_picture", "read_slide_maps"]
+
+
+@dataclass(frozen=True)
+class SlideMaps:
+    """What was measured and predicted on the units of one slide that were scored.
+
+    Attributes:
+        units: the scored units, without the ones that were filtered.
+        mpp: µm per level-0 pixel.
+        quantity: what the values are: `log1p CP10k`, or `log1p counts` below 55 µm.
+        measured, predicted: per gene, (U,).
+    """
+
+    units: Units
+    mpp: float
+    quantity: str
+    measured: dict[str, np.ndarray]
+    predicted: dict[str, np.ndarray]
+
+    def pcc(self, gene: str) -> float:
+        """Correlation over this slide's units; 0 where only the prediction is constant, as the figures have it."""
+        measured, predicted = self.measured[gene], self.predicted[gene]
+        if measured.std() > 0 and np.ptp(predicted) == 0:
+            return 0.0
+        return float(per_gene_correlation(predicted[:, None], measured[:, None])[0])
+
+
+def read_slide_maps(record: Mapping[str, Any], prediction: Path, size_um: float, genes: Sequence[str]) -> SlideMaps:
+    """Read the units that were scored and what was predicted for them.
+
+    Args:
+        record: of the slide, from `bundle.manifest.read_split`.
+        prediction: the AnnData that the evaluation wrote.
+        size_um: size of the scored units.
+        genes: which genes.
+
+    Raises:
+        InputError: if a file is missing, cannot be read, or the two are not about the same units.
+    """
+    if not prediction.is_file():
+        raise InputError(f"its prediction {prediction.parent.name}/{prediction.name} is not in the run folder.")
+    (units,) = load_units(record, [size_um])
+    try:
+        names, y, rate, mpp = _read_prediction(prediction, genes)
+    except (OSError, KeyError, ValueError) as error:
+        raise InputError(f"{prediction} cannot be read ({error}). Write it again with `pixnet evaluate`.") from error
+    place = {barcode: row for row, barcode in enumerate(units.barcodes)}
+    known = np.array([name in place for name in names], bool)
+    if not known.any():
+        raise InputError(f"{prediction} names none of the units of {units.name}; evaluate the run again.")
+    units = units.take(np.array([place[name] for name in names[known]]))
+    y, rate = y[known], None if rate is None else rate[known]
+    counts, total = units.counts_of(genes), units.total
+    if units.kind == "counts" and units.size_um < LARGE_UNIT_UM:
+        quantity, measured, predicted = "log1p counts", np.log1p(counts), np.log1p(_expected_counts(y, rate, total))
+    else:
+        quantity, measured, predicted = "log1p CP10k", log1p_cp10k(counts, total), y
+    mpp = mpp or units.mpp or float(record.get("mpp") or 0)
+    if not mpp:
+        raise InputError(f"neither {prediction.name} nor {units.name} says how many µm a pixel has.")
+    return SlideMaps(
+        units,
+        mpp,
+        quantity,
+        {gene: measured[:, i] for i, gene in enumerate(genes)},
+        {gene: predicted[:, i] for i, gene in enumerate(genes)},
+    )
+
+
+def read_picture(labels: Sequence[str]) -> tuple[np.ndarray, float] | None:
+    """The first picture of the slide among files of units: uint8 (h, w, 3) and its pixels per level-0 pixel."""
+    for label in labels:
+        with h5py.File(label) as file:
+            for library in file.get("uns/spatial", {}).values():
+                hires = library.get("images/hires")
+                scale = library.get("scalefactors/tissue_hires_scalef")
+                if hires is not None and scale is not None:
+                    picture = hires[..., :3]
+                    if picture.dtype != np.uint8:  # scanpy keeps pictures as floats from 0 to 1
+                        picture = np.clip(np.rint(picture * 255.0), 0, 255).astype(np.uint8)
+                    return picture, float(scale[()])
+    return None
+
+
+def _read_prediction(path: Path, genes: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, float]:
+    """Names of the units, their y and rates of `genes` alone, and the slide's mpp (0 where unstated)."""
+    with h5py.File(path) as file:
+        names = read_elem(file["obs"]).index.to_numpy(dtype=str)
+        column = {gene: i for i, gene in enumerate(read_elem(file["var"]).index)}
+        rates = file.get("layers/rate_per_um2")
+        unknown = [gene for gene in genes if gene not in column]
+        if unknown:
+            raise ValueError(f"it has no gene {unknown[0]}")
+        y = np.stack([file["X"][:, column[g]] for g in genes], 1)
+        rate = None if rates is None else np.stack([rates[:, column[g]] for g in genes], 1)
+        mpp = file.get("uns/pixnet/slide_mpp")
+        return names, y, rate, 0.0 if mpp is None else float(mpp[()])
+
+
+def _expected_counts(y: np.ndarray, rate: np.ndarray | None, total: np.ndarray) -> np.ndarray:
+    """Expected counts with one size factor for the slide, as they are scored (`bundle.metrics.score`)."""
+    share = np.maximum(np.expm1(y.astype(np.float64)) / TARGET_SUM, 1e-12)
+    if rate is None:
+        return share * total.mean()
+    return rate * (total.sum() / np.maximum((rate / share).sum(0), 1e-12))

@@ -1,0 +1,239 @@
+"""Every configuration, end to end, on a small generated slide."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from bundle import commands
+from bundle.cli import main
+from bundle.errors import InputError
+
+ROOT = Path(__file__).parents[1]
+ENCODER = {
+    "_target_": "networks.SwinEncoder",
+    "embed_dim": 12,
+    "depths": [2, 2],
+    "num_heads": [1, 2],
+    "window_size": 4,
+}
+TINY = {
+    "mpp": 2.0,
+    "crop_px": 128,
+    "crops_per_slide": 4,
+    "max_epochs": 2,
+    "val_interval": 1,
+    "min_total": 20,
+    "network_def#encoder": ENCODER,
+    "network_def#decoder_channels": [8, 8],
+}
+#: Two threads more or less must not matter to what is compared.
+ENV = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("configs") / "tiny.json"
+    path.write_text(json.dumps(TINY))
+    return path
+
+
+def _command(tiny: Path, phantom: Path, run: Path, *more: str) -> list[str]:
+    files = [str(ROOT / "configs" / "train.json"), str(tiny)]
+    own = ["--config_file", str(files), "--dataset_dir", str(phantom), "--output_dir", str(run), *more]
+    return [sys.executable, "-m", "monai.bundle", "run", "training", *own]
+
+
+@pytest.fixture(scope="module")
+def run(tiny, phantom, tmp_path_factory) -> Path:
+    """A run trained by MONAI's own command from another folder, uninterrupted."""
+    folder = tmp_path_factory.mktemp("run")
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    done = subprocess.run(
+        _command(tiny, phantom, folder, "--max_epochs", "3"), cwd=elsewhere, env=ENV, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert not list(elsewhere.iterdir())
+    return folder
+
+
+def test_a_run_folder_explains_itself(run):
+    for path in (
+        "configs/train.json",
+        "configs/model.json",
+        "models/model.pt",
+        "models/panel.json",
+        "checkpoints/last.pt",
+        "evaluation/validation.json",
+        "evaluation/validation_genes.csv",
+    ):
+        assert (run / path).is_file(), path
+    assert list(run.glob("tensorboard/*"))
+    metrics = pd.read_csv(run / "metrics.csv")
+    assert list(metrics["epoch"]) == [1, 2, 3]
+    assert np.isfinite(metrics["loss"]).all()
+    assert np.isfinite(metrics["val_PCC@M"]).all()
+    panel = json.loads((run / "models/panel.json").read_text())
+    assert panel["mpp"] == 2.0
+    assert panel["training"] == [{"section": "P1", "patient": "P1"}]
+    state = torch.load(run / "models/model.pt", weights_only=True)
+    assert all(torch.is_tensor(v) for v in state.values())
+
+
+def test_a_killed_run_resumes_to_the_same_weights(run, tiny, phantom, tmp_path):
+    command = _command(tiny, phantom, tmp_path, "--max_epochs", "3")
+    process = subprocess.Popen(command, env=ENV, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while process.poll() is None and not (tmp_path / "checkpoints" / "last.pt").is_file():
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL, "the run ended before it could be killed"
+    subprocess.run(command, env=ENV, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    for name in ("network", "optimizer", "best_model"):
+        whole, resumed = (
+            torch.load(folder / "checkpoints" / "last.pt", weights_only=True)[name]
+            for folder in (run, tmp_path)
+        )
+        _assert_same(whole, resumed)
+    _assert_same(*(torch.load(f / "models" / "model.pt", weights_only=True) for f in (run, tmp_path)))
+    assert (tmp_path / "metrics.csv").read_text() == (run / "metrics.csv").read_text()
+
+
+def _assert_same(a, b) -> None:
+    if torch.is_tensor(a):
+        torch.testing.assert_close(a, b, rtol=0, atol=0)
+    elif isinstance(a, dict):
+        assert a.keys() == b.keys()
+        for key in a:
+            _assert_same(a[key], b[key])
+    elif isinstance(a, (list, tuple)):
+        for x, y in zip(a, b, strict=True):
+            _assert_same(x, y)
+    else:
+        assert a == b
+
+
+def test_evaluation_writes_every_scale_and_says_whose_tissue_it_was(run):
+    path = commands.evaluate(run, scales_um=[120.0])
+    result = json.loads(path.read_text())
+    assert result["split"] == "test"
+    assert result["split_by"] == "patient"
+    assert result["same_patient"] is False
+    assert set(result["scales"]) <= {"native", "120"}
+    native = result["scales"]["native"]
+    for key in ("size_um", "units", "PCC@F", "PCC@S", "PCC@M", "PCC@M_pooled", "PCC@M_residual", "ceiling@M", "MSE"):
+        assert key in native
+    assert native["size_um"] == 55
+    assert set(result["per_slide"]) == {"P3"}
+    genes = pd.read_csv(run / "evaluation" / "test_genes.csv")
+    assert genes["pcc_native"].mean() == pytest.approx(native["PCC@M"], abs=0.2)
+
+
+def test_the_noise_free_truth_is_scored_by_the_same_evaluation(run, phantom):
+    path = commands.evaluate(run, phantom / "truth", scales_um=[8.0, 32.0], name="truth")
+    scales = json.loads(path.read_text())["scales"]
+    assert set(scales) == {"native", "8", "32"}
+    assert scales["native"]["size_um"] == 2
+    assert scales["native"]["target"] == "log1p_cp10k"
+    assert all(-1 <= s["PCC@M"] <= 1 for s in scales.values())
+
+
+def test_bins_are_predicted_over_the_tissue(run, phantom, tmp_path):
+    out = tmp_path / "bins.h5ad"
+    slide = phantom / "slides" / "P3.tif"
+    assert main(["predict", str(slide), str(out), "--model", str(run), "--bin-um", "16"]) == 0
+    adata = ad.read_h5ad(out)
+    assert adata.n_obs > 100
+    assert np.isfinite(adata.X).all()
+    assert (adata.obs["tissue_fraction"] > 0).all()
+    about = adata.uns["pixnet"]
+    assert about["effective_resolution_um"] == 8
+    assert not about["interpolated"]
+    assert about["unit_size_um"] == 16
+    assert any("approximate" in w for w in about["warnings"])
+    assert {"pcc_val", "ceiling_val", "n_patients_val", "same_patient_val"} <= set(adata.var)
+    assert (adata.var["n_patients_val"] == 1).all()
+    (library,) = adata.uns["spatial"].values()
+    assert library["scalefactors"]["spot_diameter_fullres"] == pytest.approx(16.0)
+
+
+def test_given_spots_are_all_answered_for_and_equal_the_evaluation(run, phantom, tmp_path):
+    spots = next((phantom / "units").glob("P3*spot*.h5ad"))
+    out = tmp_path / "spots.h5ad"
+    slide = str(phantom / "slides" / "P3.tif")
+    gene = json.loads((run / "models/panel.json").read_text())["genes"][3]
+    assert main(["predict", slide, str(out), "--model", str(run), "--spots", str(spots), "--genes", gene]) == 0
+    adata, given = ad.read_h5ad(out), ad.read_h5ad(spots)
+    assert list(adata.obs_names) == list(given.obs_names)
+    assert list(adata.var_names) == [gene]
+    commands.evaluate(run)
+    scored = ad.read_h5ad(run / "predictions" / "test" / "P3.h5ad")
+    np.testing.assert_allclose(adata[scored.obs_names, gene].X, scored[:, gene].X, atol=1e-5)
+
+
+def test_finer_than_the_map_is_called_interpolated(run, phantom, tmp_path):
+    out = tmp_path / "fine.h5ad"
+    arguments = ["--spot-um", "4", "--pitch-um", "40", "--lattice", "hex"]
+    assert main(["predict", str(phantom / "slides" / "P3.tif"), str(out), "--model", str(run), *arguments]) == 0
+    about = ad.read_h5ad(out).uns["pixnet"]
+    assert about["interpolated"]
+    assert any("interpolated" in w for w in about["warnings"])
+
+
+def test_a_bundle_without_weights_says_so(phantom, tmp_path):
+    with pytest.raises(InputError, match="pixnet train"):
+        commands.evaluate(tmp_path)
+
+
+def test_the_network_is_what_the_metadata_says():
+    command = [sys.executable, "-m", "monai.bundle", "verify_net_in_out", "network_def"]
+    command += ["--meta_file", "configs/metadata.json", "--config_file", "configs/inference.json", "--n", "2"]
+    done = subprocess.run(command, cwd=ROOT, env=ENV, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "verified with no error" in done.stdout + done.stderr
+
+
+OVERRIDES = {
+    "programs.json": {"n_programs": 4},
+    "swin_unetr.json": {"network_def#feature_size": 12, "crop_px": 128},
+    "efficientnet_lite.json": {"crop_px": 128, "mpp": 2.0, "network_def#encoder#pretrained": True},
+}
+
+
+def test_every_override_is_run_here():
+    bases = {"metadata.json", "train.json", "evaluate.json", "inference.json"}
+    several = {"multi_gpu_train.json", "multi_gpu_evaluate.json"}  # in test_ranks.py
+    assert {p.name for p in (ROOT / "configs").glob("*.json")} == {*bases, *several, *OVERRIDES}
+
+
+@pytest.mark.parametrize("name", sorted(OVERRIDES))
+def test_an_override_trains_evaluates_and_predicts(name, phantom, tmp_path):
+    if name == "efficientnet_lite.json":
+        pytest.importorskip("efficientnet_lite_pytorch", reason="the extra `encoders` is not installed")
+    settings = {k: v for k, v in TINY.items() if not k.startswith("network_def")}
+    if name == "programs.json":
+        settings |= {k: v for k, v in TINY.items() if k.startswith("network_def")}
+    settings |= {"max_epochs": 1, "crops_per_slide": 2, **OVERRIDES[name]}
+    settings.pop("network_def#encoder#pretrained", None)
+    commands.train(phantom, tmp_path / "run", [ROOT / "configs" / name], settings)
+    figures = json.loads(commands.evaluate(tmp_path / "run").read_text())["scales"]["native"]
+    assert -1 <= figures["PCC@M"] <= 1
+    out = tmp_path / "p.h5ad"
+    commands.predict(phantom / "slides" / "P3.tif", out, tmp_path / "run", {"spot_um": 50.0, "pitch_um": 100.0})
+    adata = ad.read_h5ad(out)
+    assert ("rate_per_um2" in adata.layers) == (name == "programs.json")
+
+
+def test_other_settings_are_refused_in_a_run_folder_that_is_taken(run, tiny, phantom):
+    with pytest.raises(InputError, match="other settings.*learning_rate"):
+        commands.train(phantom, run, [tiny], {"learning_rate": 0.1})
