@@ -49,6 +49,8 @@ def test_the_wheel_lists_every_subpackage():
 
     listed = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
     there = {
-        "pixnet." + ".".join(p.parent.relative_to(ROOT).parts) for room in ROOMS for p in (ROOT / room).rglob("__init__.py")
+        "pixnet." + ".".join(p.parent.relative_to(ROOT).parts)
+        for room in ROOMS
+        for p in (ROOT / room).rglob("__init__.py")
     }
     assert there | {"pixnet.configs", "pixnet.docs"} == listed

@@ -101,8 +101,7 @@ def test_a_killed_run_resumes_to_the_same_weights(run, tiny, phantom, tmp_path):
     subprocess.run(command, env=ENV, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     for name in ("network", "optimizer", "best_model"):
         whole, resumed = (
-            torch.load(folder / "checkpoints" / "last.pt", weights_only=True)[name]
-            for folder in (run, tmp_path)
+            torch.load(folder / "checkpoints" / "last.pt", weights_only=True)[name] for folder in (run, tmp_path)
         )
         _assert_same(whole, resumed)
     _assert_same(*(torch.load(f / "models" / "model.pt", weights_only=True) for f in (run, tmp_path)))

@@ -30,6 +30,8 @@ Size = tuple[int, int]
 class SlideError(ValueError):
     """A slide that cannot be used, told in a sentence: what is wrong, where, and what to do."""
 
+    for_user = True  # the command line prints the sentence alone
+
 
 class SlideReader:
     """Opens slides with the first backend that can really read them, and keeps the last few open.

@@ -31,12 +31,12 @@ class TissueMap:
 
     Args:
         slide: an open slide.
-        mask: from a picture, uint8 (3, h, w), to bool (1, h, w) (`transforms.TissueMask` is one).
+        mask: from a picture, uint8 (3, h, w), and its mpp to bool (1, h, w) (`transforms.TissueMask` is one).
     """
 
-    def __init__(self, slide: OpenSlide, mask: Callable[[np.ndarray], Any]) -> None:
+    def __init__(self, slide: OpenSlide, mask: Callable[[np.ndarray, float], Any]) -> None:
         picture, self.mpp = slide.thumbnail(_TISSUE_MAX_PX)
-        self.mask = np.asarray(mask(np.ascontiguousarray(picture.transpose(2, 0, 1))))[0].astype(bool)
+        self.mask = np.asarray(mask(np.ascontiguousarray(picture.transpose(2, 0, 1)), self.mpp))[0].astype(bool)
 
     @property
     def bounds_um(self) -> tuple[np.ndarray, np.ndarray] | None:

@@ -60,7 +60,7 @@ class PredictionDataset(Dataset):
     Args:
         data: records `{"image": path, "mpp": .., "label": units' .h5ad}`; `mpp` and `label` may be absent.
         reader: opens slides.
-        tissue: from a picture, uint8 (3, h, w), to a tissue mask, bool (1, h, w).
+        tissue: from a picture, uint8 (3, h, w), and its mpp to a tissue mask, bool (1, h, w).
         grid: the arrangement of units where a record brings none.
     """
 
@@ -68,7 +68,7 @@ class PredictionDataset(Dataset):
         self,
         data: Sequence[Mapping[str, Any]],
         reader: SlideOpener,
-        tissue: Callable[[np.ndarray], Any],
+        tissue: Callable[[np.ndarray, float], Any],
         grid: UnitGrid | None = None,
     ) -> None:
         self.data = list(data)

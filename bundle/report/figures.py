@@ -67,10 +67,11 @@ def scales_section(run: Run) -> str:
         parts += [f"<h3>{escape(evaluation.name)}</h3>", _scale_table(evaluation), _slide_table(evaluation)]
     parts.append(
         '<p class="soft">F, S and PCC@M are the first quartile, the median and the mean over genes of their PCC. '
-        "Ceiling: the highest PCC@M that counting noise allows. Pooled: all slides’ units taken together, which also "
-        "rewards knowing each slide’s mean. Residual: against Pearson residuals of the counts, so that knowing "
-        "how many counts a unit has does not help. Constant genes: not scored, because their measured values do not "
-        "vary. Left out: units off tissue or with too few counts. How all this is computed is at the end of the page.</p>"
+        "Ceiling: the highest PCC@M that counting noise allows; a truth without noise has none. Pooled: all slides’ "
+        "units taken together, which also rewards knowing each slide’s mean. Residual: against Pearson residuals of "
+        "the counts, so that knowing how many counts a unit has does not help. Constant genes: not scored, because "
+        "their measured values do not vary. Left out: units off tissue or with too few counts. How all this is "
+        "computed is at the end of the page.</p>"
     )
     chart = _scale_chart(run.evaluations)
     return "".join([*parts, chart])
@@ -85,7 +86,7 @@ def _scale_table(evaluation: Evaluation) -> str:
     for scale, f in evaluation.scales.items():
         name = f"{f['size_um']:g} µm {'units' if scale == 'native' else 'cells'}"
         if f["target"] == "log1p_counts":
-            name += " (log1p counts)"
+            name += "<br><small>of log1p counts</small>"
         rows.append(
             [
                 name,

@@ -18,17 +18,23 @@ from .text import number, plural
 __all__ = ["maps_section"]
 
 _MAX_SLIDES = 2
+_MAX_OTHERS = 2
+_LEGEND = (
+    '<p class="soft">The best, the median and the worst gene of the panel by PCC. A gene’s measured and predicted map share '
+    "one colour scale, from the 1st to the 99th percentile of both. A prediction that varies less than the measurement "
+    "looks flat on it, so the last map shows the prediction again on a scale of its own: compare patterns there, not "
+    "values.</p>"
+)
 
 
 def maps_section(run: Run) -> str:
     """Maps of the best, median and worst genes on the headline's slides, and on one slide of what is no split."""
     first, *others = run.evaluations
-    parts = ["<h2>The slide beside measured and predicted maps</h2>"]
+    parts = ["<h2>The slide beside measured and predicted maps</h2>", _LEGEND]
     pictures: dict[str, list[str]] = {}
     parts.append(_evaluation_maps(run, first, _MAX_SLIDES, pictures))
-    for other in others:
-        if not other.is_split and other.predictions.is_dir():
-            parts.append(_evaluation_maps(run, other, 1, pictures))
+    for other in [e for e in others if not e.is_split and e.predictions.is_dir()][:_MAX_OTHERS]:
+        parts.append(_evaluation_maps(run, other, 1, pictures))
     return "".join(parts)
 
 
@@ -72,20 +78,15 @@ def _slide(
     units, figures = maps.units, _main(evaluation.about["per_slide"][record["section"]])
     canvas = make_canvas(units.centers_px, units.size_um / maps.mpp, units.shape, *(picture or ()))
     thing = "spots" if units.shape == "circle" else "bins"
-    if units.kind == "rate":
-        thing += " of noise-free truth"
+    known = "measured" if units.kind == "counts" else "noise-free truth"
     patient = f"patient {record['patient']}, " if "patient" in record else ""
     columns = [
         f"<div><h4>{escape(record['section'])} ({escape(evaluation.name)})</h4>"
-        f'<p class="under">{escape(patient)}{len(units):,} {thing} of {units.size_um:g} µm, '
-        f"PCC@M {number(figures['PCC@M'])}</p>"
+        f'<p class="under">PCC@M {number(figures["PCC@M"])}; {escape(patient)}{len(units):,} {thing} of '
+        f"{units.size_um:g} µm</p>"
         f'<p class="name">{"H&amp;E slide" if picture else "No picture of the slide is stored"}</p>'
         f'<div class="slide"><img alt="H&amp;E slide {escape(record["section"])}" src="{jpeg_uri(canvas.picture)}">'
-        f"{_scale_bar(canvas, maps.mpp)}</div>"
-        '<p class="soft">A gene’s measured and predicted map share one colour scale. A prediction that varies less '
-        "than the measurement looks flat on it, so the last map shows the prediction again on a scale of its own: "
-        "compare patterns there, not values. "
-        f"Values are {maps.quantity}; scales span their 1st to 99th percentile.</p></div>"
+        f"{_scale_bar(canvas, maps.mpp)}</div></div>"
     ]
     pcc, ceiling = evaluation.column("pcc"), evaluation.column("ceiling")
     several = len(evaluation.about["per_slide"]) > 1
@@ -98,7 +99,7 @@ def _slide(
         columns.append(
             f"<div><h4>{escape(gene)}: PCC {number(pcc[gene])}</h4>"
             f'<p class="under">{name} of {plural(int(evaluation.about["genes"]), "gene")}{of}{here}</p>'
-            f"{_map(canvas, 'measured', gene, measured, low, high)}"
+            f"{_map(canvas, known, gene, measured, low, high)}"
             f"{_map(canvas, 'predicted', gene, predicted, low, high)}"
             f"{_colour_bar(low, high, maps.quantity)}"
             f"{_map(canvas, 'predicted, own scale', gene, predicted, own_low, own_high)}"
@@ -113,7 +114,7 @@ def _map(canvas: Canvas, name: str, gene: str, values: np.ndarray, low: float, h
 
 
 def _colour_bar(low: float, high: float, quantity: str) -> str:
-    stops = ", ".join("rgb({:.0f} {:.0f} {:.0f})".format(*c) for c in colours()[::15])
+    stops = ", ".join("rgb({} {} {})".format(*c) for c in colours()[::15])
     digits = 2 if high <= low else max(2, 1 - int(np.floor(np.log10(high - low))))
     ends = f"<span>{number(low, digits)}</span><span>{quantity}</span><span>{number(high, digits)}</span>"
     return (

@@ -49,7 +49,7 @@ def write_report(run: str | Path, out: str | Path | None = None) -> Path:
 
 
 def _page(run: Run) -> str:
-    body = "\n".join(f"<section>{section(run)}</section>" for section in _SECTIONS)
+    body = "\n".join(f"<section>{section(run)}</section>" for section in _SECTIONS).replace(" µm", "\u00a0µm")
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'

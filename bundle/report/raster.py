@@ -34,14 +34,11 @@ class Canvas:
         """Colour units by their values, (U,), between `low` and `high`; uint8 (h, w, 3)."""
         place = np.clip((values - low) / max(high - low, 1e-9), 0, 1)
         unit_colours = colours()[np.rint(place * 255).astype(int)]
-        grey = self.picture.mean(2, keepdims=True)
-        faded = np.broadcast_to(255 - 0.4 * (255 - grey), self.picture.shape)
-        s = _SUPERSAMPLING
-        fine = faded.repeat(s, axis=0).repeat(s, axis=1)
+        faded = np.rint(255 - 0.4 * (255 - self.picture.mean(2, keepdims=True))).astype(np.uint8).repeat(3, axis=2)
+        fine = faded.repeat(_SUPERSAMPLING, axis=0).repeat(_SUPERSAMPLING, axis=1)
         covered = self.owner >= 0
         fine[covered] = unit_colours[self.owner[covered]]
-        height, width = self.picture.shape[:2]
-        return np.rint(fine.reshape(height, s, width, s, 3).mean((1, 3))).astype(np.uint8)
+        return np.asarray(Image.fromarray(fine).reduce(_SUPERSAMPLING))
 
 
 def make_canvas(
@@ -50,7 +47,7 @@ def make_canvas(
     shape: str,
     picture: np.ndarray | None = None,
     picture_scale: float = 1.0,
-    max_side: int = 560,
+    max_side: int = 520,
 ) -> Canvas:
     """Lay units out on a picture of their slide.
 
@@ -90,14 +87,14 @@ def make_canvas(
 
 @cache
 def colours() -> np.ndarray:
-    """The colour scale, (256, 3), 0 to 255."""
+    """The colour scale, uint8 (256, 3)."""
     from matplotlib import colormaps
 
-    return colormaps["viridis"](np.arange(256))[:, :3] * 255
+    return colormaps["viridis"](np.arange(256), bytes=True)[:, :3]
 
 
 def jpeg_uri(image: np.ndarray) -> str:
     """A `data:` address of uint8 (h, w, 3)."""
     buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "JPEG", quality=86, optimize=True)
+    Image.fromarray(image).save(buffer, "JPEG", quality=85, optimize=True)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

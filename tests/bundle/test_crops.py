@@ -29,7 +29,9 @@ def _dataset(records, sizes=None, seed: int = 0, crop_px: int = 192) -> CropData
         ]
     )
     panel = fit_panel(records, unit_sizes_um=sizes, min_total=20)
-    return CropDataset(records, panel, reader, transform, 1.0, crop_px, crops_per_slide=3, unit_sizes_um=sizes, seed=seed)
+    return CropDataset(
+        records, panel, reader, transform, 1.0, crop_px, crops_per_slide=3, unit_sizes_um=sizes, seed=seed
+    )
 
 
 def test_a_sample_keeps_the_contract(records):

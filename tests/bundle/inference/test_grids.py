@@ -21,7 +21,7 @@ class _Slide:
         return image, 5.0
 
 
-def _tissue(mask=lambda image: image[:1] < 200) -> TissueMap:
+def _tissue(mask=lambda image, mpp: image[:1] < 200) -> TissueMap:
     return TissueMap(_Slide(), mask)
 
 
@@ -59,7 +59,7 @@ def test_bad_grids_are_told_in_a_sentence():
     with pytest.raises(InputError, match="above 0"):
         UnitGrid("square", 0, 0)
     with pytest.raises(InputError, match="no tissue"):
-        UnitGrid("square", 16, 16).over(_tissue(lambda image: image[:1] < 0), 0.5, "s")
+        UnitGrid("square", 16, 16).over(_tissue(lambda image, mpp: image[:1] < 0), 0.5, "s")
     with pytest.raises(InputError, match="not both"):
         unit_grid(spot_um=55, bin_um=8)
     with pytest.raises(InputError, match="pitch alone"):

@@ -14,6 +14,8 @@ def test_tiles_cover_the_rectangle_once_on_the_slides_grid(tile_px):
         assert tile.x_px % 128 == tile.y_px % 128 == tile.width_px % 128 == tile.height_px % 128 == 0
         assert tile.margin_px % 128 == 0
         assert tile.margin_px >= 356
-        covered[tile.y_px + 500 : tile.y_px + 500 + tile.height_px, tile.x_px + 500 : tile.x_px + 500 + tile.width_px] += 1
+        covered[
+            tile.y_px + 500 : tile.y_px + 500 + tile.height_px, tile.x_px + 500 : tile.x_px + 500 + tile.width_px
+        ] += 1
     assert covered.max() == 1
     assert (covered[500 + 401 : 500 + 1111, 500 - 37 : 500 + 901] == 1).all()

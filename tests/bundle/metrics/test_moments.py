@@ -24,9 +24,7 @@ def test_parts_combine_to_the_whole_in_any_split():
     for cuts in ([10], [1, 2, 59], [20, 40]):
         parts = [
             moments(p, t)
-            for p, t in zip(
-                np.split(prediction.numpy(), cuts), np.split(truth.numpy(), cuts), strict=True
-            )
+            for p, t in zip(np.split(prediction.numpy(), cuts), np.split(truth.numpy(), cuts), strict=True)
             for p, t in [(torch.from_numpy(p), torch.from_numpy(t))]
         ]
         total = parts[0]

@@ -14,7 +14,9 @@ from bundle.units import Units
 GENES = [f"G{i}" for i in range(6)]
 
 
-def make_units(n: int = 14, pitch_um: float = 100.0, size_um: float = 100.0, depth: float = 900.0, seed: int = 0) -> Units:
+def make_units(
+    n: int = 14, pitch_um: float = 100.0, size_um: float = 100.0, depth: float = 900.0, seed: int = 0
+) -> Units:
     rng = np.random.default_rng(seed)
     centers = (np.stack(np.meshgrid(np.arange(n), np.arange(n)), -1).reshape(-1, 2) + 0.5) * pitch_um
     rate = rng.gamma(2.0, depth / 12, (len(centers), 6))

@@ -51,7 +51,7 @@ class _Page(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         if self.open and self.open[-1] != "style":
-            self.text += data + " "
+            self.text += data.replace("\u00a0", " ") + " "
 
 
 def test_opens_offline(plain_run: Path, tmp_path: Path) -> None:
