@@ -81,7 +81,7 @@ def _scale_table(evaluation: Evaluation) -> str:
     panels = _other_panels(evaluation.main)
     counted = any("deviance" in figures for figures in evaluation.scales.values())
     head = ["scale", "units", "F", "S", "PCC@M", "ceiling", "share", "pooled", "residual"]
-    head += [*map(escape, panels), "MSE", "MAE", *(["deviance"] if counted else []), "constant<br>genes", "left out"]
+    head += [*map(escape, panels), "MSE", "MAE", *(["deviance"] if counted else []), "constant<br>genes", "left<br>out"]
     rows = []
     for scale, f in evaluation.scales.items():
         name = f"{f['size_um']:g} µm {'units' if scale == 'native' else 'cells'}"
@@ -229,24 +229,22 @@ def _gene_table(run: Run, evaluation: Evaluation, order: list[str]) -> str:
     rows = evaluation.genes.set_index(evaluation.genes["gene"].astype(str)).loc[order]
     panels = [column for column in rows if rows[column].dtype == bool]
     native, *coarser = evaluation.scales
-    columns = {
-        f"{key}_{native}": label
-        for key, label in (("ceiling", "ceiling"), ("pcc_residual", "residual"), ("mse", "MSE"))
-    }
+    columns = {f"pcc_residual_{native}": "residual", f"mse_{native}": "MSE"}
     columns |= {f"pcc_{scale}": f"PCC at {scale} µm" for scale in coarser}
     columns = {key: label for key, label in columns.items() if key in rows}
     mean = _training_mean(run).reindex(order)
     body = []
     for gene, row in zip(order, rows.to_dict("records"), strict=True):
         member = ", ".join(escape(str(panel)) for panel in panels if row[panel])
-        ratio = share(row[f"pcc_{native}"], row.get(f"ceiling_{native}"))
-        values = [number(row[key]) for key in columns]
-        body.append([escape(gene), member, number(mean[gene], 2), number(row[f"pcc_{native}"]), ratio, *values])
+        pcc, ceiling = row[f"pcc_{native}"], row.get(f"ceiling_{native}")
+        values = [number(pcc), number(ceiling), share(pcc, ceiling), *(number(row[key]) for key in columns)]
+        body.append([escape(gene), member, number(mean[gene], 2), *values])
     head = [
         "gene",
         "panels",
         "mean y<br>in training",
         "PCC",
+        "ceiling",
         "share of<br>ceiling",
         *(escape(str(label)) for label in columns.values()),
     ]

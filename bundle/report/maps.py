@@ -20,10 +20,10 @@ __all__ = ["maps_section"]
 _MAX_SLIDES = 2
 _MAX_OTHERS = 2
 _LEGEND = (
-    '<p class="soft">The best, the median and the worst gene of the panel by PCC. A gene’s measured and predicted map share '
-    "one colour scale, from the 1st to the 99th percentile of both. A prediction that varies less than the measurement "
-    "looks flat on it, so the last map shows the prediction again on a scale of its own: compare patterns there, not "
-    "values.</p>"
+    '<p class="soft">The best, the median and the worst gene of the panel by PCC. A gene’s measured and predicted map '
+    "share one colour scale, from the 1st to the 99th percentile of both. A prediction that varies less than the "
+    "measurement looks flat on it, so the last map shows the prediction again on a scale of its own: compare patterns "
+    "there, not values.</p>"
 )
 
 
@@ -50,6 +50,8 @@ def _evaluation_maps(run: Run, evaluation: Evaluation, most: int, pictures: dict
     scored = evaluation.about.get("per_slide", {})
     sections = [section for section in scored if section in records]
     said = ""
+    if not sections:
+        said = f'<p class="note">The data set {escape(str(dataset))} no longer lists the slides that were scored.</p>'
     if len(sections) > most:
         by_pcc = sorted(sections, key=lambda s: -np.nan_to_num(_main(scored[s])["PCC@M"], nan=-1))
         sections = [by_pcc[0], by_pcc[-1]][:most]

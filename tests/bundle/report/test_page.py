@@ -166,6 +166,13 @@ def test_a_truth_beside_the_splits_is_mapped_too(make_run: Callable[..., Path]) 
     assert re.findall(r"C1 \((\w+)\)", _Page(write_report(run)).text) == ["test", "truth"]
 
 
+def test_a_data_set_without_the_scored_slides(make_run: Callable[..., Path]) -> None:
+    run = make_run()
+    manifest = run.parent / "data" / "dataset.json"
+    manifest.write_text(manifest.read_text().replace('"image": "C1.tif"', '"image": "C1.tif", "section": "other"'))
+    assert "no longer lists the slides that were scored" in _Page(write_report(run)).text
+
+
 def test_validation_alone_is_reported_as_such(make_run: Callable[..., Path]) -> None:
     run = make_run()
     (run / "evaluation" / "test.json").unlink()
