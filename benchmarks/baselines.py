@@ -1,28 +1,33 @@
 """Baselines under PixNet's protocol: the figures that a model must beat on a data set.
 
-`python -m benchmarks.baselines DATASET [--json OUT] [--with-validation]`
+`python -m benchmarks.baselines DATASET [--run RUN]... [--scales-um S...] [--json OUT] [--with-validation]`
 
 Every method sees the same units (on tissue, enough counts) and the same genes (the panel `mean250` of the training
-slides), is fitted on training slides alone, and predicts y = log1p CP10k of the test slides' units at native scale.
+slides), is fitted on training slides alone, and predicts y = log1p CP10k of the test slides' units.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import anndata as ad
 import numpy as np
+import torch
 from sklearn.linear_model import Ridge
 
 from bundle.errors import InputError
 from bundle.expression import eligible, log1p_cp10k
 from bundle.files import write_json
-from bundle.manifest import read_manifest, slide_name
-from bundle.panel import fit_panel, load_units
+from bundle.manifest import read_manifest, read_split, slide_name
+from bundle.metrics import ExpressionMetric
+from bundle.metrics.moments import correlation, moments
+from bundle.panel import GenePanel, fit_panel, load_units
+from bundle.units import Units
 from transforms.slide import SlideError, SlideReader
 
 __all__ = ["BASELINES", "Baseline", "Slide", "choose", "colour_statistics", "main", "run", "score", "table"]
@@ -49,6 +54,9 @@ class Slide:
         centers_um: centres (x, y) of the units, (U, 2).
         total: counts of all genes per unit, (U,).
         y: log1p CP10k of the panel, (U, G).
+        record: its record in the data set.
+        units: the measured units, in the same order.
+        filtered_units: how many were left out.
     """
 
     name: str
@@ -58,6 +66,9 @@ class Slide:
     centers_um: np.ndarray
     total: np.ndarray
     y: np.ndarray
+    record: dict[str, Any] = field(default_factory=dict)
+    units: Units | None = None
+    filtered_units: int = 0
 
     @cached_property
     def colours(self) -> np.ndarray:
@@ -77,41 +88,27 @@ Predict = Callable[[Slide], np.ndarray]
 # Scoring --------------------------------------------------------------------------------------------------------------
 
 
-def score(pred: Sequence[np.ndarray], truth: Sequence[np.ndarray]) -> dict[str, float]:
-    """Score predictions of y per slide.
-
-    PCC is taken per gene within each slide, averaged over slides, then summarised over genes: first quartile (F),
-    median (S), mean (M). A gene is left out where the truth is constant; a constant prediction scores 0.
+def score(
+    pred: Sequence[np.ndarray], slides: Sequence[Slide], panel: GenePanel, scales_um: Sequence[float] = ()
+) -> dict[str, dict[str, Any]]:
+    """Figures per scale, by the metric that scores PixNet; a cell's prediction is the mean of its units' y.
 
     Args:
-        pred: (U, G) for each slide.
-        truth: (U, G) for each slide.
-
-    Returns:
-        `pcc_f`, `pcc_s`, `pcc_m`, `mse`, `mae`, and `n_genes_constant`, the genes left out on every slide.
+        pred: y of the panel's genes, (U, G) for each slide.
+        slides: what they were predicted for.
+        panel: the genes.
+        scales_um: sides of the cells that units are summed to.
     """
-    pcc = np.array([_correlation(p, t) for p, t in zip(pred, truth, strict=True)])
-    known = np.isfinite(pcc)
-    per_gene = np.where(known, pcc, 0).sum(0)[known.any(0)] / known.sum(0)[known.any(0)]
-    first, median = np.quantile(per_gene, (0.25, 0.5)) if per_gene.size else (np.nan, np.nan)
-    error = [p.astype(np.float64) - t for p, t in zip(pred, truth, strict=True)]
-    return {
-        "pcc_f": float(first),
-        "pcc_s": float(median),
-        "pcc_m": float(per_gene.mean()) if per_gene.size else float("nan"),
-        "mse": float(np.mean([(e**2).mean() for e in error])),
-        "mae": float(np.mean([np.abs(e).mean() for e in error])),
-        "n_genes_constant": int((~known.any(0)).sum()),
-    }
+    metric = ExpressionMetric(panel, [s.record for s in slides], lambda y: y, lambda _: None, scales_um)
+    for index, (y, slide) in enumerate(zip(pred, slides, strict=True)):
+        about: Any = {"index": index, "units": slide.units, "mpp": slide.mpp, "filtered_units": slide.filtered_units}
+        metric([torch.from_numpy(np.asarray(y))], [about])
+    return metric.aggregate()["scales"]
 
 
-def _correlation(pred: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    p = pred - pred.mean(0, dtype=np.float64)
-    t = truth - truth.mean(0, dtype=np.float64)
-    pp, tt = (p * p).sum(0), (t * t).sum(0)
-    varies, predicted = tt > 1e-10 * len(t), pp > 1e-10 * len(p)
-    pcc = np.divide((p * t).sum(0), np.sqrt(pp * tt), out=np.zeros(p.shape[1]), where=varies & predicted)
-    return np.where(varies, pcc, np.nan)
+def _mean_pcc(pred: np.ndarray, truth: np.ndarray) -> float:
+    """Mean over genes of the correlation within one slide; what choices on training slides go by."""
+    return float(correlation(moments(torch.from_numpy(pred), torch.from_numpy(truth))).nanmean())
 
 
 # Baselines ------------------------------------------------------------------------------------------------------------
@@ -207,7 +204,7 @@ def choose(baseline: Baseline, train: Sequence[Slide]) -> float:
 
     def held_out(value: float) -> float:
         pred = [baseline.fit([s for s in train if s is not left], value)(left) for left in train]
-        return score(pred, [s.y for s in train])["pcc_m"]
+        return float(np.mean([_mean_pcc(p, s.y) for p, s in zip(pred, train, strict=True)]))
 
     return max(baseline.grid, key=held_out)
 
@@ -252,67 +249,112 @@ def _statistics(channels: np.ndarray, gradient: np.ndarray) -> np.ndarray:
 # Command --------------------------------------------------------------------------------------------------------------
 
 
-def run(dataset_dir: str | Path, with_validation: bool = False, min_total: float = 200.0) -> dict[str, Any]:
+def run(
+    dataset_dir: str | Path,
+    with_validation: bool = False,
+    min_total: float = 200.0,
+    scales_um: Sequence[float] = (),
+    runs: Sequence[str | Path] = (),
+) -> dict[str, Any]:
     """Fit every baseline on a prepared data set's training slides and score it on the test slides.
 
     Args:
         dataset_dir: folder with `dataset.json`.
         with_validation: fit on the validation slides too.
         min_total: units with fewer counts are left out.
+        scales_um: sides of the cells that units are summed to, beside their own scale.
+        runs: run folders of PixNet, evaluated on the same test slides, to stand beside the baselines.
 
     Returns:
-        What was compared (`units`, `genes`, `same_patient` ...) and `baselines`: the figures of `score`, by name.
+        What was compared (`units`, `genes`, `same_patient` ...) and `baselines`: figures by name and scale.
 
     Raises:
-        InputError: if there are no training or no test slides, or no unit is left.
+        InputError: if there are no training or no test slides, no unit is left, or a run predicts other genes or units.
     """
     manifest = read_manifest(dataset_dir)
-    fitted_on = [*manifest["training"], *(manifest["validation"] if with_validation else [])]
+    fitted_on = read_split(dataset_dir, "training") + (read_split(dataset_dir, "validation") if with_validation else [])
     if not fitted_on or not manifest["test"]:
         raise InputError(f"{dataset_dir} needs training and test slides; prepare it with --test.")
-    panel = fit_panel(fitted_on, min_total=min_total, transcriptome=manifest.get("transcriptome", "whole"))
-    genes = panel.panels[panel.main]
-    train = [_slide(record, genes, min_total) for record in fitted_on]
-    test = [_slide(record, genes, min_total) for record in manifest["test"]]
-    truth = [s.y for s in test]
+    panel = fit_panel(fitted_on, min_total=min_total)
+    train = [_slide(record, panel.genes, min_total) for record in fitted_on]
+    test = [_slide(record, panel.genes, min_total) for record in manifest["test"]]
     rows: dict[str, Any] = {}
     for name, baseline in BASELINES.items():
         value = choose(baseline, train)
         predict = baseline.fit(train, value)
-        chosen = {"chosen": value} if len(baseline.grid) > 1 else {}
-        rows[name] = {**score([predict(s) for s in test], truth), **chosen, "transductive": baseline.transductive}
+        label = f"{name} (transductive)" if baseline.transductive else name
+        rows[label] = {"scales": score([predict(s) for s in test], test, panel, scales_um)}
+        if len(baseline.grid) > 1:
+            rows[label]["chosen"] = value
+    for folder in runs:
+        rows[f"PixNet, {Path(folder).name}"] = {"scales": _of_run(Path(folder), panel, test, scales_um)}
     return {
         "dataset": manifest.get("name", ""),
         "split_by": manifest.get("split_by", "patient"),
-        "same_patient": manifest.get("split_by", "patient") != "patient",
-        "transcriptome": manifest.get("transcriptome", "whole"),
+        "same_patient": panel.shares_patients(manifest["test"]),
+        "transcriptome": panel.transcriptome,
         "min_total": min_total,
         "fitted_on": [{"section": s.name, "units": len(s.y)} for s in train],
         "tested_on": [{"section": s.name, "units": len(s.y)} for s in test],
         "panel": panel.main,
-        "genes": genes,
+        "genes": panel.panels[panel.main],
         "baselines": rows,
     }
 
 
+def _of_run(folder: Path, panel: GenePanel, test: Sequence[Slide], scales_um: Sequence[float]) -> dict[str, Any]:
+    """Figures of a run of PixNet, from the predictions that `pixnet evaluate` left."""
+    pred = []
+    for slide in test:
+        path = folder / "predictions" / "test" / f"{slide.name}.h5ad"
+        if not path.is_file():
+            raise InputError(f"{path} is missing; score the run on this data set first: pixnet evaluate {folder}.")
+        adata = ad.read_h5ad(path)
+        if slide.units is None or list(adata.obs_names) != list(slide.units.barcodes):
+            raise InputError(f"{path} answers for other units than {slide.name}'s in this data set.")
+        if set(adata.var_names) != set(panel.genes):
+            raise InputError(f"{folder} predicts another panel than this data set's training slides give.")
+        pred.append(np.asarray(adata[:, panel.genes].X, dtype=np.float64))
+    return score(pred, test, panel, scales_um)
+
+
 def _slide(record: dict[str, Any], genes: Sequence[str], min_total: float) -> Slide:
-    units = load_units(record)[0]
-    units = units.take(eligible(units, min_total))
+    everything = load_units(record)[0]
+    units = everything.take(eligible(everything, min_total))
     mpp = record.get("mpp") or units.mpp
     if mpp is None or not len(units):
         raise InputError(f"{record['image']} has no mpp, or no unit on tissue with {min_total:g} counts or more.")
     y = log1p_cp10k(units.counts_of(genes), units.total).astype(np.float64)
-    return Slide(slide_name(record), Path(record["image"]), mpp, units.size_um, units.centers_px * mpp, units.total, y)
+    return Slide(
+        slide_name(record),
+        Path(record["image"]),
+        mpp,
+        units.size_um,
+        units.centers_px * mpp,
+        units.total,
+        y,
+        record,
+        units,
+        len(everything) - len(units),
+    )
+
+
+FIGURES = ("PCC@F", "PCC@S", "PCC@M", "PCC@M_residual", "PCC@M_hvg50", "ceiling@M", "MSE", "MAE")
 
 
 def table(result: dict[str, Any]) -> str:
-    """The result as a Markdown table."""
-    lines = ["| baseline | PCC@F | PCC@S | PCC@M | MSE | MAE |", "| --- | --- | --- | --- | --- | --- |"]
-    for name, row in result["baselines"].items():
-        label = f"{name} (transductive)" if row["transductive"] else name
-        figures = " | ".join(f"{row[key]:.3f}" for key in ("pcc_f", "pcc_s", "pcc_m", "mse", "mae"))
-        lines.append(f"| {label} | {figures} |")
-    return "\n".join(lines)
+    """The result as a Markdown table for each scale."""
+    parts = []
+    for scale in sorted({s for row in result["baselines"].values() for s in row["scales"]}, reverse=True):
+        rows = {name: row["scales"][scale] for name, row in result["baselines"].items() if scale in row["scales"]}
+        first = next(iter(rows.values()))
+        units = " (the units themselves)" if scale == "native" else ""
+        title = f"Scale {first['size_um']:g} µm{units}, n = {first['units']}"
+        lines = [title, "", "| method | " + " | ".join(FIGURES) + " |", "| --- |" + " --- |" * len(FIGURES)]
+        for name, row in rows.items():
+            lines.append(f"| {name} | " + " | ".join(f"{row[key]:.3f}" for key in FIGURES) + " |")
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -321,9 +363,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("dataset", help="folder with dataset.json")
     parser.add_argument("--json", metavar="OUT", help="write the figures here")
     parser.add_argument("--with-validation", action="store_true", help="fit on the validation slides too")
+    parser.add_argument("--scales-um", type=float, nargs="*", default=[], metavar="S", help="cells to sum units to")
+    parser.add_argument("--run", action="append", default=[], metavar="RUN", help="an evaluated run to stand beside")
     arguments = parser.parse_args(argv)
     try:
-        result = run(arguments.dataset, arguments.with_validation)
+        result = run(arguments.dataset, arguments.with_validation, scales_um=arguments.scales_um, runs=arguments.run)
     except (InputError, SlideError) as error:
         parser.exit(2, f"{error}\n")
     fitted, tested = (", ".join(s["section"] for s in result[key]) for key in ("fitted_on", "tested_on"))

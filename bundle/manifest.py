@@ -101,8 +101,8 @@ def read_split(dataset_dir: str | Path, split: str) -> list[dict[str, Any]]:
     manifest = read_manifest(dataset_dir)
     if split not in SPLITS:
         raise InputError(f'There is no split "{split}"; choose one of {", ".join(SPLITS)}.')
-    split_by = manifest.get("split_by", "patient")
-    return [{**r, "section": slide_name(r), "split_by": split_by} for r in manifest[split]]
+    shared = {"split_by": manifest.get("split_by", "patient"), "transcriptome": manifest.get("transcriptome", "whole")}
+    return [{**r, "section": slide_name(r), **shared} for r in manifest[split]]
 
 
 def write_manifest(dataset_dir: str | Path, manifest: dict[str, Any]) -> Path:

@@ -154,7 +154,6 @@ def fit_panel(
     n_hvg: int = 50,
     min_total: float = 200.0,
     unit_sizes_um: Sequence[float] | None = None,
-    transcriptome: str = "whole",
 ) -> GenePanel:
     """Choose the panel on training slides and measure its statistics there.
 
@@ -164,7 +163,6 @@ def fit_panel(
         n_hvg: genes with the highest variance of Pearson residuals, averaged over slides.
         min_total: units below this many counts are left out (55 µm and above).
         unit_sizes_um: unit sizes to use; the coarsest of each slide by default.
-        transcriptome: `whole` or `panel`.
 
     Raises:
         InputError: if no gene is shared by all training slides, or no unit has enough counts.
@@ -215,7 +213,7 @@ def fit_panel(
             {"section": str(r.get("section", r["image"])), "patient": str(r.get("patient", "unknown"))} for r in records
         ],
         split_by=str(records[0].get("split_by", "patient")),
-        transcriptome=transcriptome,
+        transcriptome=str(records[0].get("transcriptome", "whole")),
     )
     panel._units = deciding
     return panel

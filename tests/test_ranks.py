@@ -23,7 +23,15 @@ NETWORK = {
     },
     "network_def#decoder_channels": [8, 8],
 }
-TINY = {"mpp": 2.0, "crop_px": 128, "crops_per_slide": 4, "max_epochs": 2, "val_interval": 2, "min_total": 20, **NETWORK}
+TINY = {
+    "mpp": 2.0,
+    "crop_px": 128,
+    "crops_per_slide": 4,
+    "max_epochs": 2,
+    "val_interval": 2,
+    "min_total": 20,
+    **NETWORK,
+}
 #: After the run, each rank writes what it holds.
 DUMP = {
     "finalize": [
@@ -34,7 +42,15 @@ DUMP = {
 
 
 def _torchrun(run_id: str, files: list[Path], *more: str) -> None:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "monai.bundle"]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node=2",
+        "-m",
+        "monai.bundle",
+    ]
     command += ["run", run_id, "--config_file", str([str(f) for f in files]), *more]
     done = subprocess.run(command, env=ENV, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]

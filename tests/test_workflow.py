@@ -234,5 +234,5 @@ def test_an_override_trains_evaluates_and_predicts(name, phantom, tmp_path):
 
 
 def test_other_settings_are_refused_in_a_run_folder_that_is_taken(run, tiny, phantom):
-    with pytest.raises(InputError, match="other settings.*learning_rate"):
+    with pytest.raises(InputError, match=r"other settings.*learning_rate"):
         commands.train(phantom, run, [tiny], {"learning_rate": 0.1})

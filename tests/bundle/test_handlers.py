@@ -97,9 +97,14 @@ def test_files_appear_whole_or_not_at_all(tmp_path):
     path = tmp_path / "a" / "x.json"
     write_json(path, {"nan": float("nan"), "n": 1})
     assert path.read_text().count("null") == 1
-    with pytest.raises(RuntimeError), replacing(path) as temporary:
-        temporary.write_text("half")
-        raise RuntimeError
+
+    def interrupted() -> None:
+        with replacing(path) as temporary:
+            temporary.write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        interrupted()
     assert '"n": 1' in path.read_text()
     assert [p.name for p in path.parent.iterdir()] == ["x.json"]
 
