@@ -15,6 +15,7 @@ from .inference import (
 from .manifest import read_manifest, read_split, slide_records
 from .metrics import EvaluationWriter, ExpressionMetric, ExpressionMetricHandler
 from .panel import GenePanel, fit_panel, load_panel, n_genes
+from .tissue import stain_of_slides
 from .units import Units, build_units, read_units
 
 __all__ = [
@@ -46,6 +47,7 @@ __all__ = [
     "read_split",
     "read_units",
     "slide_records",
+    "stain_of_slides",
     "take_one",
     "unit_grid",
 ]

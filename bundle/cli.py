@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,16 @@ from typing import Any
 from .errors import InputError, user_message
 
 __all__ = ["main"]
+
+
+def _positive(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return value
 
 
 def _numbers(text: str) -> list[float]:
@@ -30,7 +41,7 @@ def _names(text: str) -> list[str]:
 
 def _setting(text: str) -> tuple[str, Any]:
     key, sign, value = text.partition("=")
-    if not sign:
+    if not sign or not key:
         raise argparse.ArgumentTypeError(f"{text!r} is not of the form key=value")
     try:
         return key, json.loads(value)
@@ -46,8 +57,8 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("out", metavar="OUT")
     p.add_argument("--slides", type=int, default=4)
     p.add_argument("--seed", type=int, default=0)
-    p.add_argument("--size-um", type=float, default=1500.0, help="side of a slide")
-    p.add_argument("--mpp", type=float, default=0.5, help="µm per pixel")
+    p.add_argument("--size-um", type=_positive, default=1500.0, help="side of a slide")
+    p.add_argument("--mpp", type=_positive, default=0.5, help="µm per pixel")
     p.add_argument("--genes", type=int, default=100)
     p.add_argument("--units", default="spot:100:120,bin:16,bin:8", help="spot:DIAMETER:PITCH and bin:SIDE, in µm")
     p.add_argument("--mixture", choices=("programs", "free"), default="programs")
@@ -63,12 +74,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--test", type=_names, default=[], metavar="IDS", help="patients (or sections), comma-separated")
     p.add_argument("--split-by", choices=("patient", "section", "block"), default="patient")
-    p.add_argument("--mpp", type=float, help="µm per pixel of the pictures; from the array's pitch by default")
+    p.add_argument("--mpp", type=_positive, help="µm per pixel of the pictures; from the array's pitch by default")
 
     p = commands.add_parser("train", help="train on a data set; a stopped run goes on")
     p.add_argument("dataset", metavar="DATASET")
     p.add_argument("run", metavar="RUN")
-    p.add_argument("--config", action="append", default=[], metavar="OVERRIDE.json")
+    p.add_argument("--config", action="append", default=[], metavar="OVERRIDE.json", help="can hold code: trust it")
     p.add_argument("--set", action="append", default=[], type=_setting, metavar="KEY=VALUE", dest="settings")
 
     p = commands.add_parser("evaluate", help="score a trained model at every spatial scale")
@@ -82,13 +93,13 @@ def _parser() -> argparse.ArgumentParser:
     p = commands.add_parser("predict", help="predict spots or bins of a slide as AnnData")
     p.add_argument("slide", metavar="SLIDE")
     p.add_argument("out", metavar="OUT.h5ad")
-    p.add_argument("--model", required=True, metavar="RUN")
+    p.add_argument("--model", required=True, metavar="RUN", help="its configuration can hold code: trust it")
     p.add_argument("--spots", metavar="FILE.h5ad", help="units to answer for")
-    p.add_argument("--spot-um", type=float, metavar="D", help="diameter of spots on a lattice")
-    p.add_argument("--pitch-um", type=float, metavar="P", help="distance of the spots' centres")
+    p.add_argument("--spot-um", type=_positive, metavar="D", help="diameter of spots on a lattice")
+    p.add_argument("--pitch-um", type=_positive, metavar="P", help="distance of the spots' centres")
     p.add_argument("--lattice", choices=("square", "hex"), default="square")
-    p.add_argument("--bin-um", type=float, metavar="B", help="side of square bins")
-    p.add_argument("--mpp", type=float, metavar="M", help="the slide's µm per pixel, where its file does not say")
+    p.add_argument("--bin-um", type=_positive, metavar="B", help="side of square bins")
+    p.add_argument("--mpp", type=_positive, metavar="M", help="the slide's µm per pixel, where its file does not say")
     p.add_argument("--genes", type=_names, metavar="LIST", help="comma-separated, or a file with one a line")
     p.add_argument("--set", action="append", default=[], type=_setting, metavar="KEY=VALUE", dest="settings")
 

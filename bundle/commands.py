@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
+import warnings
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from monai.bundle import ConfigParser
 
-from .errors import InputError
+from .errors import InputError, user_message
+from .manifest import read_split
 from .panel import load_panel
 
 __all__ = ["bundle_root", "evaluate", "predict", "run_config", "train"]
@@ -22,6 +27,16 @@ logger = logging.getLogger(__name__)
 _FREE_ON_RESUME = {"max_epochs", "num_workers", "device", "is_main", "output_dir", "dataset_dir", "bundle_root"}
 #: Keys that an override may add.
 _MAY_ADD = {"finalize"}
+_POSITIVE = {
+    "batch_size",
+    "crop_px",
+    "crops_per_slide",
+    "learning_rate",
+    "max_epochs",
+    "mpp",
+    "tile_px",
+    "val_interval",
+}
 
 
 def bundle_root() -> Path:
@@ -38,7 +53,7 @@ def run_config(run_id: str, files: Sequence[str | Path], overrides: Mapping[str,
         overrides: keys such as `train#trainer#max_epochs` and their values.
 
     Raises:
-        InputError: if a file or a key does not exist.
+        InputError: if a file or a key does not exist, or a value does not suit its key.
     """
     import monai.bundle
 
@@ -46,13 +61,39 @@ def run_config(run_id: str, files: Sequence[str | Path], overrides: Mapping[str,
     if root not in sys.path:  # the configurations name `networks.PixNet`, not `pixnet.networks.PixNet`
         sys.path.insert(0, root)
     _merge(files, overrides)
-    monai.bundle.run(
-        run_id=run_id,
-        config_file=[str(f) for f in files],
-        meta_file=f"{root}/configs/metadata.json",
-        logging_file=f"{root}/configs/logging.conf",
-        **{"bundle_root": root, **overrides},
-    )
+    logging.getLogger("monai.handlers.StatsHandler").addFilter(_without_traceback)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "parsing config_file", UserWarning)  # the command line's help says it
+            monai.bundle.run(
+                run_id=run_id,
+                config_file=[str(f) for f in files],
+                meta_file=f"{root}/configs/metadata.json",
+                logging_file=f"{root}/configs/logging.conf",
+                **{"bundle_root": root, **overrides},
+            )
+    except Exception as error:
+        refusal = _refused_setting(error)
+        if refusal is None or user_message(error) is not None:
+            raise
+        raise InputError(refusal) from error
+
+
+def _without_traceback(record: logging.LogRecord) -> bool:
+    """Log filter: what is told to the user in a sentence needs no traceback before it."""
+    if record.exc_info and record.exc_info[1] is not None and user_message(record.exc_info[1]) is not None:
+        record.exc_info = None
+    return True
+
+
+def _refused_setting(error: BaseException | None) -> str | None:
+    """The sentence with which a network, loss or transform refused how it was configured, if one did."""
+    while error is not None:
+        component = re.match(r"Failed to instantiate component '((?:networks|transforms)\.\w+)'", str(error))
+        if component and type(error.__cause__) is ValueError:
+            return f"The configuration of {component[1]} does not work. {error.__cause__}"
+        error = error.__cause__
+    return None
 
 
 def _merge(files: Sequence[str | Path], overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -65,6 +106,8 @@ def _merge(files: Sequence[str | Path], overrides: Mapping[str, Any]) -> dict[st
             content = json.loads(Path(file).read_text())
         except json.JSONDecodeError as error:
             raise InputError(f"{file} is not valid JSON (line {error.lineno}: {error.msg}).") from error
+        if not isinstance(content, dict):
+            raise InputError(f'{file} is not a configuration: it must hold keys and values, {{"max_epochs": 20}}.')
         if number == 0:
             parser.set(content)
             continue
@@ -83,7 +126,27 @@ def _set(parser: ConfigParser, key: str, value: Any, source: str) -> None:
         known = sorted(k for k in beside if not k.startswith("_")) if isinstance(beside, dict) else []
         where = f" in {parent}" if parent and parent in parser else ""
         raise InputError(f'{source}: there is no key "{plain}". Known{where}: {", ".join(known)}.')
+    _check_value(plain, value, parser[plain] if plain in parser else None, source)
     parser[plain] = value
+
+
+def _check_value(key: str, value: Any, usual: Any, source: str) -> None:
+    """Refuse what is not of the kind that the configuration has there, or cannot be."""
+    if isinstance(value, str) and value.startswith(("$", "@")):
+        return
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if isinstance(usual, (int, float)) and not isinstance(usual, bool) and not is_number:
+        raise InputError(f'{source}: "{key}" is a number such as {usual}, not {json.dumps(value)}.')
+    if isinstance(usual, list) and not isinstance(value, list):
+        raise InputError(f'{source}: "{key}" is a list such as [200, 400], not {json.dumps(value)}.')
+    if key.rpartition("#")[2] in _POSITIVE and is_number and not value > 0:
+        raise InputError(f'{source}: "{key}" is {value}; it must be above 0.')
+    if key == "device" and isinstance(value, str):
+        try:
+            torch.empty(0, device=value)
+        except Exception as error:
+            reason = str(error).splitlines()[0].rstrip(".")
+            raise InputError(f'{source}: there is no device "{value}" here ({reason}). Use cpu.') from error
 
 
 def train(
@@ -98,6 +161,7 @@ def train(
         InputError: if the run folder holds a run with other settings.
     """
     run = Path(run).resolve()
+    _make_folder(run)
     files = [bundle_root() / "configs" / "train.json", *configs]
     overrides = {"dataset_dir": str(Path(dataset).resolve()), "output_dir": str(run), **(settings or {})}
     earlier = run / "configs" / "train.json"
@@ -132,7 +196,10 @@ def evaluate(
     """
     run, model = _trained(run)
     if dataset is None:
-        dataset = json.loads((run / "configs" / "train.json").read_text())["dataset_dir"]
+        trained_with = run / "configs" / "train.json"
+        if not trained_with.is_file():
+            raise InputError(f"{run} does not say which data set it was trained on; give one with --dataset.")
+        dataset = json.loads(trained_with.read_text())["dataset_dir"]
     overrides: dict[str, Any] = {
         "dataset_dir": str(Path(dataset).resolve()),
         "output_dir": str(run),
@@ -141,6 +208,8 @@ def evaluate(
         **({"name": name} if name is not None else {}),
         **(settings or {}),
     }
+    if not read_split(overrides["dataset_dir"], overrides["split"]):
+        raise InputError(f'{overrides["dataset_dir"]} has no slide to score in its split "{overrides["split"]}".')
     run_config("evaluating", [bundle_root() / "configs" / "evaluate.json", model], overrides)
     return run / "evaluation" / f"{name or split}.json"
 
@@ -156,6 +225,9 @@ def predict(slide: str | Path, out: str | Path, run: str | Path, settings: Mappi
     """
     if Path(out).suffix != ".h5ad":
         raise InputError(f"{out}: a prediction is written as AnnData; end its name in .h5ad.")
+    if Path(out).is_dir():
+        raise InputError(f"{out} is a folder; give the name of the file to write.")
+    _make_folder(Path(out).resolve().parent)
     run, model = _trained(run)
     overrides = {
         "slides": str(Path(slide).resolve()),
@@ -166,6 +238,13 @@ def predict(slide: str | Path, out: str | Path, run: str | Path, settings: Mappi
     run_config("inferring", [bundle_root() / "configs" / "inference.json", model], overrides)
 
 
+def _make_folder(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"Nothing can be written to {path} ({error.strerror}); choose another place.") from error
+
+
 def _trained(run: str | Path) -> tuple[Path, Path]:
     run = Path(run).resolve()
     model = run / "configs" / "model.json"
@@ -173,4 +252,6 @@ def _trained(run: str | Path) -> tuple[Path, Path]:
     for needed in (model, run / "models" / "model.pt"):
         if not needed.is_file():
             raise InputError(f"{run} is not a finished training run: {needed.relative_to(run)} is missing.")
+    if not zipfile.is_zipfile(run / "models" / "model.pt"):
+        raise InputError(f"{run / 'models' / 'model.pt'} is cut short or holds no weights. Copy it again.")
     return run, model

@@ -188,6 +188,11 @@ class SlideDataset(Dataset):
         self.reader = reader
         self.panel = panel
         self.unit_sizes_um = unit_sizes_um
+        for record in self.data:  # told now, and not after hours of training
+            slide = reader.open(record["image"], record.get("mpp"))
+            for units in slide_units(record, slide, unit_sizes_um):
+                units.check_counts()
+                units.columns(panel.genes)
 
     def __len__(self) -> int:
         return len(self.data)

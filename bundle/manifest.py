@@ -47,8 +47,11 @@ def check_splits(manifest: dict[str, Any], where: str) -> None:
     patients: dict[str, str] = {}
     for split in SPLITS:
         for record in manifest.get(split, []):
-            if "image" not in record:
+            if not isinstance(record, dict) or not isinstance(record.get("image"), str):
                 raise InputError(f'{where}: a record of "{split}" names no "image".')
+            mpp = record.get("mpp")
+            if mpp is not None and not isinstance(mpp, (int, float)):
+                raise InputError(f'{where}: the mpp of {record["image"]} is "{mpp}"; it must be a number, or left out.')
             key = json.dumps([record["image"], record.get("block")])
             if key in slides:
                 raise InputError(f"{where}: {record['image']} is in {slides[key]} and again in {split}; list it once.")
@@ -80,6 +83,8 @@ def read_manifest(dataset_dir: str | Path) -> dict[str, Any]:
         manifest: dict[str, Any] = json.loads(path.read_text())
     except json.JSONDecodeError as error:
         raise InputError(f"{path} is not valid JSON (line {error.lineno}: {error.msg}).") from error
+    if not isinstance(manifest, dict):
+        raise InputError(f'{path} is not a data set: it must hold {{"training": [...], "validation": [...], ...}}.')
     check_splits(manifest, str(path))
     for split in SPLITS:
         records = []

@@ -168,9 +168,11 @@ def fit_panel(
         InputError: if no gene is shared by all training slides, or no unit has enough counts.
     """
     if not records:
-        raise InputError("The data set has no training slides.")
+        raise InputError('The data set has no training slides: list some under "training" in its dataset.json.')
     per_slide = [[u.take(eligible(u, min_total)) for u in load_units(r, unit_sizes_um)] for r in records]
     everything = [u for units in per_slide for u in units]
+    for units in everything:
+        units.check_counts()
     genes = [str(g) for g in everything[0].genes]
     for units in everything[1:]:
         present = set(units.genes)
@@ -228,7 +230,10 @@ def load_panel(path: str | Path) -> GenePanel:
     path = Path(path)
     if not path.is_file():
         raise InputError(f"No trained model at {path.parent}: {path.name} is missing. Train one with `pixnet train`.")
-    content = json.loads(path.read_text())
+    try:
+        content = json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path} is not valid JSON (line {error.lineno}: {error.msg}). Copy it again.") from error
     known = [f for f in GenePanel.__dataclass_fields__ if f != "extra"]
     try:
         return GenePanel(**{k: content.pop(k) for k in known}, extra=content)

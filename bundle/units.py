@@ -76,8 +76,33 @@ class Units:
             self.mpp,
         )
 
+    def check_counts(self) -> None:
+        """Refuse what cannot be measurements.
+
+        Raises:
+            InputError: if a value is missing, negative or, in counts, fractional.
+        """
+        data = self.counts.data
+        fault = None
+        if not np.isfinite(data).all():
+            fault = "missing or infinite"
+        elif (data < 0).any():
+            fault = "negative"
+        elif self.kind == "counts" and (data != np.rint(data)).any():
+            fault = "fractional"
+        if fault is not None:
+            raise InputError(f"{self.name} holds {fault} values; X must be the raw counts, neither logged nor scaled.")
+
     def counts_of(self, genes: Sequence[str]) -> np.ndarray:
         """Dense counts of `genes` in their order, float32 (U, len(genes)).
+
+        Raises:
+            InputError: if a gene was not measured here.
+        """
+        return np.asarray(self.counts[:, self.columns(genes)].todense(), dtype=np.float32)
+
+    def columns(self, genes: Sequence[str]) -> list[int]:
+        """Where `genes` stand among the genes measured.
 
         Raises:
             InputError: if a gene was not measured here.
@@ -90,7 +115,7 @@ class Units:
                 f"{', '.join(missing[:3])}). Measure the same genes on every slide of a data set, or choose the "
                 "panel from the genes that are shared."
             )
-        return np.asarray(self.counts[:, [column[g] for g in genes]].todense(), dtype=np.float32)
+        return [column[g] for g in genes]
 
 
 def unit_area_um2(shape: str, size_um: float) -> float:
@@ -182,6 +207,8 @@ def read_units(path: str | Path) -> Units:
         ) from error
     if "spatial" not in adata.obsm:
         raise InputError(f'{path} has no positions: put (x, y) in level-0 pixels into obsm["spatial"].')
+    if np.ndim(adata.obsm["spatial"]) != 2 or np.shape(adata.obsm["spatial"])[1] < 2:
+        raise InputError(f'{path}: obsm["spatial"] must hold x and y of every unit.')
     libraries = adata.uns.get("spatial", {})
     library: dict = next(iter(libraries.values()), {})
     mpp = library.get("metadata", {}).get("mpp")
@@ -193,6 +220,8 @@ def read_units(path: str | Path) -> Units:
                 f'{path} does not say how large its units are: set uns["unit"] = {{"shape": "circle", "size_um": 55}}.'
             )
         unit = {"shape": "circle", "size_um": float(diameter_px) * float(mpp)}
+    if unit.get("shape") not in ("circle", "square") or not float(unit.get("size_um", 0)) > 0:
+        raise InputError(f'{path}: uns["unit"] needs a "shape", circle or square, and a "size_um" above 0.')
     centers = np.asarray(adata.obsm["spatial"], dtype=np.float64)
     if not np.isfinite(centers).all():
         raise InputError(

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import scipy.sparse as sp
 
-from ..crops import OpenSlide
 from ..errors import InputError
+from ..tissue import TissueMap, tissue_fraction
 from ..units import Shape, Units
 
-__all__ = ["UnitGrid", "empty_units", "tissue_fraction"]
-
-_TISSUE_MAX_PX = 2048
+__all__ = ["UnitGrid", "empty_units"]
 
 
 def empty_units(barcodes: np.ndarray, centers_px: np.ndarray, shape: Shape, size_um: float, name: str) -> Units:
@@ -24,48 +21,6 @@ def empty_units(barcodes: np.ndarray, centers_px: np.ndarray, shape: Shape, size
     none = sp.csr_matrix((n, 0), dtype=np.float32)
     inside = np.ones(n, bool)
     return Units(name, barcodes, np.array([], dtype=str), none, centers_px, inside, shape, size_um, "counts", None)
-
-
-class TissueMap:
-    """Where a slide has tissue, from a small picture of it.
-
-    Args:
-        slide: an open slide.
-        mask: from a picture, uint8 (3, h, w), and its mpp to bool (1, h, w) (`transforms.TissueMask` is one).
-    """
-
-    def __init__(self, slide: OpenSlide, mask: Callable[[np.ndarray, float], Any]) -> None:
-        picture, self.mpp = slide.thumbnail(_TISSUE_MAX_PX)
-        self.mask = np.asarray(mask(np.ascontiguousarray(picture.transpose(2, 0, 1)), self.mpp))[0].astype(bool)
-
-    @property
-    def bounds_um(self) -> tuple[np.ndarray, np.ndarray] | None:
-        """The tissue's rectangle, (low, high) as (x, y); None on blank glass."""
-        rows, columns = np.nonzero(self.mask)
-        if len(rows) == 0:
-            return None
-        low = np.array([columns.min(), rows.min()]) * self.mpp
-        return low, np.array([columns.max() + 1, rows.max() + 1]) * self.mpp
-
-    def at(self, points_um: np.ndarray) -> np.ndarray:
-        """Whether points (x, y) lie on tissue, bool (N,)."""
-        column, row = np.floor(points_um / self.mpp).astype(int).T
-        inside = (row >= 0) & (column >= 0) & (row < self.mask.shape[0]) & (column < self.mask.shape[1])
-        found = np.zeros(len(points_um), bool)
-        found[inside] = self.mask[row[inside], column[inside]]
-        return found
-
-
-def tissue_fraction(tissue: TissueMap, centers_um: np.ndarray, shape: str, size_um: float) -> np.ndarray:
-    """Share of each unit's area that is tissue, (U,); sampled at up to 7 x 7 points."""
-    n = int(np.clip(np.ceil(size_um / tissue.mpp), 1, 7))
-    steps = ((np.arange(n) + 0.5) / n - 0.5) * size_um
-    dx, dy = (grid.ravel() for grid in np.meshgrid(steps, steps))
-    keep = dx**2 + dy**2 <= (size_um / 2) ** 2 if shape == "circle" else np.ones(len(dx), bool)
-    hits = np.zeros(len(centers_um))
-    for x, y in zip(dx[keep], dy[keep], strict=True):
-        hits += tissue.at(centers_um + np.array([x, y]))
-    return hits / keep.sum()
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,9 @@ from ..expression import LARGE_UNIT_UM
 from ..files import replacing
 from ..manifest import slide_name
 from ..panel import GenePanel
+from ..tissue import TissueMap, stain_unlike, tissue_fraction
 from ..units import Units, build_units
-from .grids import TissueMap, UnitGrid, tissue_fraction
+from .grids import UnitGrid
 
 __all__ = ["PredictionDataset", "PredictionWriter", "unit_grid"]
 
@@ -51,7 +52,7 @@ def unit_grid(
         if pitch_um is not None:
             raise InputError("A pitch alone says nothing about the spots: give --spot-um too.")
         return None
-    return UnitGrid("circle", float(spot_um), float(pitch_um or spot_um), lattice)  # type: ignore[arg-type]
+    return UnitGrid("circle", float(spot_um), float(spot_um if pitch_um is None else pitch_um), lattice)  # type: ignore[arg-type]
 
 
 class PredictionDataset(Dataset):
@@ -99,6 +100,7 @@ class PredictionDataset(Dataset):
             "mpp": slide.mpp,
             "units": units,
             "tissue_fraction": fraction,
+            "stain": tissue.stain,
             "hires": hires,
             "hires_scale": slide.mpp / hires_mpp,
         }
@@ -136,7 +138,9 @@ class PredictionWriter:
         self.effective_resolution_um = float(stride * mpp)
         self.mpp = float(mpp)
         self.model_file = Path(model_file)
-        self.genes = list(panel.genes) if genes is None else list(genes)
+        self.genes = list(panel.genes) if genes is None else list(dict.fromkeys(genes))
+        if not self.genes:
+            raise InputError("No gene is asked for: name some, or leave genes out to have all.")
         unknown = [g for g in self.genes if g not in set(panel.genes)]
         if unknown:
             raise InputError(
@@ -239,6 +243,8 @@ class PredictionWriter:
             found.append(f"The linear head was trained on {trained} µm units; {units.size_um:g} µm is approximate.")
         if units.size_um < LARGE_UNIT_UM:
             found.append("Below 55 µm y is the logarithm of an expected rate, not of a count that could be measured.")
+        if "stain" in slide and stain_unlike(slide["stain"], self.panel.extra.get("stain", [])):
+            found.append("The slide is stained unlike every training slide (optical density off by over 30 %).")
         if float(np.mean(slide.get("tissue_fraction", np.ones(1)) > 0)) < 0.5:
             found.append("More than half of the units lie off the tissue that was found on the slide.")
         for message in found:

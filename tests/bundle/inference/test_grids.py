@@ -5,8 +5,9 @@ import pytest
 from scipy.spatial import cKDTree
 
 from bundle.errors import InputError
-from bundle.inference.grids import TissueMap, UnitGrid, tissue_fraction
+from bundle.inference.grids import UnitGrid
 from bundle.inference.prediction import unit_grid
+from bundle.tissue import TissueMap, tissue_fraction
 
 
 class _Slide:

@@ -1,0 +1,78 @@
+"""Where a slide has tissue, how much of it a unit holds, and how strongly it is stained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from .crops import OpenSlide, SlideOpener
+
+__all__ = ["TissueMap", "stain_of_slides", "stain_unlike", "tissue_fraction"]
+
+_TISSUE_MAX_PX = 2048
+#: A slide whose mean optical density differs by more than this from every training slide's is called unlike them.
+_STAIN_TOLERANCE = 0.3
+
+
+class TissueMap:
+    """Where a slide has tissue, from a small picture of it; `stain` is the tissue's mean optical density (R, G, B).
+
+    Args:
+        slide: an open slide.
+        mask: from a picture, uint8 (3, h, w), and its mpp to bool (1, h, w) (`transforms.TissueMask` is one).
+    """
+
+    def __init__(self, slide: OpenSlide, mask: Callable[[np.ndarray, float], Any]) -> None:
+        picture, self.mpp = slide.thumbnail(_TISSUE_MAX_PX)
+        self.mask = np.asarray(mask(np.ascontiguousarray(picture.transpose(2, 0, 1)), self.mpp))[0].astype(bool)
+
+        glass = np.percentile(picture.reshape(-1, 3), 95, axis=0)
+        density = -np.log10((picture[self.mask] + 1.0) / (np.maximum(glass, 128) + 1.0))
+        self.stain = np.maximum(density.mean(0), 0) if self.mask.any() else np.zeros(3)
+
+    @property
+    def bounds_um(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """The tissue's rectangle, (low, high) as (x, y); None on blank glass."""
+        rows, columns = np.nonzero(self.mask)
+        if len(rows) == 0:
+            return None
+        low = np.array([columns.min(), rows.min()]) * self.mpp
+        return low, np.array([columns.max() + 1, rows.max() + 1]) * self.mpp
+
+    def at(self, points_um: np.ndarray) -> np.ndarray:
+        """Whether points (x, y) lie on tissue, bool (N,)."""
+        column, row = np.floor(points_um / self.mpp).astype(int).T
+        inside = (row >= 0) & (column >= 0) & (row < self.mask.shape[0]) & (column < self.mask.shape[1])
+        found = np.zeros(len(points_um), bool)
+        found[inside] = self.mask[row[inside], column[inside]]
+        return found
+
+
+def tissue_fraction(tissue: TissueMap, centers_um: np.ndarray, shape: str, size_um: float) -> np.ndarray:
+    """Share of each unit's area that is tissue, (U,); sampled at up to 7 x 7 points."""
+    n = int(np.clip(np.ceil(size_um / tissue.mpp), 1, 7))
+    steps = ((np.arange(n) + 0.5) / n - 0.5) * size_um
+    dx, dy = (grid.ravel() for grid in np.meshgrid(steps, steps))
+    keep = dx**2 + dy**2 <= (size_um / 2) ** 2 if shape == "circle" else np.ones(len(dx), bool)
+    hits = np.zeros(len(centers_um))
+    for x, y in zip(dx[keep], dy[keep], strict=True):
+        hits += tissue.at(centers_um + np.array([x, y]))
+    return hits / keep.sum()
+
+
+def stain_of_slides(
+    records: Sequence[Mapping[str, Any]], reader: SlideOpener, tissue: Callable[[np.ndarray, float], Any]
+) -> list[list[float]]:
+    """Mean optical density (R, G, B) of each slide's tissue, to tell later whether another slide is unlike them."""
+    maps = (TissueMap(reader.open(r["image"], r.get("mpp")), tissue) for r in records)
+    return [[float(v) for v in m.stain] for m in maps]
+
+
+def stain_unlike(stain: np.ndarray, training: Sequence[Sequence[float]]) -> bool:
+    """Whether a slide is stained unlike every training slide: some channel over 30 % darker or paler."""
+    if not len(training):
+        return False
+    known = np.asarray(training, dtype=float)
+    return bool((np.abs(stain - known) > _STAIN_TOLERANCE * np.maximum(known, 0.02)).any(axis=1).all())

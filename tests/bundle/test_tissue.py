@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from bundle.manifest import read_split
+from bundle.tissue import TissueMap, stain_of_slides, stain_unlike, tissue_fraction
+from transforms import SlideReader, TissueMask
+
+
+@pytest.fixture(scope="module")
+def tissue(phantom):
+    (record,) = read_split(phantom, "test")
+    return TissueMap(SlideReader().open(record["image"]), TissueMask())
+
+
+def test_a_units_fraction_is_that_of_the_points_inside_it(tissue):
+    rng = np.random.default_rng(0)
+    centers = rng.uniform(50, 550, (40, 2))
+    points = rng.uniform(-50, 50, (4000, 2))
+    disk = points[(points**2).sum(1) < 50**2]
+    exact = [tissue.at(center + disk).mean() for center in centers]
+    np.testing.assert_allclose(tissue_fraction(tissue, centers, "circle", 100.0), exact, atol=0.12)
+
+
+def test_off_the_slide_is_no_tissue(tissue):
+    assert not tissue.at(np.array([[-5.0, 10], [1e6, 10]])).any()
+
+
+def test_a_slide_is_like_itself_and_unlike_one_restained(phantom, tissue):
+    (stain,) = stain_of_slides(read_split(phantom, "test"), SlideReader(), TissueMask())
+    np.testing.assert_allclose(stain, tissue.stain)
+    assert (tissue.stain > 0.02).all()
+    assert not stain_unlike(tissue.stain, [stain])
+    assert not stain_unlike(tissue.stain, [[1.0, 1.0, 1.0], stain])
+    assert stain_unlike(tissue.stain * 1.5, [stain])
+    assert not stain_unlike(tissue.stain, [])
