@@ -320,7 +320,7 @@ def _of_run(folder: Path, panel: GenePanel, test: Sequence[Slide], scales_um: Se
 
 def _slide(record: dict[str, Any], genes: Sequence[str], min_total: float) -> Slide:
     everything = load_units(record)[0]
-    units = everything.take(eligible(everything, min_total))
+    units = everything.take(eligible(everything, min_total, training=False))
     mpp = record.get("mpp") or units.mpp
     if mpp is None or not len(units):
         raise InputError(f"{record['image']} has no mpp, or no unit on tissue with {min_total:g} counts or more.")

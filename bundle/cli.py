@@ -86,6 +86,9 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("run", metavar="RUN")
     p.add_argument("--dataset", metavar="DATASET", help="the one trained on by default")
     p.add_argument("--split", choices=("training", "validation", "test"), default="test")
+    p.add_argument(
+        "--size-um", type=float, metavar="U", help="which of the slides' unit sizes; the coarsest by default"
+    )
     p.add_argument("--scales-um", type=_numbers, metavar="S,S", help="cells to sum units to")
     p.add_argument("--name", help="name of the JSON, the split's by default")
     p.add_argument("--set", action="append", default=[], type=_setting, metavar="KEY=VALUE", dest="settings")
@@ -149,7 +152,9 @@ def _run(args: argparse.Namespace) -> None:
         commands.train(args.dataset, args.run, args.config, dict(args.settings))
         print(f"Trained: {args.run}. Next: pixnet evaluate {args.run}")
     elif args.command == "evaluate":
-        path = commands.evaluate(args.run, args.dataset, args.split, args.scales_um, args.name, dict(args.settings))
+        path = commands.evaluate(
+            args.run, args.dataset, args.split, args.scales_um, args.name, args.size_um, dict(args.settings)
+        )
         print(f"Scored: {path}")
     elif args.command == "predict":
         settings = {

@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from monai.apps.utils import get_logger
 from monai.bundle import ConfigParser
 
 from .errors import InputError, user_message
+from .handlers import plain_references
 from .manifest import read_split
 from .panel import load_panel
 
@@ -61,7 +63,7 @@ def run_config(run_id: str, files: Sequence[str | Path], overrides: Mapping[str,
     if root not in sys.path:  # the configurations name `networks.PixNet`, not `pixnet.networks.PixNet`
         sys.path.insert(0, root)
     _merge(files, overrides)
-    logging.getLogger("monai.handlers.StatsHandler").addFilter(_without_traceback)
+    get_logger("monai.handlers.StatsHandler").addFilter(_without_traceback)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "parsing config_file", UserWarning)  # the command line's help says it
@@ -115,7 +117,7 @@ def _merge(files: Sequence[str | Path], overrides: Mapping[str, Any]) -> dict[st
             _set(parser, key, value, str(file))
     for key, value in overrides.items():
         _set(parser, key, value, "--set")
-    return {k: v for k, v in parser.get().items() if k != "_meta_"}
+    return plain_references({k: v for k, v in parser.get().items() if k != "_meta_"})
 
 
 def _set(parser: ConfigParser, key: str, value: Any, source: str) -> None:
@@ -126,7 +128,7 @@ def _set(parser: ConfigParser, key: str, value: Any, source: str) -> None:
         known = sorted(k for k in beside if not k.startswith("_")) if isinstance(beside, dict) else []
         where = f" in {parent}" if parent and parent in parser else ""
         raise InputError(f'{source}: there is no key "{plain}". Known{where}: {", ".join(known)}.')
-    _check_value(plain, value, parser[plain] if plain in parser else None, source)
+    _check_value(plain, value, parser.get(plain), source)
     parser[plain] = value
 
 
@@ -182,6 +184,7 @@ def evaluate(
     split: str = "test",
     scales_um: Sequence[float] | None = None,
     name: str | None = None,
+    size_um: float | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> Path:
     """Score a trained model; returns the JSON written.
@@ -192,6 +195,7 @@ def evaluate(
         split: which of its splits.
         scales_um: sides of the cells that units are summed to.
         name: of the JSON, the split's by default.
+        size_um: which of the slides' unit sizes; the coarsest by default.
         settings: further keys.
     """
     run, model = _trained(run)
@@ -206,6 +210,7 @@ def evaluate(
         "split": split,
         **({"scales_um": list(scales_um)} if scales_um is not None else {}),
         **({"name": name} if name is not None else {}),
+        **({"score_size_um": size_um} if size_um is not None else {}),
         **(settings or {}),
     }
     if not read_split(overrides["dataset_dir"], overrides["split"]):

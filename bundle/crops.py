@@ -48,6 +48,10 @@ class SlideOpener(Protocol):
         """Open a slide, at the mpp given or the file's own."""
 
 
+#: Units registered at a scale this far from the slide's are refused.
+_MPP_TOLERANCE = 0.05
+
+
 def layer_of(units: Units, mpp: float) -> dict[str, Any]:
     """The geometry of units as a layer to rasterise: centres in µm from the slide's origin, shape, size."""
     return {"centers_um": units.centers_px * mpp, "shape": units.shape, "size_um": units.size_um}
@@ -57,9 +61,15 @@ def slide_units(record: Mapping[str, Any], slide: OpenSlide, sizes_um: Sequence[
     """Read a record's units and check that they lie on the slide.
 
     Raises:
-        InputError: if units lie outside the slide.
+        InputError: if units lie outside the slide, or were registered at another scale.
     """
     found = load_units(record, sizes_um)
+    for units in found:
+        if units.mpp is not None and abs(units.mpp / slide.mpp - 1) > _MPP_TOLERANCE:
+            raise InputError(
+                f"{units.name} was registered at {units.mpp:.4g} µm per pixel, {record['image']} has {slide.mpp:.4g}. "
+                "One of them is wrong, or the units belong to another picture of the slide."
+            )
     width, height = slide.level_dimensions[0]
     for units in found:
         x, y = units.centers_px.T
@@ -136,9 +146,15 @@ class CropDataset(Dataset):
         """Draw another epoch's crops."""
         self.epoch = int(epoch)
 
+    def _slide_of(self, item: int) -> int:
+        """Neighbouring items are of different slides, and every rank of a distributed sampler sees all of them."""
+        n = len(self._slides)
+        return (item + item // n) % n
+
     def __getitem__(self, item: int) -> dict[str, Any]:
         rng = np.random.default_rng([self.seed, self.epoch, item])
-        slide = self._slides[item % len(self._slides)]
+        number = self._slide_of(item)
+        slide = self._slides[number]
         focus = slide.layers[rng.integers(len(slide.layers))]
         center_px = focus.centers_px[rng.integers(len(focus))] * slide.mpp / self.mpp
         origin_px = np.floor(center_px - rng.uniform(0.15, 0.85, 2) * self.crop_px).astype(int)
@@ -160,7 +176,7 @@ class CropDataset(Dataset):
             "target": torch.from_numpy(np.concatenate(targets)),
             "total": torch.from_numpy(np.concatenate(totals)).float(),
             "size_factor": torch.from_numpy(np.concatenate(factors)).float(),
-            "slide_index": item % len(self._slides),
+            "slide_index": number,
         }
         if hasattr(self.transform, "set_random_state"):
             self.transform.set_random_state(seed=int(rng.integers(2**31)))
@@ -174,23 +190,19 @@ class SlideDataset(Dataset):
         data: records (see `bundle.manifest`).
         reader: opens slides.
         panel: gives the filter of units; needed where the units are to be scored.
-        unit_sizes_um: unit sizes to answer for; each slide's coarsest by default.
+        size_um: size of the units to answer for; each slide's coarsest by default.
     """
 
     def __init__(
-        self,
-        data: Sequence[Mapping[str, Any]],
-        reader: SlideOpener,
-        panel: GenePanel,
-        unit_sizes_um: Sequence[float] | None = None,
+        self, data: Sequence[Mapping[str, Any]], reader: SlideOpener, panel: GenePanel, size_um: float | None = None
     ) -> None:
         self.data = list(data)
         self.reader = reader
         self.panel = panel
-        self.unit_sizes_um = unit_sizes_um
+        self.sizes_um = None if size_um is None else [size_um]
         for record in self.data:  # told now, and not after hours of training
             slide = reader.open(record["image"], record.get("mpp"))
-            for units in slide_units(record, slide, unit_sizes_um):
+            for units in slide_units(record, slide, self.sizes_um):
                 units.check_counts()
                 units.columns(panel.genes)
 
@@ -200,11 +212,12 @@ class SlideDataset(Dataset):
     def __getitem__(self, item: int) -> dict[str, Any]:
         record = self.data[item]
         slide = self.reader.open(record["image"], record.get("mpp"))
-        units = slide_units(record, slide, self.unit_sizes_um)
+        units = slide_units(record, slide, self.sizes_um)
         if len(units) != 1:
-            sizes = ", ".join(f"{u.size_um:g}" for u in units)
-            raise InputError(f"{record['image']}: evaluate one unit size at a time; found {sizes} µm.")
-        keep = eligible(units[0], self.panel.min_total)
+            raise InputError(
+                f"{record['image']} lists {len(units)} files of units of {units[0].size_um:g} µm; list one a size."
+            )
+        keep = eligible(units[0], self.panel.min_total, training=False)
         return {
             **record,
             "index": item,

@@ -21,6 +21,7 @@ def user_message(error: BaseException) -> str | None:
     seen: BaseException | None = error
     while seen is not None:
         if getattr(seen, "for_user", False):
-            return str(seen)
+            # From a loader's worker it comes as "Caught ... Original Traceback ... <class>: <the sentence>".
+            return str(seen).rpartition(f"{type(seen).__name__}: ")[2].strip()
         seen = seen.__cause__ or seen.__context__
     return None

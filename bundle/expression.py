@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from .errors import InputError
 from .units import Units
 
 __all__ = [
@@ -32,14 +33,25 @@ def log1p_cp10k(counts: np.ndarray, total: np.ndarray) -> np.ndarray:
     return np.log1p(TARGET_SUM * counts / np.where(total > 0, total, np.inf)[:, None]).astype(np.float32)
 
 
-def eligible(units: Units, min_total: float) -> np.ndarray:
-    """Which units take part in training and scoring, (U,) bool.
+def eligible(units: Units, min_total: float, training: bool = True) -> np.ndarray:
+    """Which units take part in training or scoring, (U,) bool.
 
-    On tissue, and with at least `min_total` counts at 55 µm and above (below, a unit's own total says little and
-    only empty units are left out of training; scoring there does not normalise by it).
+    Those on tissue, and at 55 µm and above those with `min_total` counts. Below, a unit's own total says little:
+    training leaves out empty units, scoring none, since an empty unit is a measurement too. A noise-free rate must be
+    above 0.
+
+    Raises:
+        InputError: if the units are predictions, or are a noise-free truth and to be trained on.
     """
-    enough = min_total if units.size_um >= LARGE_UNIT_UM and units.kind == "counts" else np.finfo(np.float64).tiny
-    return units.in_tissue & (units.total >= enough)
+    if units.kind not in ("counts", "rate"):
+        raise InputError(f"{units.name} holds predictions, not measured counts; name the file of the measured units.")
+    if training and units.kind == "rate":
+        raise InputError(f"{units.name} holds a noise-free truth to score against; train on measured counts.")
+    if units.kind == "counts" and units.size_um >= LARGE_UNIT_UM:
+        return units.in_tissue & (units.total >= min_total)
+    if units.kind == "counts" and not training:
+        return units.in_tissue
+    return units.in_tissue & (units.total > 0)
 
 
 def pearson_residuals(counts: np.ndarray, total: np.ndarray, theta: float = 100.0) -> np.ndarray:

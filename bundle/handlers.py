@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import inspect
 import random
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,11 @@ from ignite.engine import Engine, Events
 from monai.bundle import ConfigParser, ConfigWorkflow
 
 from .crops import CropDataset
+from .errors import InputError
 from .files import replacing, write_json
-from .panel import GenePanel
+from .panel import GenePanel, load_panel
 
-__all__ = ["BestModel", "EpochSeed", "MetricsCsv", "RunFolder", "SaveCheckpoint"]
+__all__ = ["BestModel", "EpochSeed", "MetricsCsv", "RunFolder", "SaveCheckpoint", "plain_references"]
 
 
 class SaveCheckpoint:
@@ -190,16 +192,20 @@ class RunFolder:
     Args:
         output_dir: the run folder.
         panel: written as `models/panel.json`.
-        about: what else a prediction must know (working mpp, head, training unit size).
+        about: what else a prediction must know (working mpp, head, stain).
+        resume_from: the checkpoint that the run goes on from, if any.
     """
 
     #: What evaluation and prediction must take over from training.
     MODEL_KEYS = ("mpp", "head", "n_programs", "network_def", "intensity")
 
-    def __init__(self, output_dir: str, panel: GenePanel, about: Mapping[str, Any]) -> None:
+    def __init__(
+        self, output_dir: str, panel: GenePanel, about: Mapping[str, Any], resume_from: str | None = None
+    ) -> None:
         self.folder = Path(output_dir)
         self.panel = panel
         self.about = dict(about)
+        self.resume_from = resume_from
         self.config = _enclosing_config()
 
     def attach(self, engine: Engine) -> None:
@@ -207,13 +213,36 @@ class RunFolder:
         engine.add_event_handler(Events.STARTED, self)
 
     def __call__(self, engine: Engine) -> None:
-        """Write panel and configuration."""
-        self.panel.save(self.folder / "models" / "panel.json", **self.about)
+        """Write panel and configuration.
+
+        Raises:
+            InputError: if the run to go on with was trained on other slides or genes.
+        """
+        path = self.folder / "models" / "panel.json"
+        if self.resume_from is not None and path.is_file():
+            earlier = load_panel(path)
+            if (earlier.genes, earlier.training) != (self.panel.genes, self.panel.training):
+                raise InputError(
+                    f"{self.folder} holds a run on other slides or genes. Go on with its own data set, or give another "
+                    "output_dir to start anew."
+                )
+        self.panel.save(path, **self.about)
         if self.config is not None:
             write_json(self.folder / "configs" / "train.json", self.config)
             write_json(
                 self.folder / "configs" / "model.json", {k: self.config[k] for k in self.MODEL_KEYS if k in self.config}
             )
+
+
+def plain_references(config: Any) -> Any:
+    """A configuration with references as people write them: parsing turns `@train#trainer` into `@train::trainer`."""
+    if isinstance(config, dict):
+        return {key: plain_references(value) for key, value in config.items()}
+    if isinstance(config, list):
+        return [plain_references(value) for value in config]
+    if isinstance(config, str):
+        return re.sub(r"[@%]\w+(::\w+)+", lambda match: match[0].replace("::", "#"), config)
+    return config
 
 
 def _enclosing_config() -> dict[str, Any] | None:
@@ -228,6 +257,6 @@ def _enclosing_config() -> dict[str, Any] | None:
         if isinstance(owner, ConfigWorkflow):
             owner = owner.parser
         if isinstance(owner, ConfigParser):
-            return {k: v for k, v in owner.get().items() if k != "_meta_"}
+            return plain_references({k: v for k, v in owner.get().items() if k != "_meta_"})
         frame = frame.f_back
     return None

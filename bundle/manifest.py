@@ -7,7 +7,8 @@ The form is MONAI's decathlon datalist with a patient and the slide's mpp beside
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +28,22 @@ __all__ = [
 
 SPLITS = ("training", "validation", "test")
 SPLIT_BY = ("patient", "section", "block")
+SLIDE_ENDINGS = (".ome.tiff", ".ome.tif", ".tiff", ".tif", ".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".vms")
 
 
 def slide_name(record: Mapping[str, Any]) -> str:
-    """The slide's name: the record's `section`, else the image's file name without its ending."""
-    return str(record.get("section") or Path(record["image"]).name.split(".")[0])
+    """The slide's name: the record's `section`, else the image's file name without its ending.
+
+    Blocks of one slide are told apart by where they begin.
+    """
+    if record.get("section"):
+        return str(record["section"])
+    name = Path(record["image"]).name
+    for ending in SLIDE_ENDINGS:
+        if name.lower().endswith(ending):
+            name = name[: -len(ending)]
+            break
+    return name + "".join(f"_{v:g}" for v in record.get("block", [])[:2])
 
 
 def check_splits(manifest: dict[str, Any], where: str) -> None:
@@ -43,7 +55,8 @@ def check_splits(manifest: dict[str, Any], where: str) -> None:
     split_by = manifest.get("split_by", "patient")
     if split_by not in SPLIT_BY:
         raise InputError(f'{where}: split_by is "{split_by}"; it must be one of {", ".join(SPLIT_BY)}.')
-    slides: dict[str, str] = {}
+    slides: dict[str, list[tuple[str, Any]]] = {}
+    names: dict[tuple[str, str], str] = {}
     patients: dict[str, str] = {}
     for split in SPLITS:
         for record in manifest.get(split, []):
@@ -52,10 +65,20 @@ def check_splits(manifest: dict[str, Any], where: str) -> None:
             mpp = record.get("mpp")
             if mpp is not None and not isinstance(mpp, (int, float)):
                 raise InputError(f'{where}: the mpp of {record["image"]} is "{mpp}"; it must be a number, or left out.')
-            key = json.dumps([record["image"], record.get("block")])
-            if key in slides:
-                raise InputError(f"{where}: {record['image']} is in {slides[key]} and again in {split}; list it once.")
-            slides[key] = split
+            image, block = os.path.normpath(record["image"]), record.get("block")
+            for other_split, other in slides.setdefault(image, []):
+                if block is None or other is None or _overlap(block, other):
+                    raise InputError(
+                        f"{where}: {record['image']} is in {other_split} and again in {split}; list it once, or "
+                        "as blocks that do not overlap."
+                    )
+            slides[image].append((split, block))
+            name = slide_name(record)
+            if names.setdefault((split, name), image) != image:
+                raise InputError(
+                    f"{where}: two slides of {split} are called {name} ({names[split, name]} and {image}); give them a "
+                    '"section" each.'
+                )
             patient = record.get("patient")
             if patient is None or split_by != "patient":
                 continue
@@ -65,6 +88,11 @@ def check_splits(manifest: dict[str, Any], where: str) -> None:
                     "see tissue it was trained on. Move all of a patient's slides into one split, or ask for "
                     "--split-by section (every result will then say same_patient)."
                 )
+
+
+def _overlap(a: Sequence[float], b: Sequence[float]) -> bool:
+    """Whether two rectangles [x0, y0, x1, y1] share more than an edge."""
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
 def read_manifest(dataset_dir: str | Path) -> dict[str, Any]:
@@ -132,16 +160,23 @@ def slide_records(
     Raises:
         InputError: if there is no slide, or units are given for several.
     """
-    endings = (".tif", ".tiff", ".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".vms")
     paths: list[Path] = []
     for item in [slides] if isinstance(slides, str) else slides:
         path = Path(dataset_dir) / item
-        paths += sorted(p for p in path.iterdir() if p.suffix.lower() in endings) if path.is_dir() else [path]
+        paths += (
+            sorted(p for p in path.iterdir() if p.name.lower().endswith(SLIDE_ENDINGS)) if path.is_dir() else [path]
+        )
     if not paths:
-        raise InputError(f"No slide in {slides}; these endings are looked for: {', '.join(endings)}.")
+        raise InputError(f"No slide in {slides}; these endings are looked for: {', '.join(SLIDE_ENDINGS)}.")
     if units is not None and len(paths) > 1:
         raise InputError(
             f"{units} holds the units of one slide, and {len(paths)} slides are given. Predict one at a time."
         )
     extra = {key: value for key, value in (("label", units), ("mpp", mpp)) if value is not None}
+    names = [slide_name({"image": str(path)}) for path in paths]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise InputError(
+            f"Several slides are called {', '.join(twice)}, so that their results would overwrite each other."
+        )
     return [{"image": str(path), **extra} for path in paths]

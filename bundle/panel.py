@@ -57,7 +57,8 @@ class GenePanel:
     def shares_patients(self, records: Sequence[Mapping[str, Any]]) -> bool:
         """Whether any record's tissue comes from a patient that was trained on; unknown patients count as shared."""
         patients = {str(r.get("patient", "unknown")) for r in records}
-        return "unknown" in patients or bool(patients & {slide["patient"] for slide in self.training})
+        known = {slide["patient"] for slide in self.training}
+        return "unknown" in patients | known or bool(patients & known)
 
     @property
     def main(self) -> str:
@@ -94,8 +95,11 @@ class GenePanel:
         if not self._units:
             raise InputError("A panel read from a file has no training units to factorise; fit it on the data set.")
         rates = self._rates
-        if len(rates) < n_programs:
-            raise InputError(f"{len(rates)} training units cannot start {n_programs} programs; lower n_programs.")
+        if min(rates.shape) < n_programs:
+            raise InputError(
+                f"{rates.shape[0]} training units of {rates.shape[1]} genes cannot start {n_programs} programs; lower "
+                "n_programs."
+            )
         mean = np.maximum(rates.mean(0), 1e-12)
         scale = np.sqrt(mean)  # stabilises the variance, or the most abundant genes take every program
         model = NMF(n_programs, init="nndsvda", random_state=seed, max_iter=400, tol=1e-3)
@@ -169,10 +173,10 @@ def fit_panel(
     """
     if not records:
         raise InputError('The data set has no training slides: list some under "training" in its dataset.json.')
-    per_slide = [[u.take(eligible(u, min_total)) for u in load_units(r, unit_sizes_um)] for r in records]
-    everything = [u for units in per_slide for u in units]
-    for units in everything:
+    measured = [u for r in records for u in load_units(r, unit_sizes_um)]
+    for units in measured:
         units.check_counts()
+    everything = [u.take(eligible(u, min_total)) for u in measured]
     genes = [str(g) for g in everything[0].genes]
     for units in everything[1:]:
         present = set(units.genes)

@@ -15,7 +15,7 @@ import scipy.sparse as sp
 
 from .errors import InputError
 
-__all__ = ["Shape", "Units", "build_units", "read_units", "unit_area_um2"]
+__all__ = ["Shape", "Units", "build_units", "is_interpolated", "read_units", "unit_area_um2"]
 
 Shape = Literal["circle", "square"]
 
@@ -80,7 +80,7 @@ class Units:
         """Refuse what cannot be measurements.
 
         Raises:
-            InputError: if a value is missing, negative or, in counts, fractional.
+            InputError: if a value is missing, negative or, in counts, fractional, or a gene's name occurs twice.
         """
         data = self.counts.data
         fault = None
@@ -90,6 +90,9 @@ class Units:
             fault = "negative"
         elif self.kind == "counts" and (data != np.rint(data)).any():
             fault = "fractional"
+        twice = len(self.genes) - len(set(self.genes))
+        if twice:
+            raise InputError(f"{self.name}: {twice} gene names occur twice; sum their counts under one name.")
         if fault is not None:
             raise InputError(f"{self.name} holds {fault} values; X must be the raw counts, neither logged nor scaled.")
 
@@ -121,6 +124,11 @@ class Units:
 def unit_area_um2(shape: str, size_um: float) -> float:
     """Area of a unit: a disk of diameter `size_um` or a square of side `size_um`."""
     return math.pi / 4 * size_um**2 if shape == "circle" else size_um**2
+
+
+def is_interpolated(shape: str, size_um: float, resolution_um: float) -> bool:
+    """Whether a unit is smaller than a pixel of the map, so that its value is interpolated between pixels."""
+    return unit_area_um2(shape, size_um) < resolution_um**2
 
 
 def build_units(
@@ -227,7 +235,7 @@ def read_units(path: str | Path) -> Units:
         raise InputError(
             f'{path}: {np.sum(~np.isfinite(centers).all(1))} units have no finite position in obsm["spatial"].'
         )
-    in_tissue = adata.obs["in_tissue"].to_numpy() if "in_tissue" in adata.obs else np.ones(adata.n_obs)
+    in_tissue = adata.obs["in_tissue"].astype(str) if "in_tissue" in adata.obs else pd.Series(["1"] * adata.n_obs)
     return Units(
         name=path.name,
         barcodes=adata.obs_names.to_numpy(dtype=str),
@@ -236,7 +244,7 @@ def read_units(path: str | Path) -> Units:
         if adata.X is not None
         else sp.csr_matrix(adata.shape, dtype=np.float32),
         centers_px=centers[:, :2],
-        in_tissue=np.asarray(in_tissue).astype(bool),
+        in_tissue=in_tissue.str.lower().isin(["1", "1.0", "true"]).to_numpy(),
         shape=str(unit["shape"]),  # type: ignore[arg-type]
         size_um=float(unit["size_um"]),
         kind=str(unit.get("kind", "counts")),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .rasterize import RasterizeUnits, RasterizeUnitsD, RasterizeUnitsd, RasterizeUnitsDict, UnitLayer
+from .rasterize import RasterizeUnits, RasterizeUnitsD, RasterizeUnitsd, RasterizeUnitsDict, UnitError, UnitLayer
 from .read_region import ReadRegion, ReadRegionD, ReadRegiond, ReadRegionDict
 from .slide import Slide, SlideError, SlideReader
 from .stain import HEStain, RandHEStain, RandHEStainD, RandHEStaind, RandHEStainDict
@@ -26,5 +26,6 @@ __all__ = [
     "SlideError",
     "SlideReader",
     "TissueMask",
+    "UnitError",
     "UnitLayer",
 ]

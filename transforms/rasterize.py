@@ -24,6 +24,12 @@ MARGIN_PX = 1  # drawn around the region: a unit small enough to lose all its pi
 CLOSEST = {"circle": 0.98, "square": 0.7}
 
 
+class UnitError(ValueError):
+    """Units that cannot be drawn, told in a sentence: what is wrong, where, and what to do."""
+
+    for_user = True  # the command line prints the sentence alone
+
+
 @dataclass(frozen=True)
 class UnitLayer:
     """Units of one size that do not overlap each other.
@@ -79,7 +85,7 @@ class RasterizeUnits(Transform):
             The mask, int32 (L, height, width), and per layer which of its units are in it, bool (U,).
 
         Raises:
-            ValueError: if a layer is malformed or its units overlap.
+            UnitError: if a layer is malformed or its units overlap.
         """
         height, width = (int(v) for v in size_px)
         mask = np.zeros((len(layers), height, width), dtype=np.int32)
@@ -123,7 +129,7 @@ class RasterizeUnitsd(MapTransform):
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         if len(self.keys) != 1:
-            raise ValueError(f"keys={self.keys}: one sample has one set of units, so give one key.")
+            raise UnitError(f"keys={self.keys}: one sample has one set of units, so give one key.")
         self.rasterize = RasterizeUnits(drop_cut)
         self.image_key = image_key
         self.vector_keys = (vector_keys,) if isinstance(vector_keys, str) else tuple(vector_keys)
@@ -141,7 +147,7 @@ class RasterizeUnitsd(MapTransform):
                 if name not in sample:
                     continue
                 if len(sample[name]) != len(kept):
-                    raise ValueError(
+                    raise UnitError(
                         f'"{name}" has {len(sample[name])} entries for {len(kept)} units in "{key}"; give one per '
                         "unit, ordered by layer."
                     )
@@ -163,28 +169,26 @@ def _checked(given: UnitLayer | Mapping[str, Any], number: int) -> UnitLayer:
     try:
         layer = given if isinstance(given, UnitLayer) else UnitLayer(**given)
     except TypeError as error:
-        raise ValueError(f"Layer {number}: give centers_um, shape and size_um ({error}).") from error
+        raise UnitError(f"Layer {number}: give centers_um, shape and size_um ({error}).") from error
     centers = np.asarray(layer.centers_um, dtype=np.float64)
     if centers.ndim != 2 or centers.shape[1] != 2 or not np.isfinite(centers).all():
-        raise ValueError(
-            f"Layer {number}: centers_um must be finite (x, y) pairs of shape (U, 2), not {centers.shape}."
-        )
+        raise UnitError(f"Layer {number}: centers_um must be finite (x, y) pairs of shape (U, 2), not {centers.shape}.")
     if layer.shape not in CLOSEST:
-        raise ValueError(f'Layer {number}: shape is "{layer.shape}"; it must be "circle" or "square".')
+        raise UnitError(f'Layer {number}: shape is "{layer.shape}"; it must be "circle" or "square".')
     if not layer.size_um > 0:
-        raise ValueError(f"Layer {number}: size_um is {layer.size_um}; give the diameter or side in micrometres.")
+        raise UnitError(f"Layer {number}: size_um is {layer.size_um}; give the diameter or side in micrometres.")
     return UnitLayer(centers, layer.shape, float(layer.size_um))
 
 
 def _place(image: Any, key: str) -> tuple[float, tuple[float, float]]:
     """The image's mpp and (x, y) of its corner; refuses one that was moved since it was read."""
     if not isinstance(image, MetaTensor) or not {"mpp", "origin_um"} <= set(image.meta):
-        raise ValueError(f'"{key}" does not say where on the slide it lies: read it with ReadRegiond first.')
+        raise UnitError(f'"{key}" does not say where on the slide it lies: read it with ReadRegiond first.')
     mpp, (x, y) = float(image.meta["mpp"]), (float(v) for v in image.meta["origin_um"])
     affine = image.affine.numpy()
     read = [[mpp, 0, y + mpp / 2], [0, mpp, x + mpp / 2]]
     if not np.allclose(affine[:2][:, [0, 1, -1]], read, rtol=1e-6, atol=1e-4 * mpp):
-        raise ValueError(f'"{key}" was flipped, turned or cropped after it was read: put RasterizeUnitsd before that.')
+        raise UnitError(f'"{key}" was flipped, turned or cropped after it was read: put RasterizeUnitsd before that.')
     return mpp, (x, y)
 
 
@@ -252,7 +256,7 @@ def _refuse_overlap(layer: UnitLayer, number: int, first: np.ndarray, second: np
     distance = apart.max(axis=1) if layer.shape == "square" else np.hypot(*apart.T)
     worst = int(distance.argmin())
     if distance[worst] < CLOSEST[layer.shape] * layer.size_um:
-        raise ValueError(
+        raise UnitError(
             f"Layer {number}: units {first[worst]} and {second[worst]} overlap: they measure {layer.size_um:g} um and "
             f"their centres are {distance[worst]:.3g} um apart. Check the units' size and the slide's mpp, or put them "
             "in layers of their own."

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ..units import unit_area_um2
+from ..units import is_interpolated
 from .tiles import Tile
 
 __all__ = ["UnitAccumulator"]
@@ -17,8 +17,9 @@ __all__ = ["UnitAccumulator"]
 class UnitAccumulator:
     """Mean of a feature map over each unit of one slide.
 
-    The same rule as in training: a unit's features are the mean over the working pixels whose centre it covers;
-    a unit smaller than a map pixel is sampled bilinearly at its centre.
+    As in training, a unit's features are the mean over the working pixels whose centre it covers; a unit smaller than
+    a map pixel is sampled bilinearly at its centre. (Training sees such a unit's pixels alone and samples at their
+    centroid, which is up to half a working pixel off.)
 
     Args:
         layer: centres in µm from the slide's origin, shape, size.
@@ -34,7 +35,7 @@ class UnitAccumulator:
         self.stride = stride
         self.rasterize = rasterize
         self.centers_px = np.asarray(layer["centers_um"], dtype=np.float64) / mpp
-        self.sampled = unit_area_um2(layer["shape"], layer["size_um"]) < (stride * mpp) ** 2
+        self.sampled = is_interpolated(layer["shape"], layer["size_um"], stride * mpp)
         self.radius_px = 0.0 if self.sampled else layer["size_um"] / mpp / 2 + 1
         self.sums: torch.Tensor | None = None
         self.weights = torch.zeros(len(self.centers_px), dtype=torch.float64)

@@ -62,7 +62,7 @@ class UnitGrid:
         low, high = bounds
         dy = self.pitch_um * (np.sqrt(3) / 2 if self.lattice == "hex" else 1.0)
         row = np.arange(np.floor(low[1] / dy), np.ceil(high[1] / dy) + 1)
-        column = np.arange(np.floor(low[0] / self.pitch_um), np.ceil(high[0] / self.pitch_um) + 1)
+        column = np.arange(np.floor(low[0] / self.pitch_um) - 1, np.ceil(high[0] / self.pitch_um) + 1)
         rows, columns = (grid.ravel().astype(int) for grid in np.meshgrid(row, column, indexing="ij"))
         shift = 0.5 * (rows % 2) if self.lattice == "hex" else 0.0
         centers_um = np.column_stack([(columns + 0.5 + shift) * self.pitch_um, (rows + 0.5) * dy])

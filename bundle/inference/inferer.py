@@ -86,19 +86,20 @@ class SlideInferer(Inferer):
             **kwargs: likewise.
 
         Returns:
-            Pooled features, float32 (U, C).
+            Pooled features, float32 (U, C), on the network's device.
         """
         network = getattr(network, "module", network)  # evaluation does not need the distributed wrapper
         slide = self.reader.open(inputs["image"], inputs.get("mpp"))
         units = inputs["units"]
+        device = next(network.parameters()).device
         if len(units) == 0:
-            return torch.zeros((0, network.channels))
+            return torch.zeros((0, network.channels), device=device)
         pool = UnitAccumulator(layer_of(units, slide.mpp), self.mpp, network.stride, self.rasterize)
         low, high = pool.bounds_px
         tiles = [tile for tile in self.tiles(network, low, high) if len(pool.touching(tile))]
         for tile, features in self.maps(slide, network, tiles):
             pool.add(tile, features)
-        return pool.pooled()
+        return pool.pooled().to(device)
 
     def tiles(self, network: Any, low_px: tuple[float, float], high_px: tuple[float, float]) -> Iterator[Tile]:
         """Tiles over a rectangle of the slide, sized for the network."""

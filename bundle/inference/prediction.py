@@ -24,7 +24,7 @@ from ..files import replacing
 from ..manifest import slide_name
 from ..panel import GenePanel
 from ..tissue import TissueMap, stain_unlike, tissue_fraction
-from ..units import Units, build_units
+from ..units import Units, build_units, is_interpolated
 from .grids import UnitGrid
 
 __all__ = ["PredictionDataset", "PredictionWriter", "unit_grid"]
@@ -201,7 +201,7 @@ class PredictionWriter:
             "slide_mpp": slide["mpp"],
             "working_mpp": self.mpp,
             "effective_resolution_um": self.effective_resolution_um,
-            "interpolated": bool(units.size_um < self.effective_resolution_um),
+            "interpolated": is_interpolated(units.shape, units.size_um, self.effective_resolution_um),
             "unit_shape": units.shape,
             "unit_size_um": units.size_um,
             "trained_on_um": list(self.panel.unit_sizes_um),
@@ -233,7 +233,7 @@ class PredictionWriter:
         found = []
         if slide["mpp"] > self.mpp * 1.01:
             found.append(f"The slide has {slide['mpp']:.3g} µm per pixel, the model {self.mpp:.3g}: it was enlarged.")
-        if units.size_um < self.effective_resolution_um:
+        if is_interpolated(units.shape, units.size_um, self.effective_resolution_um):
             found.append(
                 f"{units.size_um:g} µm is finer than the map ({self.effective_resolution_um:g} µm): interpolated."
             )

@@ -11,6 +11,7 @@ import scipy.sparse as sp
 import torch
 from monai.metrics import CumulativeIterationMetric
 
+from ..errors import InputError
 from ..manifest import slide_name
 from ..panel import GenePanel
 from .moments import combine, correlation, truth_is_constant
@@ -61,7 +62,10 @@ class ExpressionMetric(CumulativeIterationMetric):
         project: pooled features (U, C) to y (U, G): the network's `project`.
         rate: pooled features to rates per µm² (U, G + 1) or None: the network's `rate`.
         scales_um: sides of the cells to sum units to, beside the units' own scale.
-        ceilings: also compute counting-noise ceilings.
+        ceilings: also compute counting-noise ceilings, once a slide.
+
+    Raises:
+        InputError: from `aggregate`, if slides were measured in units of different sizes.
     """
 
     def __init__(
@@ -79,6 +83,7 @@ class ExpressionMetric(CumulativeIterationMetric):
         self.rate = rate
         self.scales_um = tuple(float(s) for s in scales_um)
         self.ceilings = ceilings
+        self._ceilings: dict[int, dict] = defaultdict(dict)
         super().__init__()
 
     def reset(self) -> None:
@@ -93,7 +98,10 @@ class ExpressionMetric(CumulativeIterationMetric):
         for pooled, slide in zip(y_pred, y, strict=True):
             predict = grouped(pooled, self.project, self.rate)
             units = slide["units"]
-            scores = score_slide(predict, units, self.panel.genes, slide["mpp"], self.scales_um, self.ceilings)
+            known = self._ceilings[slide["index"]] if self.ceilings else None
+            scores = score_slide(
+                predict, units, self.panel.genes, slide["mpp"], self.scales_um, self.panel.min_total, known
+            )
             rows += [self._row(score, slide["index"], slide["filtered_units"], units.size_um) for score in scores]
         return torch.stack(rows)
 
@@ -123,6 +131,12 @@ class ExpressionMetric(CumulativeIterationMetric):
             slide, scale, offset, target = (float(v) for v in row[0, :4])
             if slide >= 0:  # a sampler may pad ranks by repeating a slide: once is enough
                 seen[(int(slide), scale, int(offset), TARGETS[int(target)])] = row
+        sizes = sorted({float(row[0, 6]) for row in seen.values()})
+        if len(sizes) > 1:
+            raise InputError(
+                f"The slides were measured in units of {', '.join(f'{s:g}' for s in sizes)} µm, whose figures do not "
+                "average. Evaluate one size at a time (--size-um)."
+            )
         scales = sorted({key[1] for key in seen})
         result: dict[str, Any] = {
             "panel": self.panel.main,

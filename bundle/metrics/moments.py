@@ -63,8 +63,8 @@ def truth_is_constant(m: torch.Tensor) -> torch.Tensor:
 
 
 def correlation(m: torch.Tensor) -> torch.Tensor:
-    """Pearson correlation per gene, (G,): NaN where the truth is constant, 0 where only the prediction is."""
+    """Pearson correlation per gene, (G,): NaN where the truth is constant, 0 for a constant or NaN prediction."""
     flat = m[:, 3] <= _TINY * m[:, 0].clamp(min=1) * (1 + m[:, 1] ** 2)
     r = m[:, 5] / (m[:, 3] * m[:, 4]).clamp(min=1e-300).sqrt()
-    r = torch.where(flat, torch.zeros_like(r), r.clamp(-1, 1))
+    r = torch.where(flat | ~torch.isfinite(r), torch.zeros_like(r), r.clamp(-1, 1))
     return torch.where(truth_is_constant(m), torch.full_like(r, float("nan")), r)

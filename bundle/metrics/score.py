@@ -13,7 +13,7 @@ from ..errors import InputError
 from ..expression import LARGE_UNIT_UM, log1p_cp10k, pearson_residuals, thinning_ceiling
 from ..units import Units
 from .moments import moments
-from .scales import OFFSETS, cells_at_scale
+from .scales import MIN_CELLS, OFFSETS, cells_at_scale
 
 __all__ = ["NATIVE", "TARGETS", "Prediction", "Score", "score_slide"]
 
@@ -55,7 +55,8 @@ def score_slide(
     genes: Sequence[str],
     mpp: float,
     scales_um: Sequence[float] = (),
-    ceilings: bool = True,
+    min_total: float = 0.0,
+    ceilings: dict[tuple, np.ndarray] | None = None,
 ) -> list[Score]:
     """Compare a prediction with one slide's measured units, at their own scale and at coarser ones.
 
@@ -68,7 +69,9 @@ def score_slide(
         genes: genes in the order that `predict` gives them.
         mpp: the slide's µm per level-0 pixel.
         scales_um: sides of the cells; a scale with too few units or cells is left out.
-        ceilings: also compute the counting-noise ceilings (20 random splits a scale).
+        min_total: cells of 55 µm and above with fewer counts are left out, as units are.
+        ceilings: where counting-noise ceilings are kept from one call to the next, the truth being the same; none are
+            computed if None.
 
     Raises:
         InputError: if a scale is finer than the measured units.
@@ -82,16 +85,19 @@ def score_slide(
     centers_um = units.centers_px * mpp
     counts, total = units.counts_of(genes), units.total
     scores = _compare(predict, sp.identity(len(units), format="csr"), units, counts, total, NATIVE, 0, ceilings)
+    least = min_total if units.kind == "counts" else 0.0
     for scale in scales_um:
         if scale == units.size_um:
             continue
         wanted = ceilings  # once a scale: the grid's origin hardly matters to it
         for number, offset in enumerate(OFFSETS):
             cells = cells_at_scale(centers_um, scale, offset)
-            if cells is not None:
+            if cells is not None and scale >= LARGE_UNIT_UM:
+                cells = cells[np.flatnonzero(cells @ total >= least)]
+            if cells is not None and cells.shape[0] >= MIN_CELLS:
                 summed = np.asarray(cells @ counts), cells @ total
                 scores += _compare(predict, cells, units, *summed, scale, number, wanted)
-                wanted = False
+                wanted = None
     return scores
 
 
@@ -103,7 +109,7 @@ def _compare(
     total: np.ndarray,
     scale_um: float,
     offset: int,
-    ceilings: bool,
+    ceilings: dict[tuple, np.ndarray] | None,
 ) -> list[Score]:
     y, rate = predict(groups)
     measured = units.kind == "counts"
@@ -111,12 +117,17 @@ def _compare(
     found = []
 
     def add(target: str, prediction: np.ndarray, truth: np.ndarray, deviance: np.ndarray = none) -> None:
-        ceiling = thinning_ceiling(counts, total, target) if ceilings and measured else none
+        ceiling = none
+        if ceilings is not None and measured:
+            key = (scale_um, target)
+            if key not in ceilings:
+                ceilings[key] = thinning_ceiling(counts, total, target)
+            ceiling = ceilings[key]
         reduced = moments(torch.as_tensor(prediction), torch.as_tensor(truth))
         found.append(Score(scale_um, offset, target, len(total), reduced, ceiling, deviance))
 
     if measured and max(scale_um, units.size_um) < LARGE_UNIT_UM:
-        expected = _expected_counts(y, rate, total)
+        expected = _expected_counts(y, rate, total, np.asarray(groups.sum(1)).ravel())
         ratio = np.where(counts > 0, counts * np.log(np.maximum(counts, 1e-12) / expected), 0)
         add("counts", np.log1p(expected), np.log1p(counts), 2 * (ratio - (counts - expected)).mean(0))
     else:
@@ -126,8 +137,8 @@ def _compare(
     return found
 
 
-def _expected_counts(y: np.ndarray, rate: np.ndarray | None, total: np.ndarray) -> np.ndarray:
-    """Expected counts with one size factor for the slide, so that no unit's own depth is used."""
-    if rate is None:
-        return np.maximum(np.expm1(y) / 1e4, 1e-9) * total.mean()
+def _expected_counts(y: np.ndarray, rate: np.ndarray | None, total: np.ndarray, size: np.ndarray) -> np.ndarray:
+    """Expected counts of groups of `size` units with one size factor for the slide, so that no own depth is used."""
+    if rate is None:  # the same depth everywhere
+        return np.maximum(np.expm1(y) / 1e4, 1e-9) * (size * (total.sum() / size.sum()))[:, None]
     return np.maximum(rate[:, :-1] * (total.sum() / rate.sum()), 1e-9)

@@ -96,5 +96,8 @@ def test_a_slide_to_evaluate_holds_its_eligible_units(records):
     (units,) = load_units(records[0])
     assert len(item["units"]) + item["filtered_units"] == len(units)
     assert (item["units"].total >= 20).all()
-    with pytest.raises(InputError, match="one unit size at a time"):
-        SlideDataset(records, SlideReader(), panel, [55, 16])[0]
+    small = SlideDataset(records, SlideReader(), panel, 16)[0]  # below 55 µm an empty unit is a measurement
+    assert len(small["units"]) == load_units(records[0], [16])[0].in_tissue.sum()
+    twice = [{**records[0], "label": records[0]["label"] * 2}]
+    with pytest.raises(InputError, match="list one a size"):
+        SlideDataset(twice, SlideReader(), panel)[0]

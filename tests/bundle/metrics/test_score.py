@@ -37,7 +37,7 @@ def _oracle(units: Units):
 
 def test_a_perfect_prediction_scores_one_at_every_scale():
     units = make_units()
-    scores = score_slide(_oracle(units), units, GENES, 1.0, [200.0], ceilings=False)
+    scores = score_slide(_oracle(units), units, GENES, 1.0, [200.0])
     on_y = [s for s in scores if s.target == "y"]
     assert {s.scale_um for s in on_y} == {NATIVE, 200.0}
     assert len([s for s in on_y if s.scale_um == 200.0]) == 4
@@ -53,7 +53,7 @@ def test_a_cell_is_normalised_after_its_counts_are_summed():
         summed[groups.shape[0]] = groups
         return np.random.default_rng(0).normal(size=(groups.shape[0], 6)), None
 
-    scores = score_slide(predict, units, GENES, 1.0, [200.0], ceilings=False)
+    scores = score_slide(predict, units, GENES, 1.0, [200.0])
     score = next(s for s in scores if s.scale_um == 200.0 and s.offset == 0 and s.target == "y")
     counts = units.counts_of(GENES).reshape(7, 2, 7, 2, 6).sum((1, 3)).reshape(-1, 6)
     expected = log1p_cp10k(counts, counts.sum(1))
@@ -68,7 +68,7 @@ def test_small_units_are_scored_on_counts_with_one_size_factor():
     def predict(groups):
         return np.log1p(1e4 * np.full((groups.shape[0], 6), 1 / 6)), None
 
-    (score,) = score_slide(predict, units, GENES, 1.0, ceilings=False)
+    (score,) = score_slide(predict, units, GENES, 1.0)
     assert score.target == "counts"
     expected = truth.sum(1).mean() / 6  # nothing of a unit's own depth
     np.testing.assert_allclose(score.moments[:, 1], np.log1p(expected), rtol=1e-5)
@@ -82,6 +82,8 @@ def test_a_scale_finer_than_the_units_is_refused():
 
 
 def test_ceiling_rises_with_depth_and_bounds_a_noisy_copy():
-    low = score_slide(_oracle(make_units(depth=30)), make_units(depth=30), GENES, 1.0)[0].ceiling.mean()
-    high = score_slide(_oracle(make_units(depth=3000)), make_units(depth=3000), GENES, 1.0)[0].ceiling.mean()
+    low = score_slide(_oracle(make_units(depth=30)), make_units(depth=30), GENES, 1.0, ceilings={})[0].ceiling.mean()
+    high = score_slide(_oracle(make_units(depth=3000)), make_units(depth=3000), GENES, 1.0, ceilings={})[
+        0
+    ].ceiling.mean()
     assert low < high <= 1

@@ -1,0 +1,138 @@
+"""The wheel is the repository's own bundle, and works where the repository is not."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from email.message import Message
+from email.parser import Parser
+from pathlib import Path
+
+import anndata as ad
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[1]
+ROOMS = ("bundle", "networks", "transforms")
+VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+TINY = {
+    "mpp": 2.0,
+    "crop_px": 128,
+    "crops_per_slide": 2,
+    "max_epochs": 1,
+    "val_interval": 1,
+    "min_total": 20,
+    "network_def#encoder": {
+        "_target_": "networks.SwinEncoder",
+        "embed_dim": 12,
+        "depths": [2, 2],
+        "num_heads": [1, 2],
+        "window_size": 4,
+    },
+    "network_def#decoder_channels": [8, 8],
+}
+#: Runs the installed console command and then says where our modules came from.
+CONSOLE = """
+import sys
+from importlib.metadata import entry_points
+(command,) = entry_points(group="console_scripts", name="pixnet")
+status = command.load()(sys.argv[1:])
+for name, module in list(sys.modules.items()):
+    if name.removeprefix("pixnet.").split(".")[0] in ("bundle", "networks", "transforms"):
+        print("from", module.__file__)
+sys.exit(status)
+"""
+
+
+def _run(*command: object, **options) -> str:
+    done = subprocess.run([str(c) for c in command], capture_output=True, text=True, **options)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> Path:
+    """Built offline from a copy, so that no leftover of an earlier build gets in."""
+    source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
+    for folder in (*ROOMS, "configs", "docs", "tests", "benchmarks"):
+        shutil.copytree(ROOT / folder, source / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    for file in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / file, source)
+    pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "wheel", "--no-index")
+    _run(*pip, "--no-deps", "--no-build-isolation", "--wheel-dir", out, source)
+    (built,) = out.glob("*.whl")
+    return built
+
+
+@pytest.fixture(scope="module")
+def installed(wheel, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("site")
+    pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--no-index")
+    _run(*pip, "--no-deps", "--target", folder, wheel)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def elsewhere(installed, tmp_path_factory) -> dict:
+    """An empty folder to work in, and an environment in which the wheel is found before an editable install."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
+    env = {**kept, "PYTHONPATH": str(installed), "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    return {"cwd": tmp_path_factory.mktemp("elsewhere"), "env": env}
+
+
+def _metadata(wheel: Path) -> Message:
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (n for n in archive.namelist() if n.endswith(".dist-info/METADATA"))
+        return Parser().parsestr(archive.read(name).decode())
+
+
+def test_the_wheel_holds_the_bundle_and_nothing_else(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        held = {name for name in archive.namelist() if ".dist-info/" not in name}
+    wanted = [path for room in ROOMS for path in ((ROOT / room).rglob("*.py"))]
+    wanted += [ROOT / room / "py.typed" for room in ROOMS]
+    wanted += [*(ROOT / "configs").glob("*.json"), ROOT / "configs" / "logging.conf"]
+    wanted += [*(ROOT / "docs").glob("*.md"), *(ROOT / "docs").glob("*.txt")]
+    assert held == {f"pixnet/{path.relative_to(ROOT).as_posix()}" for path in wanted}
+
+
+def test_every_place_says_the_same_version(wheel):
+    about = _metadata(wheel)
+    assert about["Version"] == VERSION
+    assert wheel.name.startswith(f"pixnet-{VERSION}-")
+    assert json.loads((ROOT / "configs" / "metadata.json").read_text())["version"] == VERSION
+    assert about.get_payload().strip() == (ROOT / "README.md").read_text().strip()
+
+
+def test_the_library_is_imported_from_the_wheel(installed, elsewhere):
+    code = "import json, pixnet.bundle, pixnet.networks, pixnet.transforms as t\n"
+    code += "from pixnet.networks import PixNet; from pixnet.transforms import SlideReader\n"
+    code += "print(json.dumps([m.__file__ for m in (pixnet.bundle, pixnet.networks, t)]))"
+    files = json.loads(_run(sys.executable, "-c", code, **elsewhere))
+    assert [Path(f) for f in files] == [installed / "pixnet" / room / "__init__.py" for room in ROOMS]
+
+
+def test_the_wheel_trains_and_predicts_from_another_folder(installed, elsewhere, phantom, tmp_path):
+    tiny = tmp_path / "tiny.json"
+    tiny.write_text(json.dumps(TINY))
+    configs = [str(installed / "pixnet" / "configs" / "train.json"), str(tiny)]
+    train = ("--config_file", configs, "--dataset_dir", phantom, "--output_dir", tmp_path / "run")
+    _run(sys.executable, "-m", "monai.bundle", "run", "training", *train, **elsewhere)
+    assert (tmp_path / "run" / "models" / "model.pt").is_file()
+
+    out = tmp_path / "spots.h5ad"
+    slide = phantom / "slides" / "P3.tif"
+    predict = ("predict", slide, out, "--model", tmp_path / "run", "--spot-um", 55, "--pitch-um", 60)
+    said = _run(sys.executable, "-c", CONSOLE, *predict, **elsewhere)
+    files = [Path(line.removeprefix("from ")) for line in said.splitlines() if line.startswith("from ")]
+    assert {f.relative_to(installed / "pixnet").parts[0] for f in files} == set(ROOMS)
+
+    adata = ad.read_h5ad(out)
+    assert np.isfinite(adata.X).all()
+    assert adata.uns["pixnet"]["version"] == VERSION
+    assert not list(elsewhere["cwd"].iterdir())
