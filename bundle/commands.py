@@ -55,7 +55,7 @@ def run_config(run_id: str, files: Sequence[str | Path], overrides: Mapping[str,
         overrides: keys such as `train#trainer#max_epochs` and their values.
 
     Raises:
-        InputError: if a file or a key does not exist, or a value does not suit its key.
+        InputError: if a file or a key does not exist, a value does not suit its key, or the run refuses its input.
     """
     import monai.bundle
 
@@ -75,10 +75,10 @@ def run_config(run_id: str, files: Sequence[str | Path], overrides: Mapping[str,
                 **{"bundle_root": root, **overrides},
             )
     except Exception as error:
-        refusal = _refused_setting(error)
-        if refusal is None or user_message(error) is not None:
+        sentence = user_message(error) or _refused_setting(error)
+        if sentence is None:
             raise
-        raise InputError(refusal) from error
+        raise InputError(sentence) from error  # MONAI wraps it in a RuntimeError
 
 
 def _without_traceback(record: logging.LogRecord) -> bool:
