@@ -220,7 +220,7 @@ class PredictionWriter:
         frame["same_patient_val"] = False
         summary = table.with_name("validation.json")
         if table.is_file() and summary.is_file():
-            measured = pd.read_csv(table).set_index("gene").reindex(self.genes)
+            measured = pd.read_csv(table, keep_default_na=False, na_values=[""]).set_index("gene").reindex(self.genes)
             for source, target in columns.items():
                 if source in measured:
                     frame[target] = measured[source]
