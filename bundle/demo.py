@@ -16,7 +16,7 @@ __all__ = ["demo"]
 logger = logging.getLogger(__name__)
 
 #: Small enough for two cores and ten minutes; everything else is the default.
-SETTINGS = {"max_epochs": 16, "crops_per_slide": 24, "val_interval": 8, "mpp": 1.0, "crop_px": 384}
+SETTINGS = {"max_epochs": 22, "val_interval": 11}
 TRUTH_SCALES_UM = (8.0, 32.0, 128.0)
 
 
