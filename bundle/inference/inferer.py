@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -117,12 +118,19 @@ class SlideInferer(Inferer):
         """The network's map of each tile's region, margin included, (1, C, h, w)."""
         device = next(network.parameters()).device
         started = time.monotonic()
-        for done, tile in enumerate(tiles, start=1):
+
+        def read(tile: Tile) -> torch.Tensor:
             pixels = slide.read_region(*tile.region, self.mpp)
             image = self.transform(np.ascontiguousarray(pixels.transpose(2, 0, 1), dtype=np.float32))
-            image = torch.as_tensor(image).as_subclass(torch.Tensor)[None].to(device)
-            yield tile, network.features(image)
-            if self.progress:
-                elapsed = time.monotonic() - started
-                left = elapsed / done * (len(tiles) - done)
-                logger.info("tile %d of %d, %.2f tiles/s, %.0f s left", done, len(tiles), done / elapsed, left)
+            return torch.as_tensor(image).as_subclass(torch.Tensor)[None]
+
+        with ThreadPoolExecutor(max_workers=1) as reader:  # the next tile is read while the network runs
+            ahead = [reader.submit(read, tile) for tile in tiles[:1]]
+            for done, tile in enumerate(tiles, start=1):
+                image = ahead.pop().result()
+                ahead = [reader.submit(read, following) for following in tiles[done : done + 1]]
+                yield tile, network.features(image.to(device))
+                if self.progress:
+                    elapsed = time.monotonic() - started
+                    left = elapsed / done * (len(tiles) - done)
+                    logger.info("tile %d of %d, %.2f tiles/s, %.0f s left", done, len(tiles), done / elapsed, left)
