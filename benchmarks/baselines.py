@@ -18,6 +18,7 @@ from typing import Any
 import anndata as ad
 import numpy as np
 import torch
+from scipy.spatial import cKDTree
 from sklearn.linear_model import Ridge
 
 from bundle.errors import InputError
@@ -25,6 +26,7 @@ from bundle.expression import eligible, log1p_cp10k
 from bundle.files import write_json
 from bundle.manifest import read_manifest, read_split, slide_name
 from bundle.metrics import ExpressionMetric
+from bundle.metrics.bootstrap import block_bootstrap, block_sums
 from bundle.metrics.moments import correlation, moments
 from bundle.panel import GenePanel, fit_panel, load_units
 from bundle.units import Units
@@ -33,6 +35,7 @@ from transforms.slide import SlideError, SlideReader
 __all__ = ["BASELINES", "Baseline", "Slide", "choose", "colour_statistics", "main", "run", "score", "table"]
 
 FEATURE_MPP = 1.0
+BLOCK_SIZES = 3  # side of a bootstrap block in units: neighbours are alike, so they are drawn together
 SURROUND = 2.5
 PERCENTILES = (10, 25, 50, 75, 90)
 ALPHAS = 10.0 ** np.arange(0, 6.5, 0.5)
@@ -74,6 +77,12 @@ class Slide:
     def colours(self) -> np.ndarray:
         """Colour statistics of each unit and its surround, (U, F)."""
         return colour_statistics(self)
+
+    @cached_property
+    def pitch_um(self) -> float:
+        """Median distance of a unit to its nearest neighbour."""
+        distance, _ = cKDTree(self.centers_um).query(self.centers_um, k=2)
+        return float(np.median(distance[:, 1]))
 
     @cached_property
     def place(self) -> np.ndarray:
@@ -279,15 +288,20 @@ def run(
     train = [_slide(record, panel.genes, min_total) for record in fitted_on]
     test = [_slide(record, panel.genes, min_total) for record in manifest["test"]]
     rows: dict[str, Any] = {}
+    pred: dict[str, list[np.ndarray]] = {}
     for name, baseline in BASELINES.items():
         value = choose(baseline, train)
         predict = baseline.fit(train, value)
         label = f"{name} (transductive)" if baseline.transductive else name
-        rows[label] = {"scales": score([predict(s) for s in test], test, panel, scales_um)}
+        pred[label] = [predict(s) for s in test]
+        rows[label] = {"scales": score(pred[label], test, panel, scales_um)}
         if len(baseline.grid) > 1:
             rows[label]["chosen"] = value
     for folder in runs:
-        rows[f"PixNet, {Path(folder).name}"] = {"scales": _of_run(Path(folder), panel, test, scales_um)}
+        label = f"PixNet, {Path(folder).name}"
+        pred[label] = _of_run(Path(folder), panel, test)
+        rows[label] = {"scales": score(pred[label], test, panel, scales_um)}
+        rows[label]["ahead_of"] = _differences(label, pred, test, panel)
     return {
         "dataset": manifest.get("name", ""),
         "split_by": manifest.get("split_by", "patient"),
@@ -302,8 +316,29 @@ def run(
     }
 
 
-def _of_run(folder: Path, panel: GenePanel, test: Sequence[Slide], scales_um: Sequence[float]) -> dict[str, Any]:
-    """Figures of a run of PixNet, from the predictions that `pixnet evaluate` left."""
+def _differences(
+    method: str, pred: dict[str, list[np.ndarray]], test: Sequence[Slide], panel: GenePanel
+) -> dict[str, list[float]]:
+    """PCC@M of `method` minus each other's: [difference, lower, upper], 95 % by paired block bootstrap."""
+    genes = panel.index(panel.main)
+    draws, centre = {}, {}
+    for name, values in pred.items():
+        pairs = [(p[:, genes], s.y[:, genes]) for p, s in zip(values, test, strict=True)]
+        blocks = [
+            block_sums(p, t, s.centers_um, BLOCK_SIZES * s.pitch_um) for (p, t), s in zip(pairs, test, strict=True)
+        ]
+        draws[name] = block_bootstrap(blocks)
+        centre[name] = score(values, test, panel)["native"]["PCC@M"]
+    found = {}
+    for name in pred:
+        if name != method:
+            low, high = np.percentile(draws[method] - draws[name], (2.5, 97.5))
+            found[name] = [centre[method] - centre[name], float(low), float(high)]
+    return found
+
+
+def _of_run(folder: Path, panel: GenePanel, test: Sequence[Slide]) -> list[np.ndarray]:
+    """What a run of PixNet predicted for the test slides, as `pixnet evaluate` left it, (U, G) each."""
     pred = []
     for slide in test:
         path = folder / "predictions" / "test" / f"{slide.name}.h5ad"
@@ -315,7 +350,7 @@ def _of_run(folder: Path, panel: GenePanel, test: Sequence[Slide], scales_um: Se
         if set(adata.var_names) != set(panel.genes):
             raise InputError(f"{folder} predicts another panel than this data set's training slides give.")
         pred.append(np.asarray(adata[:, panel.genes].X, dtype=np.float64))
-    return score(pred, test, panel, scales_um)
+    return pred
 
 
 def _slide(record: dict[str, Any], genes: Sequence[str], min_total: float) -> Slide:
@@ -354,6 +389,17 @@ def table(result: dict[str, Any]) -> str:
         for name, row in rows.items():
             lines.append(f"| {name} | " + " | ".join(f"{row[key]:.3f}" for key in FIGURES) + " |")
         parts.append("\n".join(lines))
+    for name, row in result["baselines"].items():
+        if "ahead_of" in row:
+            lines = [
+                f"{name}, PCC@M minus the other's (95 % by paired bootstrap over {BLOCK_SIZES} x {BLOCK_SIZES} units)",
+                "",
+            ]
+            lines += ["| other | difference | interval |", "| --- | --- | --- |"]
+            lines += [
+                f"| {other} | {d:+.3f} | [{lo:+.3f}, {hi:+.3f}] |" for other, (d, lo, hi) in row["ahead_of"].items()
+            ]
+            parts.append("\n".join(lines))
     return "\n\n".join(parts)
 
 

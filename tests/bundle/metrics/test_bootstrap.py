@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import numpy as np
+
+from bundle.metrics.bootstrap import block_bootstrap, block_sums
+
+
+def _slide(seed: int, n: int = 200, noise: float = 1.0):
+    rng = np.random.default_rng(seed)
+    centers = rng.uniform(0, 2000, (n, 2))
+    truth = rng.normal(size=(n, 5))
+    return truth + noise * rng.normal(size=truth.shape), truth, centers
+
+
+def _pcc(prediction, truth) -> float:
+    return float(np.mean([np.corrcoef(prediction[:, g], truth[:, g])[0, 1] for g in range(truth.shape[1])]))
+
+
+def test_one_draw_is_the_correlation_of_the_blocks_drawn():
+    prediction, truth, centers = _slide(0)
+    sums = block_sums(prediction, truth, centers, 500.0)
+    weight = np.random.default_rng(7).multinomial(len(sums), np.full(len(sums), 1 / len(sums)), size=1)[0]
+    _, block = np.unique(np.floor(centers / 500.0).astype(int), axis=0, return_inverse=True)
+    drawn = np.concatenate([np.flatnonzero(block.ravel() == b).repeat(w) for b, w in enumerate(weight)])
+    expected = _pcc(prediction[drawn], truth[drawn])
+    np.testing.assert_allclose(block_bootstrap([sums], draws=1, seed=7)[0], expected, rtol=1e-9)
+
+
+def test_the_interval_holds_the_figure_and_shrinks_with_more_units():
+    widths = []
+    for n in (100, 1600):
+        prediction, truth, centers = _slide(1, n)
+        draws = block_bootstrap([block_sums(prediction, truth, centers, 250.0)])
+        low, high = np.percentile(draws, (2.5, 97.5))
+        assert low < _pcc(prediction, truth) < high
+        widths.append(high - low)
+    assert widths[1] < widths[0] / 2
+
+
+def test_methods_are_resampled_alike():
+    good, truth, centers = _slide(2, noise=0.5)
+    worse = good + 0.02 * np.random.default_rng(3).normal(size=good.shape)
+    a, b = (block_bootstrap([block_sums(p, truth, centers, 250.0)]) for p in (good, worse))
+    assert np.std(a - b) < np.std(a) / 5
+    np.testing.assert_array_equal(a, block_bootstrap([block_sums(good, truth, centers, 250.0)]))
+
+
+def test_a_constant_prediction_is_worth_nothing():
+    _, truth, centers = _slide(4)
+    assert (block_bootstrap([block_sums(np.ones_like(truth), truth, centers, 250.0)]) == 0).all()
