@@ -14,6 +14,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	@# cuCIM's own requirements are the CUDA toolkit; on a CPU it reads slides without them.
 	$(PIP) install -q -c constraints.txt --no-deps cucim-cu12
 	touch $@
+	@echo "Ready. To use it: . $(VENV)/bin/activate, then pixnet --help"
 
 demo: env
 	$(BIN)/pixnet demo demo

@@ -7,6 +7,7 @@ import json
 import math
 import sys
 from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +50,16 @@ def _setting(text: str) -> tuple[str, Any]:
         return key, value
 
 
+def _version() -> str:
+    try:
+        return version("pixnet")
+    except PackageNotFoundError:
+        return "(source)"
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="pixnet", description="Dense gene expression from H&E slides.")
+    parser.add_argument("--version", action="version", version=f"pixnet {_version()}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     p = commands.add_parser("phantom", help="generate slides that look like H&E with a known expression")
@@ -99,7 +108,7 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--model", required=True, metavar="RUN", help="its configuration can hold code: trust it")
     p.add_argument("--spots", metavar="FILE.h5ad", help="units to answer for")
     p.add_argument("--spot-um", type=_positive, metavar="D", help="diameter of spots on a lattice")
-    p.add_argument("--pitch-um", type=_positive, metavar="P", help="distance of the spots' centres")
+    p.add_argument("--pitch-um", type=_positive, metavar="P", help="distance of the spots' centres; D by default")
     p.add_argument("--lattice", choices=("square", "hex"), default="square")
     p.add_argument("--bin-um", type=_positive, metavar="B", help="side of square bins")
     p.add_argument("--mpp", type=_positive, metavar="M", help="the slide's µm per pixel, where its file does not say")
@@ -137,6 +146,7 @@ def _run(args: argparse.Namespace) -> None:
         print(f"The phantom is ready: {args.out}")
     elif args.command == "prepare":
         from .importers import prepare
+        from .manifest import summary
 
         path = prepare(
             args.source,
@@ -147,10 +157,12 @@ def _run(args: argparse.Namespace) -> None:
             split_by=args.split_by,
             mpp=args.mpp,
         )
-        print(f"The data set is ready: {path}")
+        print(summary(path))
     elif args.command == "train":
         commands.train(args.dataset, args.run, args.config, dict(args.settings))
-        print(f"Trained: {args.run}. Next: pixnet evaluate {args.run}")
+        print(
+            f"Trained: {args.run}. Next: pixnet evaluate {args.run}, pixnet predict SLIDE OUT.h5ad --model {args.run}"
+        )
     elif args.command == "evaluate":
         path = commands.evaluate(
             args.run, args.dataset, args.split, args.scales_um, args.name, args.size_um, dict(args.settings)

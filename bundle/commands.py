@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import logging
 import re
@@ -127,7 +128,9 @@ def _set(parser: ConfigParser, key: str, value: Any, source: str) -> None:
         beside = parser.get(parent) if parent and parent in parser else parser.get()
         known = sorted(k for k in beside if not k.startswith("_")) if isinstance(beside, dict) else []
         where = f" in {parent}" if parent and parent in parser else ""
-        raise InputError(f'{source}: there is no key "{plain}". Known{where}: {", ".join(known)}.')
+        close = difflib.get_close_matches(plain.rpartition("#")[2], known, 1)
+        hint = f'Did you mean "{close[0]}"?' if close else f"Known{where}: {', '.join(known)}."
+        raise InputError(f'{source}: there is no key "{plain}". {hint}')
     _check_value(plain, value, parser.get(plain), source)
     parser[plain] = value
 

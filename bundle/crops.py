@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from scipy.spatial import cKDTree
 from torch.utils.data import Dataset
 
 from .errors import InputError
@@ -61,7 +62,7 @@ def slide_units(record: Mapping[str, Any], slide: OpenSlide, sizes_um: Sequence[
     """Read a record's units and check that they lie on the slide.
 
     Raises:
-        InputError: if units lie outside the slide, or were registered at another scale.
+        InputError: if units lie outside the slide, overlap, or were registered at another scale.
     """
     found = load_units(record, sizes_um)
     for units in found:
@@ -72,6 +73,7 @@ def slide_units(record: Mapping[str, Any], slide: OpenSlide, sizes_um: Sequence[
             )
     width, height = slide.level_dimensions[0]
     for units in found:
+        _check_distance(units, slide.mpp)
         x, y = units.centers_px.T
         outside = (x < 0) | (y < 0) | (x > width) | (y > height)
         if outside.any():
@@ -82,6 +84,20 @@ def slide_units(record: Mapping[str, Any], slide: OpenSlide, sizes_um: Sequence[
                 "Positions must be (x, y) in level-0 pixels of this very picture; was a smaller one registered?"
             )
     return found
+
+
+def _check_distance(units: Units, mpp: float) -> None:
+    """Refuse units whose neighbours lie much closer than their size: they were registered on a smaller picture."""
+    if len(units) < 2:
+        return
+    sample = units.centers_px[:: max(len(units) // 20_000, 1)]  # a tenth of a second, however many
+    nearest = cKDTree(units.centers_px).query(sample, k=2)[0][:, 1] * mpp
+    if np.median(nearest) < 0.65 * units.size_um:
+        raise InputError(
+            f"{units.name}: units of {units.size_um:g} µm lie {np.median(nearest):.3g} µm apart, so they would overlap. "
+            f"Positions must be (x, y) in level-0 pixels of a slide of {mpp:.4g} µm per pixel; was a smaller picture "
+            "registered, or is the size or mpp wrong?"
+        )
 
 
 @dataclass

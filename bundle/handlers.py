@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import inspect
+import logging
 import random
 import re
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,9 @@ from .files import replacing, write_json
 from .panel import GenePanel, load_panel
 
 __all__ = ["BestModel", "EpochSeed", "MetricsCsv", "RunFolder", "SaveCheckpoint", "plain_references"]
+
+
+logger = logging.getLogger(__name__)
 
 
 class SaveCheckpoint:
@@ -140,7 +145,7 @@ class BestModel:
 
 
 class MetricsCsv:
-    """One row an epoch in `metrics.csv`: loss, learning rate and, where one ran, the validation's figures.
+    """One row an epoch in `metrics.csv`, and one line in the log: loss, learning rate and, where one ran, validation.
 
     Args:
         path: the file; rows of epochs that a resumed run repeats are replaced.
@@ -153,11 +158,22 @@ class MetricsCsv:
         self.optimizer = optimizer
         self.evaluator = evaluator
         self._losses: list[float] = []
+        self._done = 0
+        self._started = 0.0
 
     def attach(self, engine: Engine) -> None:
         """Collect the loss of each iteration and write at the end of each epoch."""
+        engine.add_event_handler(Events.STARTED, self._start)
+        engine.add_event_handler(Events.COMPLETED, self._finish)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._collect)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+
+    def _start(self, engine: Engine) -> None:
+        self._done, self._started = 0, time.monotonic()
+
+    def _finish(self, engine: Engine) -> None:
+        if not self._done:
+            logger.info("All %d epochs were done already.", engine.state.epoch)
 
     def _collect(self, engine: Engine) -> None:
         output: Any = engine.state.output
@@ -166,7 +182,7 @@ class MetricsCsv:
     def __call__(self, engine: Engine) -> None:
         """Write the epoch's row."""
         epoch = engine.state.epoch
-        row = {
+        row: dict[str, Any] = {
             "epoch": epoch,
             "loss": float(np.mean(self._losses)),
             "learning_rate": self.optimizer.param_groups[0]["lr"],
@@ -179,6 +195,11 @@ class MetricsCsv:
             with self.path.open() as file:
                 rows = [r for r in csv.DictReader(file) if int(r["epoch"]) < epoch]
         rows.append(row)
+        self._done += 1
+        last = engine.state.max_epochs or epoch
+        left = (time.monotonic() - self._started) / self._done * (last - epoch)
+        validated = f", validation PCC@M {row['val_PCC@M']:.3f}" if "val_PCC@M" in row else ""
+        logger.info("epoch %d of %d: loss %.4f%s, %.1f min left", epoch, last, row["loss"], validated, left / 60)
         fields = list(dict.fromkeys(key for r in rows for key in r))
         with replacing(self.path) as temporary, temporary.open("w", newline="") as file:
             writer = csv.DictWriter(file, fields)

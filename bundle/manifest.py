@@ -6,6 +6,7 @@ The form is MONAI's decathlon datalist with a patient and the slide's mpp beside
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -23,11 +24,14 @@ __all__ = [
     "read_split",
     "slide_name",
     "slide_records",
+    "summary",
     "write_manifest",
 ]
 
 SPLITS = ("training", "validation", "test")
 SPLIT_BY = ("patient", "section", "block")
+#: Keys of a record that have a meaning; others may be added.
+RECORD_KEYS = {"image", "label", "patient", "mpp", "section", "block", "split_by", "transcriptome"}
 SLIDE_ENDINGS = (".ome.tiff", ".ome.tif", ".tiff", ".tif", ".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".vms")
 
 
@@ -65,6 +69,10 @@ def check_splits(manifest: dict[str, Any], where: str) -> None:
             mpp = record.get("mpp")
             if mpp is not None and not isinstance(mpp, (int, float)):
                 raise InputError(f'{where}: the mpp of {record["image"]} is "{mpp}"; it must be a number, or left out.')
+            for key in set(record) - RECORD_KEYS:
+                close = difflib.get_close_matches(key, RECORD_KEYS, 1, 0.75)
+                if close:
+                    raise InputError(f'{where}: {record["image"]} has a key "{key}"; did you mean "{close[0]}"?')
             image, block = os.path.normpath(record["image"]), record.get("block")
             for other_split, other in slides.setdefault(image, []):
                 if block is None or other is None or _overlap(block, other):
@@ -136,6 +144,23 @@ def read_split(dataset_dir: str | Path, split: str) -> list[dict[str, Any]]:
         raise InputError(f'There is no split "{split}"; choose one of {", ".join(SPLITS)}.')
     shared = {"split_by": manifest.get("split_by", "patient"), "transcriptome": manifest.get("transcriptome", "whole")}
     return [{**r, "section": slide_name(r), **shared} for r in manifest[split]]
+
+
+def summary(path: str | Path) -> str:
+    """What a data set holds, for people: its slides by split, their patients and mpp."""
+    manifest = read_manifest(path)
+    lines = [f"The data set is ready: {path}", f"split by {manifest.get('split_by', 'patient')}"]
+    for split in SPLITS:
+        slides = [
+            f"{slide_name(r)} (patient {r.get('patient', 'unknown')}, {r['mpp']:.4g} µm per pixel)"
+            if "mpp" in r
+            else slide_name(r)
+            for r in manifest[split]
+        ]
+        lines.append(f"  {split}: {', '.join(slides) or 'none'}")
+    if not manifest["test"]:
+        lines.append("Without a test split nothing can be scored in the end: name some slides with --test.")
+    return "\n".join(lines)
 
 
 def write_manifest(dataset_dir: str | Path, manifest: dict[str, Any]) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import os
 import re
@@ -19,8 +20,11 @@ import tifffile
 
 __all__ = ["Slide", "SlideError", "SlideReader"]
 
+logger = logging.getLogger(__name__)
+
 BACKENDS = ("cucim", "tifffile", "openslide")
 MPP_RANGE = (0.05, 20.0)  # outside, a tag is a default of some drawing program (72 dpi is 353 µm/px), not a scanner's
+MPP_TOLERANCE = 0.05  # a given mpp this far from the tags' is told
 MAX_OPEN = 16
 MAX_SOURCE_PX = 2**22  # read at once when resampling: 12 MB as uint8, 50 MB as float32
 
@@ -249,13 +253,17 @@ def _downsample(base: Size, size: Size) -> float:
 
 def _checked_mpp(path: Path, given: float | None, tagged: Sequence[tuple[float, float]]) -> float:
     """The given mpp, else the first plausible one of the file's tags."""
+    plausible = [xy for xy in tagged if _plausible(xy)]
     if given is not None:
         if not _plausible((float(given),)):
             raise SlideError(
                 f"mpp={given} was given for {path}; a pixel measures {MPP_RANGE[0]} to {MPP_RANGE[1]} micrometres."
             )
+        if plausible and abs(given / plausible[0][0] - 1) > MPP_TOLERANCE:
+            logger.warning(
+                "%s says %.4g um per pixel; the %.4g given is used instead.", path, plausible[0][0], float(given)
+            )
         return float(given)
-    plausible = [xy for xy in tagged if _plausible(xy)]
     if not plausible:
         said = f" (its tags say {tagged[0][0]:.4g}, which is no scanner's)" if tagged else ""
         raise SlideError(

@@ -185,7 +185,7 @@ class PredictionWriter:
             size_um=units.size_um,
             mpp=slide["mpp"],
             library=slide["section"],
-            in_tissue=units.in_tissue,
+            in_tissue=slide["tissue_fraction"] >= 0.5 if "tissue_fraction" in slide else units.in_tissue,
             hires=slide.get("hires"),
             hires_scale=slide.get("hires_scale"),
             kind="prediction",
@@ -207,7 +207,7 @@ class PredictionWriter:
             "trained_on_um": list(self.panel.unit_sizes_um),
             "checkpoint_sha256": hashlib.sha256(self.model_file.read_bytes()).hexdigest(),
             "version": _version(),
-            "warnings": self._warnings(slide, units, rates is not None),
+            "warnings": np.array(self._warnings(slide, units, rates is not None), dtype=str),
         }
         return adata
 

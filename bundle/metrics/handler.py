@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from ..panel import GenePanel
 from .metric import ExpressionMetric
 
 __all__ = ["EvaluationWriter", "ExpressionMetricHandler"]
+
+logger = logging.getLogger(__name__)
 
 
 def _slides(output: dict[str, Any]) -> tuple[list, list]:
@@ -112,3 +115,13 @@ class EvaluationWriter:
                     table[f"{column}_{scale}"] = values
         with replacing(self.folder / f"{self.name}_genes.csv") as temporary:
             table.to_csv(temporary, index=False)
+        for figures in result["scales"].values():
+            logger.info(
+                "%s, %g µm: PCC@M %.3f (ceiling %.3f), MSE %.3f, %d units or cells",
+                self.name,
+                figures["size_um"],
+                figures["PCC@M"],
+                figures["ceiling@M"],
+                figures["MSE"],
+                figures["units"],
+            )

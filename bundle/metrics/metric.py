@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -15,9 +16,12 @@ from ..errors import InputError
 from ..manifest import slide_name
 from ..panel import GenePanel
 from .moments import combine, correlation, truth_is_constant
+from .scales import MIN_CELLS, MIN_UNITS_PER_CELL
 from .score import NATIVE, TARGETS, Score, score_slide
 
 __all__ = ["ExpressionMetric", "grouped"]
+
+logger = logging.getLogger(__name__)
 
 _FIELDS = 10  # 8 moments, ceiling, deviance
 
@@ -123,7 +127,7 @@ class ExpressionMetric(CumulativeIterationMetric):
 
         Returns:
             `scales` (per scale: PCC@F, PCC@S, PCC@M = first quartile, median and mean over genes, ...),
-            `per_slide`, and `per_gene` (scale -> column -> (G,) array).
+            `per_slide`, `per_gene` (scale -> column -> (G,) array) and `scales_left_out`.
         """
         rows = self.get_buffer()
         seen: dict[tuple, torch.Tensor] = {}
@@ -155,6 +159,14 @@ class ExpressionMetric(CumulativeIterationMetric):
                 own = {key: row for key, row in at_scale.items() if key[0] == slide}
                 result["per_slide"][slide_name(self.records[slide])][name] = self._summary(own, [slide])[0]
         result["per_slide"] = dict(result["per_slide"])
+        result["scales_left_out"] = [s for s in self.scales_um if s not in scales and [s] != sizes]
+        for scale in result["scales_left_out"]:
+            logger.warning(
+                "Scale %g µm is left out: its median cell holds fewer than %d units, or fewer than %d cells remain.",
+                scale,
+                MIN_UNITS_PER_CELL,
+                MIN_CELLS,
+            )
         return result
 
     def _summary(
