@@ -94,7 +94,7 @@ def _check_distance(units: Units, mpp: float) -> None:
     nearest = cKDTree(units.centers_px).query(sample, k=2)[0][:, 1] * mpp
     if np.median(nearest) < 0.65 * units.size_um:
         raise InputError(
-            f"{units.name}: units of {units.size_um:g} µm lie {np.median(nearest):.3g} µm apart, so they would overlap. "
+            f"{units.name}: units of {units.size_um:g} µm lie {np.median(nearest):.3g} µm apart, so they overlap. "
             f"Positions must be (x, y) in level-0 pixels of a slide of {mpp:.4g} µm per pixel; was a smaller picture "
             "registered, or is the size or mpp wrong?"
         )
