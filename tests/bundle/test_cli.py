@@ -278,7 +278,7 @@ def test_counts_and_spots_that_do_not_match(tmp_path):
     ("setting", "says"),
     [
         ("max_epoch=3", 'no key "max_epoch". Did you mean "max_epochs"'),
-        ("train#trainer#max_epoch=3", "no key "train#trainer#max_epoch". Did you mean "max_epochs""),
+        ("train#trainer#max_epoch=3", 'no key "train#trainer#max_epoch". Did you mean "max_epochs"'),
         ("mpp=fine", '"mpp" is a number such as 2.0, not "fine"'),
         ("crop_px=0", "above 0"),
         ("train#trainer#max_epochs=0", "above 0"),
