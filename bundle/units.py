@@ -61,6 +61,16 @@ class Units:
         """Area of one unit in square micrometres."""
         return unit_area_um2(self.shape, self.size_um)
 
+    @property
+    def areas_um2(self) -> np.ndarray:
+        """Area of each unit in square micrometres, (U,)."""
+        return np.full(len(self), self.area_um2)
+
+    @property
+    def reach_um(self) -> np.ndarray:
+        """How far each unit reaches from its centre along x or y, in micrometres, (U,)."""
+        return np.full(len(self), self.size_um / 2)
+
     def take(self, index: np.ndarray) -> Units:
         """The units at `index` (integers or a boolean mask)."""
         return Units(
