@@ -4,13 +4,17 @@ from .crops import CropDataset, SlideDataset, collate_units, take_one
 from .errors import InputError
 from .handlers import BestModel, EpochSeed, MetricsCsv, RunFolder, SaveCheckpoint
 from .inference import (
+    MapInferer,
     PredictionDataset,
     PredictionWriter,
     SlideInferer,
     UnitInferer,
+    expression_of,
+    model_sha256,
+    open_map,
     prepare_crops,
     prepare_slide,
-    unit_grid,
+    unit_grids,
 )
 from .manifest import read_manifest, read_split, slide_records
 from .metrics import EvaluationWriter, ExpressionMetric, ExpressionMetricHandler
@@ -27,6 +31,7 @@ __all__ = [
     "ExpressionMetricHandler",
     "GenePanel",
     "InputError",
+    "MapInferer",
     "MetricsCsv",
     "PredictionDataset",
     "PredictionWriter",
@@ -38,9 +43,12 @@ __all__ = [
     "Units",
     "build_units",
     "collate_units",
+    "expression_of",
     "fit_panel",
     "load_panel",
+    "model_sha256",
     "n_genes",
+    "open_map",
     "prepare_crops",
     "prepare_slide",
     "read_manifest",
@@ -49,5 +57,5 @@ __all__ = [
     "slide_records",
     "stain_of_slides",
     "take_one",
-    "unit_grid",
+    "unit_grids",
 ]

@@ -33,6 +33,10 @@ def _numbers(text: str) -> list[float]:
         raise argparse.ArgumentTypeError(f"{text!r} is not a list of numbers such as 200,400") from None
 
 
+def _sizes(text: str) -> list[float]:
+    return [_positive(part) for part in text.split(",") if part]
+
+
 def _names(text: str) -> list[str]:
     """Comma-separated names, or a file with one name a line."""
     path = Path(text)
@@ -102,15 +106,19 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--name", help="name of the JSON, the split's by default")
     p.add_argument("--set", action="append", default=[], type=_setting, metavar="KEY=VALUE", dest="settings")
 
-    p = commands.add_parser("predict", help="predict spots or bins of a slide as AnnData")
+    p = commands.add_parser("predict", help="predict spots, bins or the whole map of a slide; a stopped one goes on")
     p.add_argument("slide", metavar="SLIDE")
-    p.add_argument("out", metavar="OUT.h5ad")
+    p.add_argument("out", metavar="OUT", nargs="?", help="OUT.h5ad, or OUT.zarr for more than a million units")
     p.add_argument("--model", required=True, metavar="RUN", help="its configuration can hold code: trust it")
     p.add_argument("--spots", metavar="FILE.h5ad", help="units to answer for")
     p.add_argument("--spot-um", type=_positive, metavar="D", help="diameter of spots on a lattice")
     p.add_argument("--pitch-um", type=_positive, metavar="P", help="distance of the spots' centres; D by default")
     p.add_argument("--lattice", choices=("square", "hex"), default="square")
-    p.add_argument("--bin-um", type=_positive, metavar="B", help="side of square bins")
+    p.add_argument("--bin-um", type=_sizes, metavar="B[,B]", help="side of square bins; a file each where several")
+    p.add_argument("--map", metavar="OUT.zarr", help="the dense map as OME-Zarr: of --genes, else of what gives any gene")
+    p.add_argument("--nifti", metavar="OUT.nii.gz", help="the genes of --region as NIfTI")
+    p.add_argument("--region", type=_numbers, metavar="X,Y,W,H", help="this part alone, in full-resolution pixels")
+    p.add_argument("--runtime", choices=("torch", "onnx", "openvino"), help="what computes the map; torch by default")
     p.add_argument("--mpp", type=_positive, metavar="M", help="the slide's µm per pixel, where its file does not say")
     p.add_argument("--genes", type=_names, metavar="LIST", help="comma-separated, or a file with one a line")
     p.add_argument("--set", action="append", default=[], type=_setting, metavar="KEY=VALUE", dest="settings")
@@ -169,20 +177,8 @@ def _run(args: argparse.Namespace) -> None:
         )
         print(f"Scored: {path}")
     elif args.command == "predict":
-        settings = {
-            "units": None if args.spots is None else str(Path(args.spots).resolve()),
-            "spot_um": args.spot_um,
-            "pitch_um": args.pitch_um,
-            "lattice": args.lattice,
-            "bin_um": args.bin_um,
-            "slide_mpp": args.mpp,
-            "genes": args.genes,
-            **dict(args.settings),
-        }
-        if args.spots is not None and (args.spot_um is not None or args.bin_um is not None):
-            raise InputError("Give the units with --spots, or a lattice with --spot-um, or --bin-um: one of them.")
-        commands.predict(args.slide, args.out, args.model, settings)
-        print(f"Predicted: {args.out}")
+        commands.predict(args.slide, args.out, args.model, _asked(args))
+        print(f"Predicted: {', '.join(str(path) for path in (args.out, args.map, args.nifti) if path)}")
     elif args.command == "report":
         from .report import write_report
 
@@ -191,6 +187,25 @@ def _run(args: argparse.Namespace) -> None:
         from .demo import demo
 
         demo(args.out)
+
+
+def _asked(args: argparse.Namespace) -> dict[str, Any]:
+    """The configuration's keys of a prediction."""
+    if args.spots is not None and (args.spot_um is not None or args.bin_um is not None):
+        raise InputError("Give the units with --spots, or a lattice with --spot-um, or --bin-um: one of them.")
+    paths = {"units": args.spots, "map": args.map, "nifti": args.nifti}
+    return {
+        **{key: None if path is None else str(Path(path).resolve()) for key, path in paths.items()},
+        "spot_um": args.spot_um,
+        "pitch_um": args.pitch_um,
+        "lattice": args.lattice,
+        "bin_um": args.bin_um,
+        "region_px": args.region,
+        "runtime": args.runtime,
+        "slide_mpp": args.mpp,
+        "genes": args.genes,
+        **dict(args.settings),
+    }
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -19,6 +19,7 @@ from monai.bundle import ConfigParser
 
 from .errors import InputError, user_message
 from .handlers import plain_references
+from .inference.memory import keep_freed_memory
 from .manifest import read_split
 from .panel import load_panel
 
@@ -30,6 +31,7 @@ logger = logging.getLogger(__name__)
 _FREE_ON_RESUME = {"max_epochs", "num_workers", "device", "is_main", "output_dir", "dataset_dir", "bundle_root"}
 #: Keys that an override may add.
 _MAY_ADD = {"finalize"}
+_NIFTI = (".nii", ".nii.gz")
 _POSITIVE = {
     "batch_size",
     "crop_px",
@@ -218,31 +220,40 @@ def evaluate(
     }
     if not read_split(overrides["dataset_dir"], overrides["split"]):
         raise InputError(f'{overrides["dataset_dir"]} has no slide to score in its split "{overrides["split"]}".')
+    keep_freed_memory()
     run_config("evaluating", [bundle_root() / "configs" / "evaluate.json", model], overrides)
     return run / "evaluation" / f"{name or split}.json"
 
 
-def predict(slide: str | Path, out: str | Path, run: str | Path, settings: Mapping[str, Any]) -> None:
-    """Predict a slide's units and write them as AnnData.
+def predict(slide: str | Path, out: str | Path | None, run: str | Path, settings: Mapping[str, Any]) -> None:
+    """Predict a slide's units and write them as AnnData; killed, the same call goes on where it was.
 
     Args:
         slide: a slide that cuCIM, tifffile or OpenSlide reads.
-        out: the .h5ad to write.
+        out: the `.h5ad` or `.zarr` to write; None where only a map is wanted.
         run: the run folder of the model.
-        settings: which units: `units`, or `spot_um` and `pitch_um`, or `bin_um`; `slide_mpp`, `genes`, ...
+        settings: which units: `units`, or `spot_um` and `pitch_um`, or `bin_um`; `slide_mpp`, `genes`, `map`, ...
     """
-    if Path(out).suffix != ".h5ad":
-        raise InputError(f"{out}: a prediction is written as AnnData; end its name in .h5ad.")
-    if Path(out).is_dir():
-        raise InputError(f"{out} is a folder; give the name of the file to write.")
-    _make_folder(Path(out).resolve().parent)
+    for path, endings in ((out, (".h5ad", ".zarr")), (settings.get("map"), (".zarr",)), (settings.get("nifti"), _NIFTI)):
+        if path is None:
+            continue
+        if not str(path).endswith(endings):
+            raise InputError(f"{path}: end its name in {' or '.join(endings)}.")
+        if Path(path).is_dir() and Path(path).suffix != ".zarr":
+            raise InputError(f"{path} is a folder; give the name of the file to write.")
+        _make_folder(Path(path).resolve().parent)
+    if out is None and not settings.get("map") and not settings.get("nifti"):
+        raise InputError("Nothing to write: give OUT.h5ad for units, or --map OUT.zarr, or --nifti OUT.nii.gz.")
+    if out is None and any(settings.get(key) is not None for key in ("units", "spot_um", "bin_um")):
+        raise InputError("Units are asked for, but no file to write them to: give OUT.h5ad after the slide.")
     run, model = _trained(run)
     overrides = {
         "slides": str(Path(slide).resolve()),
-        "output": str(Path(out).resolve()),
+        "output": None if out is None else str(Path(out).resolve()),
         "model_dir": str(run / "models"),
         **{k: v for k, v in settings.items() if v is not None},
     }
+    keep_freed_memory()
     run_config("inferring", [bundle_root() / "configs" / "inference.json", model], overrides)
 
 

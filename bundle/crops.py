@@ -25,6 +25,7 @@ __all__ = [
     "collate_units",
     "layer_of",
     "slide_units",
+    "take_layer",
     "take_one",
 ]
 
@@ -56,6 +57,11 @@ _MPP_TOLERANCE = 0.05
 def layer_of(units: Units, mpp: float) -> dict[str, Any]:
     """The geometry of units as a layer to rasterise: centres in µm from the slide's origin, shape, size."""
     return {"centers_um": units.centers_px * mpp, "shape": units.shape, "size_um": units.size_um}
+
+
+def take_layer(layer: Mapping[str, Any], index: np.ndarray) -> dict[str, Any]:
+    """A layer of some of its units."""
+    return {**layer, "centers_um": np.asarray(layer["centers_um"])[index]}
 
 
 def slide_units(record: Mapping[str, Any], slide: OpenSlide, sizes_um: Sequence[float] | None = None) -> list[Units]:

@@ -218,7 +218,7 @@ class RunFolder:
     """
 
     #: What evaluation and prediction must take over from training.
-    MODEL_KEYS = ("mpp", "head", "n_programs", "network_def", "intensity")
+    MODEL_KEYS = ("mpp", "tile_px", "head", "n_programs", "network_def", "intensity")
 
     def __init__(
         self, output_dir: str, panel: GenePanel, about: Mapping[str, Any], resume_from: str | None = None

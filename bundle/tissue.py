@@ -17,7 +17,7 @@ _STAIN_TOLERANCE = 0.3
 
 
 class TissueMap:
-    """Where a slide has tissue, from a small picture of it; `stain` is the tissue's mean optical density (R, G, B).
+    """Where a slide has tissue, from a small `picture` of it; `stain` is its mean optical density (R, G, B).
 
     Args:
         slide: an open slide.
@@ -25,7 +25,8 @@ class TissueMap:
     """
 
     def __init__(self, slide: OpenSlide, mask: Callable[[np.ndarray, float], Any]) -> None:
-        picture, self.mpp = slide.thumbnail(_TISSUE_MAX_PX)
+        self.picture, self.mpp = slide.thumbnail(_TISSUE_MAX_PX)
+        picture = self.picture
         self.mask = np.asarray(mask(np.ascontiguousarray(picture.transpose(2, 0, 1)), self.mpp))[0].astype(bool)
 
         glass = np.percentile(picture.reshape(-1, 3), 95, axis=0)

@@ -11,14 +11,16 @@ import time
 from pathlib import Path
 
 import anndata as ad
+import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from bundle import commands
+from bundle import commands, expression_of, open_map
 from bundle.cli import main
 from bundle.errors import InputError
+from bundle.inference import prediction
 
 ROOT = Path(__file__).parents[1]
 ENCODER = {
@@ -187,6 +189,107 @@ def test_finer_than_the_map_is_called_interpolated(run, phantom, tmp_path):
     about = ad.read_h5ad(out).uns["pixnet"]
     assert about["interpolated"]
     assert any("interpolated" in w for w in about["warnings"])
+
+
+def test_several_sizes_are_answered_for_from_one_map(run, phantom, tmp_path):
+    slide = str(phantom / "slides" / "P3.tif")
+    assert main(["predict", slide, str(tmp_path / "b.h5ad"), "--model", str(run), "--bin-um", "8,16"]) == 0
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["b_16um.h5ad", "b_8um.h5ad"]
+    fine, coarse = (ad.read_h5ad(tmp_path / f"b_{size}um.h5ad") for size in (8, 16))
+    alone = tmp_path / "alone.h5ad"
+    assert main(["predict", slide, str(alone), "--model", str(run), "--bin-um", "16"]) == 0
+    np.testing.assert_allclose(ad.read_h5ad(alone).X, coarse.X, atol=1e-6)
+    # the linear head: a bin's y is the mean of its four parts'
+    place = {(r, c): i for i, (r, c) in enumerate(zip(fine.obs.array_row, fine.obs.array_col, strict=True))}
+    whole = 0
+    for i, (r, c) in enumerate(zip(coarse.obs.array_row, coarse.obs.array_col, strict=True)):
+        parts = [place.get((2 * r + dy, 2 * c + dx)) for dy in (0, 1) for dx in (0, 1)]
+        if None not in parts:
+            np.testing.assert_allclose(fine.X[parts].mean(0), coarse.X[i], atol=1e-5)
+            whole += 1
+    assert whole > 50
+
+
+def test_fine_bins_as_zarr_keep_the_factors_when_genes_would_not_fit(run, phantom, tmp_path, monkeypatch):
+    slide = str(phantom / "slides" / "P3.tif")
+    command = ["predict", slide, str(tmp_path / "f.zarr"), "--model", str(run), "--bin-um", "8"]
+    assert main(command) == 0
+    full = ad.read_zarr(tmp_path / "f.zarr")
+    assert "features" not in full.obsm
+    monkeypatch.setattr(prediction, "MAX_VALUES", 1000)
+    assert main(command) == 0
+    factors = ad.read_zarr(tmp_path / "f.zarr")
+    assert factors.X is None
+    assert list(factors.obs_names) == list(full.obs_names)
+    some = list(full.var_names[[3, 1]])
+    spread = full.X.max() - full.X.min()
+    np.testing.assert_allclose(expression_of(factors[5:50], some), full[5:50, some].X, atol=1e-3 * spread)
+    assert main([*command, "--genes", some[0]]) == 0
+    one = ad.read_zarr(tmp_path / "f.zarr")
+    np.testing.assert_allclose(one.X, full[:, [some[0]]].X, atol=1e-6)
+    assert "features" in one.obsm
+    assert [p.name for p in tmp_path.iterdir()] == ["f.zarr"]
+
+
+def test_the_map_of_a_region_answers_for_its_bins(run, phantom, tmp_path):
+    slide, genes = str(phantom / "slides" / "P3.tif"), json.loads((run / "models/panel.json").read_text())["genes"][:2]
+    options = ["--model", str(run), "--region", "160,160,320,240", "--genes", ",".join(genes)]
+    outputs = ["--map", str(tmp_path / "m.zarr"), "--nifti", str(tmp_path / "m.nii.gz")]
+    assert main(["predict", slide, str(tmp_path / "b.h5ad"), *options, *outputs, "--bin-um", "8"]) == 0
+    dense, bins = open_map(tmp_path / "m.zarr"), ad.read_h5ad(tmp_path / "b.h5ad")
+    assert dense.genes == genes
+    x0, y0 = (v // dense.stride for v in dense.origin_px)
+    rows, columns = bins.obs.array_row - y0, bins.obs.array_col - x0  # a bin of 8 µm is a cell
+    values = dense.array[:]
+    np.testing.assert_allclose(values[:, rows, columns].T, bins.X, atol=1e-5)
+    nifti = np.asarray(nib.load(tmp_path / "m.nii.gz").dataobj)
+    assert nifti.shape == (40, 30, 1, 2)
+    np.testing.assert_allclose(nifti[0, 0, 0], values[:, 20 - y0, 20 - x0], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--bin-um", "8"], "no file to write"),
+        ([], "Nothing to write"),
+        (["OUT.csv", "--bin-um", "8"], "end its name in .h5ad or .zarr"),
+        (["OUT.h5ad"], "which units"),
+        (["OUT.h5ad", "--bin-um", "8", "--region", "9000,0,10,10"], "lies outside"),
+        (["OUT.h5ad", "--bin-um", "8", "--region", "0,0,10"], "x,y,width,height"),
+        (["OUT.h5ad", "--bin-um", "0.1"], "end the name in .zarr"),
+        (["--nifti", "m.nii", "--genes", "nothing"], "does not predict nothing"),
+        (["OUT.h5ad", "--bin-um", "8", "--runtime", "openvino"], "openvino"),
+    ],
+)
+def test_what_cannot_be_predicted_is_told(run, phantom, tmp_path, monkeypatch, capsys, arguments, sentence):
+    if "openvino" in arguments:
+        monkeypatch.setitem(sys.modules, "openvino", None)
+    monkeypatch.chdir(tmp_path)
+    assert main(["predict", str(phantom / "slides" / "P3.tif"), *arguments, "--model", str(run)]) == 2
+    assert sentence in capsys.readouterr().err
+    assert [p.suffix for p in tmp_path.iterdir()] in ([], [".work"])
+
+
+def test_a_prediction_that_was_killed_goes_on_to_the_same_contents(run, phantom, tmp_path):
+    command = [sys.executable, "-m", "bundle.cli", "predict", str(phantom / "slides" / "P3.tif"), "OUT", "--model"]
+    command += [str(run), "--bin-um", "8", "--set", "tile_px=128"]
+    for name in ("whole", "killed"):
+        command[5] = str(tmp_path / f"{name}.h5ad")
+        if name == "killed":
+            process = subprocess.Popen(command, cwd=ROOT, env=ENV, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            done = tmp_path / "killed.h5ad.work" / "P3" / "done.json"
+            while process.poll() is None and (not done.is_file() or '"tiles": 0' in done.read_text()):
+                time.sleep(0.005)
+            process.kill()
+            assert process.wait() == -signal.SIGKILL, "it ended before it could be killed"
+            assert not Path(command[5]).exists()
+        ended = subprocess.run(command, cwd=ROOT, env=ENV, capture_output=True, text=True)
+        assert ended.returncode == 0, ended.stderr
+    assert "done already" in ended.stdout + ended.stderr
+    whole, resumed = (ad.read_h5ad(tmp_path / f"{name}.h5ad") for name in ("whole", "killed"))
+    np.testing.assert_array_equal(whole.X, resumed.X)
+    assert list(whole.obs_names) == list(resumed.obs_names)
+    assert not list(tmp_path.glob("*.work"))
 
 
 def test_a_bundle_without_weights_says_so(phantom, tmp_path):

@@ -1,14 +1,22 @@
-"""From a slide to pooled features, and from those to AnnData."""
+"""From a slide to its map, and from the map to AnnData, OME-Zarr and NIfTI."""
 
-from .inferer import SlideInferer, UnitInferer, prepare_crops, prepare_slide
-from .prediction import PredictionDataset, PredictionWriter, unit_grid
+from .dense_map import DenseMap, open_map
+from .grids import unit_grids
+from .inferer import MapInferer, SlideInferer, UnitInferer, prepare_crops, prepare_slide
+from .prediction import PredictionWriter, expression_of, model_sha256
+from .requests import PredictionDataset
 
 __all__ = [
+    "DenseMap",
+    "MapInferer",
     "PredictionDataset",
     "PredictionWriter",
     "SlideInferer",
     "UnitInferer",
+    "expression_of",
+    "model_sha256",
+    "open_map",
     "prepare_crops",
     "prepare_slide",
-    "unit_grid",
+    "unit_grids",
 ]

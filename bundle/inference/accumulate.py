@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
-from ..units import is_interpolated
+from ..crops import layer_of, take_layer
+from ..units import Units
 from .tiles import Tile
 
 __all__ = ["UnitAccumulator"]
@@ -22,35 +23,37 @@ class UnitAccumulator:
     centroid, which is up to half a working pixel off.)
 
     Args:
-        layer: centres in µm from the slide's origin, shape, size.
+        units: the units.
+        slide_mpp: micrometres per level-0 pixel of their slide.
         mpp: working resolution.
         stride: working pixels per map pixel.
         rasterize: from layers and a region to an index mask and which units are in it (`transforms.RasterizeUnits`
             with `drop_cut=False` is one).
     """
 
-    def __init__(self, layer: dict[str, Any], mpp: float, stride: int, rasterize: Any) -> None:
-        self.layer = layer
+    def __init__(self, units: Units, slide_mpp: float, mpp: float, stride: int, rasterize: Callable[..., Any]) -> None:
+        self.layer = layer_of(units, slide_mpp)
         self.mpp = mpp
         self.stride = stride
         self.rasterize = rasterize
-        self.centers_px = np.asarray(layer["centers_um"], dtype=np.float64) / mpp
-        self.sampled = is_interpolated(layer["shape"], layer["size_um"], stride * mpp)
-        self.radius_px = 0.0 if self.sampled else layer["size_um"] / mpp / 2 + 1
+        self.centers_px = np.asarray(self.layer["centers_um"], dtype=np.float64) / mpp
+        self.sampled = units.areas_um2 < (stride * mpp) ** 2
+        self.reach_px = np.where(self.sampled, 0.0, units.reach_um / mpp + 1)
         self.sums: torch.Tensor | None = None
         self.weights = torch.zeros(len(self.centers_px), dtype=torch.float64)
 
     @property
     def bounds_px(self) -> tuple[tuple[float, float], tuple[float, float]]:
         """The rectangle that holds every unit, (low, high) as (x, y)."""
-        low, high = self.centers_px.min(0) - self.radius_px, self.centers_px.max(0) + self.radius_px
+        reach = self.reach_px[:, None]
+        low, high = (self.centers_px - reach).min(0), (self.centers_px + reach).max(0)
         # The upper side is exclusive: a centre on it still needs the pixel beyond.
         return (float(low[0]), float(low[1])), (float(high[0]) + 1e-6, float(high[1]) + 1e-6)
 
     def touching(self, tile: Tile) -> np.ndarray:
         """Indices of the units that reach into a tile's core."""
         x, y = self.centers_px.T
-        r = self.radius_px
+        r = self.reach_px
         inside = (x >= tile.x_px - r) & (x < tile.x_px + tile.width_px + r)
         inside &= (y >= tile.y_px - r) & (y < tile.y_px + tile.height_px + r)
         return np.flatnonzero(inside)
@@ -59,25 +62,39 @@ class UnitAccumulator:
         """Add a tile's map.
 
         Args:
-            tile: where the map lies.
+            tile: where the map lies; its margin is one map pixel at least.
             features: the map of the tile's whole region, margin included, (1, C, h, w).
         """
-        units = self.touching(tile)
         if self.sums is None:
             self.sums = torch.zeros((len(self.weights), features.shape[1]), dtype=torch.float64)
-        if len(units) == 0:
-            return
+        units = self.touching(tile)
+        sampled = self.sampled[units]
+        if sampled.any():
+            self._sample(units[sampled], tile, features)
+        if not sampled.all():
+            self._average(units[~sampled], tile, features)
+
+    def _sample(self, units: np.ndarray, tile: Tile, features: torch.Tensor) -> None:
+        assert self.sums is not None
+        x_px, y_px, *_ = tile.region
+        # Places in double precision: `grid_sample` rounds them to the map's, which shows on large tiles.
+        at = torch.from_numpy((self.centers_px[units] - (x_px, y_px)) / self.stride - 0.5)
+        low = at.floor()
+        share, (column, row) = at - low, low.long().T
+        values = torch.zeros((len(units), features.shape[1]), dtype=torch.float64)
+        for dy in (0, 1):
+            for dx in (0, 1):
+                weight = (share[:, 0] if dx else 1 - share[:, 0]) * (share[:, 1] if dy else 1 - share[:, 1])
+                cells = features[0][:, (row + dy).to(features.device), (column + dx).to(features.device)]
+                values += weight[:, None] * cells.T.double().cpu()
+        self.sums[units] += values
+        self.weights[units] += 1
+
+    def _average(self, units: np.ndarray, tile: Tile, features: torch.Tensor) -> None:
+        assert self.sums is not None
         margin = tile.margin_px // self.stride
-        if self.sampled:
-            x_px, y_px, width_px, height_px = tile.region
-            at = (self.centers_px[units] - (x_px, y_px)) / (width_px, height_px) * 2 - 1
-            grid = torch.from_numpy(at).to(features)[None, None]
-            values = F.grid_sample(features, grid, mode="bilinear", align_corners=False)[0, :, 0].T
-            self.sums[units] += values.double().cpu()
-            self.weights[units] += 1
-            return
-        near = {**self.layer, "centers_um": np.asarray(self.layer["centers_um"])[units]}
         origin_um = (tile.x_px * self.mpp, tile.y_px * self.mpp)
+        near = take_layer(self.layer, units)
         mask, drawn = self.rasterize([near], (tile.height_px, tile.width_px), origin_um, self.mpp)
         index = torch.from_numpy(units[drawn[0]])
         label = torch.from_numpy(mask[0]).long()

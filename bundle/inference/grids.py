@@ -1,18 +1,24 @@
-"""Units to predict where none were measured: lattices of spots and grids of bins over the tissue."""
+"""Units to predict where none were measured: lattices of spots and grids of bins over the tissue.
+
+A lattice is arithmetic: rows, columns and a pitch. Its units are never held as a table, but given band by band.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
 import scipy.sparse as sp
 
 from ..errors import InputError
-from ..tissue import TissueMap, tissue_fraction
-from ..units import Shape, Units
+from ..tissue import TissueMap
+from ..units import Shape, Units, is_interpolated, unit_area_um2
 
-__all__ = ["UnitGrid", "empty_units"]
+__all__ = ["Band", "GridUnits", "UnitGrid", "empty_units", "unit_grids"]
 
 
 def empty_units(barcodes: np.ndarray, centers_px: np.ndarray, shape: Shape, size_um: float, name: str) -> Units:
@@ -50,22 +56,181 @@ class UnitGrid:
         if self.lattice not in ("square", "hex"):
             raise InputError(f'There is no lattice "{self.lattice}"; choose square or hex.')
 
-    def over(self, tissue: TissueMap, mpp: float, name: str) -> Units:
+    @property
+    def row_pitch_um(self) -> float:
+        """Distance of neighbouring rows."""
+        return self.pitch_um * (math.sqrt(3) / 2 if self.lattice == "hex" else 1.0)
+
+    def over(self, tissue: TissueMap, name: str, region_um: Sequence[float] | None = None) -> GridUnits:
         """The units that hold any tissue.
 
+        Args:
+            tissue: where the slide has tissue.
+            name: of the slide, for messages.
+            region_um: only units of this rectangle, (x, y, width, height) in micrometres.
+
         Raises:
-            InputError: if the slide has no tissue.
+            InputError: if there is no tissue.
         """
         bounds = tissue.bounds_um
-        if bounds is None:
+        if bounds is not None and region_um is not None:
+            corner = np.asarray(region_um, dtype=float)
+            bounds = np.maximum(bounds[0], corner[:2]), np.minimum(bounds[1], corner[:2] + corner[2:])
+        if bounds is None or (bounds[0] >= bounds[1]).any():
             raise InputError(f"{name}: no tissue found on this slide. Give the units with --spots to predict anyway.")
         low, high = bounds
-        dy = self.pitch_um * (np.sqrt(3) / 2 if self.lattice == "hex" else 1.0)
-        row = np.arange(np.floor(low[1] / dy), np.ceil(high[1] / dy) + 1)
-        column = np.arange(np.floor(low[0] / self.pitch_um) - 1, np.ceil(high[0] / self.pitch_um) + 1)
-        rows, columns = (grid.ravel().astype(int) for grid in np.meshgrid(row, column, indexing="ij"))
-        shift = 0.5 * (rows % 2) if self.lattice == "hex" else 0.0
-        centers_um = np.column_stack([(columns + 0.5 + shift) * self.pitch_um, (rows + 0.5) * dy])
-        kept = tissue_fraction(tissue, centers_um, self.shape, self.size_um) > 0
-        barcodes = np.array([f"{self.size_um:g}um_{r}x{c}" for r, c in zip(rows[kept], columns[kept], strict=True)])
-        return empty_units(barcodes, centers_um[kept] / mpp, self.shape, self.size_um, name)
+        rows = range(math.floor(low[1] / self.row_pitch_um), math.ceil(high[1] / self.row_pitch_um) + 1)
+        columns = range(math.floor(low[0] / self.pitch_um) - (self.lattice == "hex"), math.ceil(high[0] / self.pitch_um) + 1)
+        return GridUnits(self, tissue, rows, columns, name)
+
+
+@dataclass(frozen=True, eq=False)
+class Band:
+    """Some rows of a lattice, all columns.
+
+    Attributes:
+        rows: row numbers, (R,).
+        columns: column numbers, (K,).
+        x_um: centres of the columns, (R, K): rows of a hex lattice are shifted.
+        y_um: centres of the rows, (R,).
+        fraction: share of each unit that is tissue, (R, K).
+    """
+
+    rows: np.ndarray
+    columns: np.ndarray
+    x_um: np.ndarray
+    y_um: np.ndarray
+    fraction: np.ndarray
+
+    @property
+    def kept(self) -> np.ndarray:
+        """Which units hold tissue, (R, K)."""
+        return self.fraction > 0
+
+    @property
+    def centers_um(self) -> np.ndarray:
+        """Centres of the kept units, row by row, (U, 2)."""
+        row, column = np.nonzero(self.kept)
+        return np.column_stack([self.x_um[row, column], self.y_um[row]])
+
+
+@dataclass(frozen=True, eq=False)
+class GridUnits:
+    """The units of a lattice that hold tissue, ordered by row and column.
+
+    Attributes:
+        grid: the arrangement.
+        tissue: where the tissue is.
+        rows: rows that can hold tissue.
+        columns: likewise.
+        name: of the slide, for messages.
+    """
+
+    grid: UnitGrid
+    tissue: TissueMap
+    rows: range
+    columns: range
+    name: str
+
+    @property
+    def shape(self) -> Shape:
+        """`circle` or `square`."""
+        return self.grid.shape
+
+    @property
+    def size_um(self) -> float:
+        """Diameter or side."""
+        return self.grid.size_um
+
+    @property
+    def area_um2(self) -> float:
+        """Area of one unit."""
+        return unit_area_um2(self.shape, self.size_um)
+
+    def is_interpolated(self, resolution_um: float) -> bool:
+        """Whether units are smaller than a pixel of the map."""
+        return is_interpolated(self.shape, self.size_um, resolution_um)
+
+    @cached_property
+    def _count(self) -> int:
+        return sum(int(band.kept.sum()) for band in self.bands(2**20))
+
+    def __len__(self) -> int:
+        return self._count
+
+    def bands(self, max_units: int) -> Iterator[Band]:
+        """The lattice in bands of at most `max_units` places (but one row at least)."""
+        height = max(max_units // max(len(self.columns), 1), 1)
+        for first in range(self.rows.start, self.rows.stop, height):
+            yield self._band(np.arange(first, min(first + height, self.rows.stop)))
+
+    def _band(self, rows: np.ndarray) -> Band:
+        columns = np.arange(self.columns.start, self.columns.stop)
+        shift = 0.5 * (rows % 2) if self.grid.lattice == "hex" else np.zeros(len(rows))
+        x_um = (columns[None, :] + 0.5 + shift[:, None]) * self.grid.pitch_um
+        y_um = (rows + 0.5) * self.grid.row_pitch_um
+        return Band(rows, columns, x_um, y_um, self._fraction(x_um, y_um))
+
+    def _fraction(self, x_um: np.ndarray, y_um: np.ndarray) -> np.ndarray:
+        """As `tissue_fraction`, row by row: rows share their x, so the mask is taken at row and column numbers."""
+        tissue, size = self.tissue, self.size_um
+        n = int(np.clip(np.ceil(size / tissue.mpp), 1, 7))
+        steps = ((np.arange(n) + 0.5) / n - 0.5) * size
+        padded = np.pad(tissue.mask, 1)  # nothing beyond the slide
+        hits = np.zeros(x_um.shape, np.int16)
+        n_points = 0
+        shifted = [np.array([0])] if self.grid.lattice == "square" else [np.array([0]), np.array([1])]
+        for dy in steps:
+            row = np.clip(np.floor((y_um + dy) / tissue.mpp).astype(int) + 1, 0, padded.shape[0] - 1)
+            for dx in steps:
+                if self.shape == "circle" and dx**2 + dy**2 > (size / 2) ** 2:
+                    continue
+                n_points += 1
+                for first in range(len(shifted)):  # every second row of a hex lattice has the same x
+                    part = slice(first, None, len(shifted))
+                    if len(x_um[part]) == 0:
+                        continue
+                    at = np.floor((x_um[part][0] + dx) / tissue.mpp).astype(int) + 1
+                    column = np.clip(at, 0, padded.shape[1] - 1)
+                    hits[part] += padded[np.ix_(row[part], column)]
+        return (hits / n_points).astype(np.float32)
+
+    def names(self, band: Band) -> np.ndarray:
+        """Names of a band's kept units: size, row, column, as 10x name their bins; bytes of one length, (U,)."""
+        row, column = np.nonzero(band.kept)
+        head = f"s_{f'{self.size_um:g}'.zfill(3)}um_"
+        width = max(5, *(len(str(end)) for r in (self.rows, self.columns) for end in (r.start, r.stop)))
+        left = np.array([f"{head}{r:0{width}d}_".encode() for r in band.rows])
+        right = np.array([f"{c:0{width}d}".encode() for c in band.columns])
+        names = np.empty(len(row), dtype=[("left", left.dtype), ("right", right.dtype)])
+        names["left"], names["right"] = left[row], right[column]
+        return names.view(f"S{names.itemsize}")
+
+
+def unit_grids(
+    spot_um: float | None = None,
+    pitch_um: float | None = None,
+    lattice: str = "square",
+    bin_um: float | list[float] | None = None,
+) -> list[UnitGrid]:
+    """The arrangements of units asked for; none where each slide brings its own.
+
+    Args:
+        spot_um: diameter of spots.
+        pitch_um: distance of their centres; the diameter by default.
+        lattice: `square` or `hex`.
+        bin_um: side of square bins, or several.
+
+    Raises:
+        InputError: if spots and bins are asked for at once, or an arrangement is incomplete.
+    """
+    if bin_um is not None:
+        if spot_um is not None or pitch_um is not None:
+            raise InputError("Ask for bins or for spots, not both: give --bin-um, or --spot-um with --pitch-um.")
+        sizes = list(bin_um) if isinstance(bin_um, (list, tuple)) else [bin_um]
+        return [UnitGrid("square", float(size), float(size)) for size in dict.fromkeys(sizes)]
+    if spot_um is None:
+        if pitch_um is not None:
+            raise InputError("A pitch alone says nothing about the spots: give --spot-um too.")
+        return []
+    return [UnitGrid("circle", float(spot_um), float(spot_um if pitch_um is None else pitch_um), lattice)]  # type: ignore[arg-type]

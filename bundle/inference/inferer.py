@@ -1,22 +1,30 @@
-"""Pooled features of a slide's units, from tiles that give the same answer as the whole slide at once."""
+"""A slide's map, from tiles that give the same answer as the whole slide at once."""
 
 from __future__ import annotations
 
+import json
 import logging
+import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from monai.inferers import Inferer, SimpleInferer
 
-from ..crops import OpenSlide, SlideOpener, layer_of
+from ..crops import OpenSlide, SlideOpener
+from ..errors import InputError
+from ..files import write_json
 from .accumulate import UnitAccumulator
-from .tiles import Tile, tile_grid
+from .dense_map import DenseMap, create_map
+from .needed import tiles_with
+from .projection import Projection
+from .tiles import Tile, block_px, default_tile_px, tile_grid
 
-__all__ = ["SlideInferer", "UnitInferer", "prepare_crops", "prepare_slide"]
+__all__ = ["MapInferer", "SlideInferer", "UnitInferer", "prepare_crops", "prepare_slide"]
 
 logger = logging.getLogger(__name__)
 
@@ -46,15 +54,118 @@ class UnitInferer(SimpleInferer):
         return network(inputs["image"], inputs["label"])
 
 
-class SlideInferer(Inferer):
-    """Runs a dense network over a slide and pools its map into the slide's units.
+class _TiledInferer(Inferer):
+    """What reading a slide's map tile by tile needs.
+
+    Args:
+        reader: opens slides.
+        transform: from a region's pixels, float32 (3, H, W) in 0..255, to the network's input.
+        mpp: working resolution in µm per pixel.
+        tile_px: side of a tile's core in working pixels, rounded to blocks of the map; by default the smallest whose
+            margin costs at most 60 % more pixels.
+        progress: log how many tiles are done, the rate and the time left.
+    """
+
+    def __init__(
+        self,
+        reader: SlideOpener,
+        transform: Callable[[Any], Any],
+        mpp: float,
+        tile_px: int | None = None,
+        progress: bool = False,
+    ) -> None:
+        super().__init__()
+        self.reader = reader
+        self.transform = transform
+        self.mpp = float(mpp)
+        self.tile_px = None if tile_px is None else int(tile_px)
+        self.progress = progress
+
+    def tiles(self, network: Any, low_px: Sequence[float], high_px: Sequence[float]) -> Iterator[Tile]:
+        """Tiles over a rectangle of the slide, sized for the network."""
+        spec = {"grid_px": network.grid_px, "halo_px": network.halo_px, "stride": network.stride}
+        return tile_grid(
+            (low_px[0], low_px[1]),
+            (high_px[0], high_px[1]),
+            tile_px=self.tile_px or default_tile_px(**spec),
+            align_px=block_px(network.grid_px, network.stride),
+            **spec,
+        )
+
+    def maps(
+        self,
+        slide: OpenSlide,
+        network: Any,
+        tiles: Sequence[Tile],
+        features: Callable[[torch.Tensor], torch.Tensor] | None = None,
+        size_px: tuple[int, int] | None = None,
+        done_before: int = 0,
+    ) -> Iterator[tuple[Tile, torch.Tensor]]:
+        """The network's map of each tile's region, margin included, (1, C, h, w).
+
+        Args:
+            slide: an open slide.
+            network: see `ExpressionModel`.
+            tiles: in the order in which they are wanted.
+            features: what computes a map in the network's place (an exported network).
+            size_px: the (height, width) that `features` takes alone: smaller regions are read larger and cut.
+            done_before: tiles of this slide that are done already, for the log.
+        """
+        device = next(network.parameters()).device
+        compute = network.features if features is None else features
+        progress = _Progress(slide, tiles, self.mpp, done_before) if self.progress else None
+
+        def read(tile: Tile) -> torch.Tensor:
+            x_px, y_px, width_px, height_px = tile.region
+            if size_px is not None:
+                height_px, width_px = size_px
+            pixels = slide.read_region(x_px, y_px, width_px, height_px, self.mpp)
+            image = self.transform(np.ascontiguousarray(pixels.transpose(2, 0, 1), dtype=np.float32))
+            return torch.as_tensor(image).as_subclass(torch.Tensor)[None]
+
+        with ThreadPoolExecutor(max_workers=1) as reader, torch.inference_mode():
+            ahead = [reader.submit(read, tile) for tile in tiles[:1]]
+            for number, tile in enumerate(tiles, start=1):  # the next tile is read while the network runs
+                image = ahead.pop().result()
+                ahead = [reader.submit(read, following) for following in tiles[number : number + 1]]
+                _, _, width_px, height_px = tile.region
+                computed = compute(image.to(device))
+                yield tile, computed[..., : height_px // network.stride, : width_px // network.stride]
+                if progress is not None:
+                    progress.step(tile)
+
+
+class _Progress:
+    """Logs tiles done, rate and time left."""
+
+    def __init__(self, slide: OpenSlide, tiles: Sequence[Tile], mpp: float, done_before: int) -> None:
+        self.mm2 = [tile.width_px * tile.height_px * mpp**2 / 1e6 for tile in tiles]
+        self.before = done_before
+        self.started = time.monotonic()
+        self.done = 0
+
+    def step(self, tile: Tile) -> None:
+        self.done += 1
+        elapsed = time.monotonic() - self.started
+        rate = sum(self.mm2[: self.done]) / max(elapsed, 1e-9)
+        logger.info(
+            "tile %d of %d, %.2f mm²/s, %.0f s left",
+            self.before + self.done,
+            self.before + len(self.mm2),
+            rate,
+            sum(self.mm2[self.done :]) / rate,
+        )
+
+
+class SlideInferer(_TiledInferer):
+    """Runs a dense network over a slide and pools its map into the slide's units, in memory: for evaluation.
 
     Args:
         reader: opens slides.
         transform: from a region's pixels, float32 (3, H, W) in 0..255, to the network's input.
         rasterize: from layers and a region to an index mask.
         mpp: working resolution in µm per pixel.
-        tile_px: side of a tile's core in working pixels, rounded to the network's grid.
+        tile_px: side of a tile's core in working pixels; see `MapInferer`.
         progress: log how many tiles are done, the rate and the time left.
     """
 
@@ -64,16 +175,11 @@ class SlideInferer(Inferer):
         transform: Callable[[Any], Any],
         rasterize: Callable[..., Any],
         mpp: float,
-        tile_px: int = 2048,
+        tile_px: int | None = None,
         progress: bool = False,
     ) -> None:
-        super().__init__()
-        self.reader = reader
-        self.transform = transform
+        super().__init__(reader, transform, mpp, tile_px, progress)
         self.rasterize = rasterize
-        self.mpp = float(mpp)
-        self.tile_px = int(tile_px)
-        self.progress = progress
 
     def __call__(  # type: ignore[override]
         self, inputs: Mapping[str, Any], network: Any, *args: Any, **kwargs: Any
@@ -95,42 +201,141 @@ class SlideInferer(Inferer):
         device = next(network.parameters()).device
         if len(units) == 0:
             return torch.zeros((0, network.channels), device=device)
-        pool = UnitAccumulator(layer_of(units, slide.mpp), self.mpp, network.stride, self.rasterize)
+        pool = UnitAccumulator(units, slide.mpp, self.mpp, network.stride, self.rasterize)
         low, high = pool.bounds_px
         tiles = [tile for tile in self.tiles(network, low, high) if len(pool.touching(tile))]
         for tile, features in self.maps(slide, network, tiles):
             pool.add(tile, features)
         return pool.pooled().to(device)
 
-    def tiles(self, network: Any, low_px: tuple[float, float], high_px: tuple[float, float]) -> Iterator[Tile]:
-        """Tiles over a rectangle of the slide, sized for the network."""
-        return tile_grid(
-            low_px,
-            high_px,
-            tile_px=self.tile_px,
-            grid_px=network.grid_px,
-            halo_px=network.halo_px,
+
+class MapInferer(_TiledInferer):
+    """Runs a dense network over a slide and keeps its map on disk, so that memory does not grow with the slide.
+
+    Tiles are written as they are done. A run that was killed goes on after its last whole tile, if slide, weights and
+    settings are the same.
+
+    Args:
+        reader: opens slides.
+        transform: from a region's pixels, float32 (3, H, W) in 0..255, to the network's input.
+        mpp: working resolution in µm per pixel.
+        genes: the panel's genes, in the order of the head's.
+        work_dir: where maps in the making are kept, a folder a slide.
+        tile_px: side of a tile's core in working pixels, rounded to blocks of the map; by default the smallest whose
+            margin costs at most 60 % more pixels.
+        model: what identifies the weights (`ModelFile.sha256`).
+        runtime: what computes the map: `torch`, or one of `bundle.inference.runtime`.
+        progress: log how many tiles are done, the rate and the time left.
+    """
+
+    def __init__(
+        self,
+        reader: SlideOpener,
+        transform: Callable[[Any], Any],
+        mpp: float,
+        genes: Sequence[str],
+        work_dir: str,
+        tile_px: int | None = None,
+        model: str = "",
+        runtime: str = "torch",
+        progress: bool = False,
+    ) -> None:
+        super().__init__(reader, transform, mpp, tile_px, progress)
+        self.genes = list(genes)
+        self.work_dir = Path(work_dir)
+        self.model = model
+        self.runtime = runtime
+
+    def __call__(  # type: ignore[override]
+        self, inputs: Mapping[str, Any], network: Any, *args: Any, **kwargs: Any
+    ) -> DenseMap:
+        """The map of every tile that is needed.
+
+        Args:
+            inputs: a slide as `PredictionDataset` gives it.
+            network: with `features`, `stride`, `grid_px`, `halo_px`, `project`, `rate`.
+            *args: none are used; part of MONAI's interface.
+            **kwargs: likewise.
+        """
+        network = getattr(network, "module", network)
+        slide = self.reader.open(inputs["image"], inputs.get("mpp"))
+        side_px = block_px(network.grid_px, network.stride)
+        side_um, cell_um = side_px * self.mpp, network.stride * self.mpp
+        blocks = inputs["blocks"](side_um, cell_um)
+        if len(blocks) == 0:
+            raise InputError(f"{inputs['image']}: nothing was asked for, or no tissue was found.")
+        low, high = blocks.min(0)[::-1] * side_px, (blocks.max(0)[::-1] + 1) * side_px
+        tiles = tiles_with(self.tiles(network, low, high), blocks, side_px)
+        work = self.work_dir / inputs["section"]
+        dense, done = self._open(work, inputs, network, slide, low, high, side_px, tiles)
+        compute, size_px = None, None
+        if self.runtime != "torch" and done < len(tiles):
+            size_px = max(t.region[3] for t in tiles), max(t.region[2] for t in tiles)
+            from .runtime import build_runtime
+
+            compute = build_runtime(self.runtime, network, *size_px)
+        with ThreadPoolExecutor(max_workers=1) as writer:
+            pending: Future | None = None
+            for tile, features in self.maps(slide, network, tiles[done:], compute, size_px, done):
+                if pending is not None:
+                    pending.result()  # one tile waits at the most
+                pending = writer.submit(_keep, dense, tile, features.cpu(), work, done := done + 1)
+            if pending is not None:
+                pending.result()
+        return dense
+
+    def _open(
+        self,
+        work: Path,
+        inputs: Mapping[str, Any],
+        network: Any,
+        slide: OpenSlide,
+        low: np.ndarray,
+        high: np.ndarray,
+        side_px: int,
+        tiles: Sequence[Tile],
+    ) -> tuple[DenseMap, int]:
+        """The map in the making and how many tiles it holds; begun anew where it was of anything else."""
+        stat = Path(inputs["image"]).stat()
+        plan = {
+            "slide": [str(inputs["image"]), stat.st_size, stat.st_mtime_ns, slide.mpp],
+            "model": self.model,
+            "mpp": self.mpp,
+            "tiles": [[t.x_px, t.y_px, t.width_px, t.height_px, t.margin_px] for t in tiles],
+        }
+        state = work / "plan.json"
+        if state.is_file() and json.loads(state.read_text()) == plan:
+            done = json.loads((work / "done.json").read_text())["tiles"]
+            if done:
+                logger.info("%s: %d of %d tiles were done already.", inputs["section"], done, len(tiles))
+            return DenseMap(work / "map.zarr", "r+"), done
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir(parents=True)
+        like = next(network.parameters())
+        dense = create_map(
+            work / "map.zarr",
+            channels=network.channels,
+            low_px=(int(low[0]), int(low[1])),
+            high_px=(int(high[0]), int(high[1])),
             stride=network.stride,
+            block_px=side_px,
+            about={
+                "working_mpp": self.mpp,
+                "slide": Path(inputs["image"]).name,
+                "slide_mpp": slide.mpp,
+                "checkpoint_sha256": self.model,
+            },
+            projection=Projection.of(self.genes, network.channels, network.project, network.rate, like),
         )
+        write_json(work / "done.json", {"tiles": 0})
+        write_json(state, plan)
+        return dense, 0
 
-    @torch.no_grad()
-    def maps(self, slide: OpenSlide, network: Any, tiles: list[Tile]) -> Iterator[tuple[Tile, torch.Tensor]]:
-        """The network's map of each tile's region, margin included, (1, C, h, w)."""
-        device = next(network.parameters()).device
-        started = time.monotonic()
 
-        def read(tile: Tile) -> torch.Tensor:
-            pixels = slide.read_region(*tile.region, self.mpp)
-            image = self.transform(np.ascontiguousarray(pixels.transpose(2, 0, 1), dtype=np.float32))
-            return torch.as_tensor(image).as_subclass(torch.Tensor)[None]
-
-        with ThreadPoolExecutor(max_workers=1) as reader:  # the next tile is read while the network runs
-            ahead = [reader.submit(read, tile) for tile in tiles[:1]]
-            for done, tile in enumerate(tiles, start=1):
-                image = ahead.pop().result()
-                ahead = [reader.submit(read, following) for following in tiles[done : done + 1]]
-                yield tile, network.features(image.to(device))
-                if self.progress:
-                    elapsed = time.monotonic() - started
-                    left = elapsed / done * (len(tiles) - done)
-                    logger.info("tile %d of %d, %.2f tiles/s, %.0f s left", done, len(tiles), done / elapsed, left)
+def _keep(dense: DenseMap, tile: Tile, features: torch.Tensor, work: Path, done: int) -> None:
+    """Write a tile's core, and only then that it is done."""
+    margin = tile.margin_px // dense.stride
+    core = features[0, :, margin : features.shape[2] - margin, margin : features.shape[3] - margin]
+    x, y = ((at - low) // dense.stride for at, low in zip((tile.x_px, tile.y_px), dense.origin_px, strict=True))
+    dense.array[:, y : y + core.shape[1], x : x + core.shape[2]] = core.numpy()
+    write_json(work / "done.json", {"tiles": done})

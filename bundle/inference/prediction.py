@@ -1,116 +1,56 @@
-"""Prediction of slides: what is asked for each, and the AnnData that answers."""
+"""The AnnData that answers for a slide, what it says of itself, and the handler that writes it."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
+import shutil
+import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import anndata as ad
 import numpy as np
 import pandas as pd
 import torch
 from ignite.engine import Engine, Events
 from monai.utils import CommonKeys
-from torch.utils.data import Dataset
 
-from ..crops import SlideOpener, slide_units
 from ..errors import InputError
 from ..expression import LARGE_UNIT_UM
-from ..files import replacing
-from ..manifest import slide_name
+from ..files import move_folder, replacing
 from ..panel import GenePanel
-from ..tissue import TissueMap, stain_unlike, tissue_fraction
-from ..units import Units, build_units, is_interpolated
-from .grids import UnitGrid
+from ..tissue import stain_unlike
+from ..units import is_interpolated
+from .answers import Answer, answers
+from .dense_map import DenseMap, write_map
+from .nifti import write_nifti
+from .projection import Projection
+from .requests import Request
+from .streamed import StreamedAnnData
 
-__all__ = ["PredictionDataset", "PredictionWriter", "unit_grid"]
+__all__ = ["MAX_H5AD_UNITS", "MAX_VALUES", "PredictionWriter", "expression_of", "model_sha256"]
 
 logger = logging.getLogger(__name__)
-_HIRES_MAX_PX = 2000
+
+#: Above this many units × genes a prediction keeps the factors, from which any gene is computed.
+MAX_VALUES = 2**28
+#: Above this many units AnnData is written as Zarr.
+MAX_H5AD_UNITS = 2**20
 
 
-def unit_grid(
-    spot_um: float | None = None,
-    pitch_um: float | None = None,
-    lattice: str = "square",
-    bin_um: float | None = None,
-) -> UnitGrid | None:
-    """The arrangement of units asked for, or None where each slide brings its own.
-
-    Raises:
-        InputError: if spots and bins are asked for at once, or an arrangement is incomplete.
-    """
-    if bin_um is not None:
-        if spot_um is not None or pitch_um is not None:
-            raise InputError("Ask for bins or for spots, not both: give --bin-um, or --spot-um with --pitch-um.")
-        return UnitGrid("square", float(bin_um), float(bin_um))
-    if spot_um is None:
-        if pitch_um is not None:
-            raise InputError("A pitch alone says nothing about the spots: give --spot-um too.")
-        return None
-    return UnitGrid("circle", float(spot_um), float(spot_um if pitch_um is None else pitch_um), lattice)  # type: ignore[arg-type]
-
-
-class PredictionDataset(Dataset):
-    """Slides with the units to predict: those of a file, or a grid over the tissue.
-
-    Args:
-        data: records `{"image": path, "mpp": .., "label": units' .h5ad}`; `mpp` and `label` may be absent.
-        reader: opens slides.
-        tissue: from a picture, uint8 (3, h, w), and its mpp to a tissue mask, bool (1, h, w).
-        grid: the arrangement of units where a record brings none.
-    """
-
-    def __init__(
-        self,
-        data: Sequence[Mapping[str, Any]],
-        reader: SlideOpener,
-        tissue: Callable[[np.ndarray, float], Any],
-        grid: UnitGrid | None = None,
-    ) -> None:
-        self.data = list(data)
-        self.reader = reader
-        self.tissue = tissue
-        self.grid = grid
-
-    def __len__(self) -> int:
-        return len(self.data)
-
-    def __getitem__(self, item: int) -> dict[str, Any]:
-        record = self.data[item]
-        slide = self.reader.open(record["image"], record.get("mpp"))
-        tissue = TissueMap(slide, self.tissue)
-        if self.grid is not None:
-            units = self.grid.over(tissue, slide.mpp, slide_name(record))
-        elif record.get("label"):
-            (units,) = slide_units(record, slide)
-        else:
-            raise InputError(
-                f"{record['image']}: which units? Give --spots FILE.h5ad, --spot-um D --pitch-um P, or --bin-um B."
-            )
-        fraction = tissue_fraction(tissue, units.centers_px * slide.mpp, units.shape, units.size_um)
-        hires, hires_mpp = slide.thumbnail(_HIRES_MAX_PX)
-        return {
-            **record,
-            "section": slide_name(record),
-            "mpp": slide.mpp,
-            "units": units,
-            "tissue_fraction": fraction,
-            "stain": tissue.stain,
-            "hires": hires,
-            "hires_scale": slide.mpp / hires_mpp,
-        }
+def model_sha256(path: str | Path) -> str:
+    """What identifies a model: the hash of its weights."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest() if Path(path).is_file() else ""
 
 
 class PredictionWriter:
-    """Write each slide's prediction as AnnData as soon as it is done.
+    """Write each slide's prediction as soon as it is done: AnnData of its units, and its map where asked for.
 
     Args:
-        output: the file (`.h5ad`) for a single slide, or the folder that gets `<slide>.h5ad`.
+        output: the file (`.h5ad` or `.zarr`) for a single slide, or the folder that gets `<slide>.h5ad`; None where
+            only a map is wanted.
         panel: the genes and what was measured about them.
         project: pooled features to y.
         rate: pooled features to rates per µm², or None.
@@ -118,11 +58,15 @@ class PredictionWriter:
         mpp: working resolution.
         model_file: the weights, whose hash identifies the model.
         genes: write these alone; all by default.
+        rasterize: see `UnitAccumulator`; needed to answer from a map.
+        work_dir: of the `MapInferer`; a slide's folder there is removed when all of its outputs are whole.
+        map_path: OME-Zarr to write: of `genes` if some are named, else of the features that give any gene.
+        nifti_path: NIfTI to write: y of `genes` over the region.
     """
 
     def __init__(
         self,
-        output: str,
+        output: str | None,
         panel: GenePanel,
         project: Callable[[torch.Tensor], torch.Tensor],
         rate: Callable[[torch.Tensor], torch.Tensor | None],
@@ -130,73 +74,128 @@ class PredictionWriter:
         mpp: float,
         model_file: str,
         genes: Sequence[str] | None = None,
+        rasterize: Callable[..., Any] | None = None,
+        work_dir: str | None = None,
+        map_path: str | None = None,
+        nifti_path: str | None = None,
     ) -> None:
-        self.output = Path(output)
+        self.output = None if output is None else Path(output)
         self.panel = panel
         self.project = project
         self.rate = rate
         self.effective_resolution_um = float(stride * mpp)
         self.mpp = float(mpp)
         self.model_file = Path(model_file)
-        self.genes = list(panel.genes) if genes is None else list(dict.fromkeys(genes))
-        if not self.genes:
+        self.asked = None if genes is None else list(dict.fromkeys(genes))
+        self.rasterize = rasterize
+        self.work_dir = None if work_dir is None else Path(work_dir)
+        self.map_path = map_path
+        self.nifti_path = nifti_path
+        if self.asked is not None and not self.asked:
             raise InputError("No gene is asked for: name some, or leave genes out to have all.")
-        unknown = [g for g in self.genes if g not in set(panel.genes)]
+        unknown = [g for g in self.asked or [] if g not in set(panel.genes)]
         if unknown:
             raise InputError(
                 f"The model does not predict {', '.join(unknown[:5])}; its {len(panel)} genes are listed in panel.json."
             )
 
+    @property
+    def genes(self) -> list[str]:
+        """Genes to write."""
+        return list(self.panel.genes) if self.asked is None else self.asked
+
     def attach(self, engine: Engine) -> None:
-        """Write at the end of each iteration, that is of each slide."""
+        """Refuse what cannot be written before the network runs, and write at the end of each slide."""
+        engine.add_event_handler(Events.GET_BATCH_COMPLETED, self._check)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+
+    def _check(self, engine: Engine) -> None:
+        slide: Any = engine.state.batch
+        for request in slide.get("requests", []):
+            path = self._path(slide, request)
+            if path.suffix == ".h5ad" and len(request.units) > MAX_H5AD_UNITS:
+                raise InputError(
+                    f"{path} would hold {len(request.units):,} units of {request.units.size_um:g} µm; above "
+                    f"{MAX_H5AD_UNITS:,} AnnData is written as Zarr: end the name in .zarr."
+                )
 
     def __call__(self, engine: Engine) -> None:
         """Write one slide."""
         output: Any = engine.state.output
-        slide, pooled = output[CommonKeys.IMAGE], output[CommonKeys.PRED]
-        path = self.output if self.output.suffix == ".h5ad" else self.output / f"{slide['section']}.h5ad"
-        adata = self.answer(slide, pooled)
-        with replacing(path) as temporary:
-            adata.write_h5ad(temporary, compression="lzf")
-        logger.info("%s: %d units x %d genes written to %s", slide["section"], adata.n_obs, adata.n_vars, path)
+        slide, pred = output[CommonKeys.IMAGE], output[CommonKeys.PRED]
+        requests = slide["requests"] if "requests" in slide else [Request(slide["units"])]
+        for request in requests:
+            self.write(slide, request, pred)
+        if self.map_path is not None:
+            write_map(pred, self.map_path, slide["section"], self.asked)
+            logger.info("%s: map written to %s", slide["section"], self.map_path)
+        if self.nifti_path is not None:
+            write_nifti(pred, self.nifti_path, self.genes, slide["region_um"])
+            logger.info("%s: region written to %s", slide["section"], self.nifti_path)
+        if self.work_dir is not None:
+            shutil.rmtree(self.work_dir / slide["section"], ignore_errors=True)
+            if self.work_dir.is_dir() and not any(self.work_dir.iterdir()):
+                self.work_dir.rmdir()
+
+    def _path(self, slide: Mapping[str, Any], request: Request) -> Path:
+        if self.output is None:
+            raise InputError("Units are asked for, but no file to write them to.")
+        if self.output.suffix in (".h5ad", ".zarr"):
+            return self.output.with_name(self.output.stem + request.suffix + self.output.suffix)
+        ending = ".h5ad" if len(request.units) <= MAX_H5AD_UNITS else ".zarr"
+        return self.output / f"{slide['section']}{request.suffix}{ending}"
 
     @torch.no_grad()
-    def answer(self, slide: Mapping[str, Any], pooled: torch.Tensor) -> ad.AnnData:
-        """The AnnData of one slide's prediction."""
-        units: Units = slide["units"]
-        place = {g: i for i, g in enumerate(self.panel.genes)}
-        column = [place[g] for g in self.genes]
-        values = np.empty((len(units), len(column)), np.float32)
-        rates: np.ndarray | None = None
-        for start in range(0, len(units), 65536):
-            part = slice(start, start + 65536)
-            values[part] = self.project(pooled[part])[:, column].cpu().numpy()
-            density = self.rate(pooled[part])
-            if density is not None:
-                rates = np.empty_like(values) if rates is None else rates
-                rates[part] = density[:, column].cpu().numpy()
-        adata = build_units(
-            np.zeros((len(units), len(column)), np.float32),
-            self.genes,
-            list(units.barcodes),
-            units.centers_px,
-            shape=units.shape,
-            size_um=units.size_um,
-            mpp=slide["mpp"],
-            library=slide["section"],
-            in_tissue=slide["tissue_fraction"] >= 0.5 if "tissue_fraction" in slide else units.in_tissue,
-            hires=slide.get("hires"),
-            hires_scale=slide.get("hires_scale"),
-            kind="prediction",
-        )
-        adata.X = values
-        if rates is not None:
-            adata.layers["rate_per_um2"] = rates
-        if "tissue_fraction" in slide:  # an evaluation's units are measured ones, all on tissue
-            adata.obs["tissue_fraction"] = slide["tissue_fraction"]
-        adata.var = adata.var.join(self._trust())
-        adata.uns["pixnet"] = {
+    def write(self, slide: Mapping[str, Any], request: Request, pred: DenseMap | torch.Tensor) -> Path:
+        """Write one request's AnnData; it appears when it is whole."""
+        path = self._path(slide, request)
+        units = request.units
+        folder = path.parent if self.work_dir is None else self.work_dir / slide["section"]
+        folder.mkdir(parents=True, exist_ok=True)
+        if isinstance(pred, DenseMap):
+            projection = pred.projection
+            assert projection is not None
+        else:
+            projection = Projection.of(self.panel.genes, pred.shape[1], self.project, self.rate, pred)
+        factors = len(units) * len(self.panel) > MAX_VALUES
+        chosen = None if factors and self.asked is None else projection.columns(self.genes)
+        names = self.genes if chosen is None else list(chosen.genes)
+        header = self._header(slide, request, projection, names, factors)
+        identity = {"genes": names, "model": header["uns"]["pixnet"]["checkpoint_sha256"], "size_um": units.size_um}
+        out = StreamedAnnData(folder / f".{path.stem}.part{path.suffix}", len(units), header, identity)
+        started, told = time.monotonic(), time.monotonic()
+        before = out.written
+        done = before
+        rows = answers(request, pred, slide["mpp"], self.rasterize, folder, before)
+        for answer in rows:
+            out.append(_rows(answer, slide["mpp"], chosen, factors))
+            done += len(answer)
+            if time.monotonic() - told > 5:
+                told = time.monotonic()
+                rate = (done - before) / (told - started)
+                logger.info("%d of %d units, %.0f/s, %.0f s left", done, len(units), rate, (len(units) - done) / rate)
+        if len(units) == 0:
+            out.append(_rows(_nothing(projection), slide["mpp"], chosen, factors))
+        out.close()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix == ".zarr":
+            move_folder(out.path, path)
+        else:
+            out.path.replace(path)
+        logger.info("%s: %d units x %d genes written to %s", slide["section"], len(units), len(names), path)
+        return path
+
+    def _header(
+        self, slide: Mapping[str, Any], request: Request, projection: Projection, names: list[str], factors: bool
+    ) -> dict[str, Any]:
+        units = request.units
+        var = pd.DataFrame({"gene_ids": names}, index=pd.Index(names)).join(self._trust(names))
+        scalefactors = {"spot_diameter_fullres": units.size_um / slide["mpp"]}
+        spatial: dict[str, Any] = {"scalefactors": scalefactors, "metadata": {"mpp": slide["mpp"]}, "images": {}}
+        if slide.get("hires") is not None:
+            spatial["images"]["hires"] = slide["hires"]
+            scalefactors["tissue_hires_scalef"] = slide["hires_scale"]
+        about: dict[str, Any] = {
             "unit_of_X": f"log1p of counts per 10,000 ({self.panel.transcriptome} transcriptome), predicted",
             "slide_mpp": slide["mpp"],
             "working_mpp": self.mpp,
@@ -205,22 +204,31 @@ class PredictionWriter:
             "unit_shape": units.shape,
             "unit_size_um": units.size_um,
             "trained_on_um": list(self.panel.unit_sizes_um),
-            "checkpoint_sha256": hashlib.sha256(self.model_file.read_bytes()).hexdigest(),
+            "checkpoint_sha256": model_sha256(self.model_file),
             "version": _version(),
-            "warnings": np.array(self._warnings(slide, units, rates is not None), dtype=str),
+            "warnings": np.array(self._warnings(slide, request, projection.has_rate), dtype=str),
         }
-        return adata
+        varm = {}
+        if factors:
+            about["projection"] = projection.to_dict()
+            varm["loadings"] = projection.columns(names).loadings
+        uns = {
+            "pixnet": about,
+            "spatial": {slide["section"]: spatial},
+            "unit": {"shape": units.shape, "size_um": float(units.size_um), "kind": "prediction"},
+        }
+        return {"var": var, "varm": varm, "uns": uns}
 
-    def _trust(self) -> pd.DataFrame:
+    def _trust(self, genes: Sequence[str]) -> pd.DataFrame:
         """How well each gene was predicted on the validation slides, where there were any."""
         table = self.model_file.parent.parent / "evaluation" / "validation_genes.csv"
         columns = {"pcc_native": "pcc_val", "ceiling_native": "ceiling_val"}
-        frame = pd.DataFrame(index=self.genes, columns=list(columns.values()), dtype=float)
+        frame = pd.DataFrame(index=list(genes), columns=list(columns.values()), dtype=float)
         frame["n_patients_val"] = 0
         frame["same_patient_val"] = False
         summary = table.with_name("validation.json")
         if table.is_file() and summary.is_file():
-            measured = pd.read_csv(table, keep_default_na=False, na_values=[""]).set_index("gene").reindex(self.genes)
+            measured = pd.read_csv(table, keep_default_na=False, na_values=[""]).set_index("gene").reindex(list(genes))
             for source, target in columns.items():
                 if source in measured:
                     frame[target] = measured[source]
@@ -229,7 +237,8 @@ class PredictionWriter:
             frame["same_patient_val"] = bool(about["same_patient"])
         return frame
 
-    def _warnings(self, slide: Mapping[str, Any], units: Units, has_rate: bool) -> list[str]:
+    def _warnings(self, slide: Mapping[str, Any], request: Request, has_rate: bool) -> list[str]:
+        units = request.units
         found = []
         if slide["mpp"] > self.mpp * 1.01:
             found.append(f"The slide has {slide['mpp']:.3g} µm per pixel, the model {self.mpp:.3g}: it was enlarged.")
@@ -245,11 +254,50 @@ class PredictionWriter:
             found.append("Below 55 µm y is the logarithm of an expected rate, not of a count that could be measured.")
         if "stain" in slide and stain_unlike(slide["stain"], self.panel.extra.get("stain", [])):
             found.append("The slide is stained unlike every training slide (optical density off by over 30 %).")
-        if float(np.mean(slide.get("tissue_fraction", np.ones(1)) > 0)) < 0.5:
+        fraction = request.tissue_fraction
+        if fraction is not None and len(fraction) and float(np.mean(fraction > 0)) < 0.5:
             found.append("More than half of the units lie off the tissue that was found on the slide.")
         for message in found:
             logger.warning("%s: %s", slide["section"], message)
         return found
+
+
+def _rows(answer: Answer, slide_mpp: float, chosen: Projection | None, factors: bool) -> dict[str, np.ndarray]:
+    """An answer as the AnnData's rows."""
+    rows = {"obs/_index": answer.names, "obsm/spatial": answer.centers_um / slide_mpp}
+    rows |= {f"obs/{name}": values for name, values in answer.obs.items()}
+    if chosen is not None:
+        rows["X"] = chosen.expression(answer.features)
+        if chosen.has_rate:
+            rows["layers/rate_per_um2"] = chosen.rate(answer.features)
+    if factors:
+        rows["obsm/features"] = answer.features.astype(np.float16)
+    return rows
+
+
+def _nothing(projection: Projection) -> Answer:
+    none = np.zeros(0, bool)
+    return Answer(np.zeros(0, "S1"), np.zeros((0, 2)), np.zeros((0, projection.loadings.shape[1]), np.float32), {"in_tissue": none})
+
+
+def expression_of(adata: Any, genes: Sequence[str]) -> np.ndarray:
+    """y = log1p CP10k of some genes from a prediction that kept the factors, float32 (units, genes).
+
+    Args:
+        adata: an AnnData with `obsm["features"]`, or some of its units.
+        genes: any genes of the model, in `adata.uns["pixnet"]["projection"]["genes"]`.
+
+    Raises:
+        InputError: if it holds no factors, or the model does not predict a gene.
+    """
+    content = adata.uns.get("pixnet", {}).get("projection")
+    if content is None or "features" not in adata.obsm:
+        raise InputError('This AnnData holds no factors: its genes are in X already, or it is no prediction of PixNet.')
+    projection = Projection.from_dict(content)
+    unknown = [gene for gene in genes if gene not in projection.genes]
+    if unknown:
+        raise InputError(f"The model does not predict {', '.join(unknown[:5])}.")
+    return projection.columns(list(genes)).expression(np.asarray(adata.obsm["features"], np.float32))
 
 
 def _version() -> str:

@@ -5,8 +5,7 @@ import pytest
 from scipy.spatial import cKDTree
 
 from bundle.errors import InputError
-from bundle.inference.grids import UnitGrid
-from bundle.inference.prediction import unit_grid
+from bundle.inference.grids import UnitGrid, unit_grids
 from bundle.tissue import TissueMap, tissue_fraction
 
 
@@ -26,29 +25,58 @@ def _tissue(mask=lambda image, mpp: image[:1] < 200) -> TissueMap:
     return TissueMap(_Slide(), mask)
 
 
+def _centers_um(units, max_units: int = 1000) -> np.ndarray:
+    return np.concatenate([band.centers_um for band in units.bands(max_units)])
+
+
 def test_bins_tile_the_tissue_and_lie_on_the_slides_grid():
-    units = UnitGrid("square", 16.0, 16.0).over(_tissue(), 0.5, "s")
-    centers_um = units.centers_px * 0.5
+    centers_um = _centers_um(UnitGrid("square", 16.0, 16.0).over(_tissue(), "s"))
     np.testing.assert_allclose(np.mod(centers_um, 16.0), 8.0)
-    assert len(np.unique(centers_um, axis=0)) == len(units)
+    assert len(np.unique(centers_um, axis=0)) == len(centers_um)
     points = np.random.default_rng(0).uniform((200, 100), (600, 500), (500, 2))
     distance = np.abs(points[:, None] - centers_um[None]).max(-1).min(1)
     assert distance.max() <= 8.0
 
 
-def test_every_unit_of_a_grid_holds_tissue():
+GRIDS = [UnitGrid("circle", 55, 100, "hex"), UnitGrid("square", 50, 50), UnitGrid("square", 2, 2), UnitGrid("circle", 3, 7)]
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+def test_a_lattice_keeps_just_the_units_that_hold_tissue(grid):
     tissue = _tissue()
-    for grid in (UnitGrid("circle", 55, 100, "hex"), UnitGrid("square", 50, 50)):
-        units = grid.over(tissue, 0.5, "s")
-        fraction = tissue_fraction(tissue, units.centers_px * 0.5, units.shape, units.size_um)
-        assert (fraction > 0).all()
-        assert (fraction <= 1).all()
-        assert fraction.max() == 1
+    units = grid.over(tissue, "s")
+    for band in units.bands(5000):
+        row, column = np.indices(band.fraction.shape).reshape(2, -1)
+        everywhere = np.column_stack([band.x_um[row, column], band.y_um[row]])
+        expected = tissue_fraction(tissue, everywhere, units.shape, units.size_um)
+        np.testing.assert_allclose(band.fraction.ravel(), expected, atol=1e-6)
+    outside = grid.over(tissue, "s", (0, 0, 1000, 1000))
+    assert len(outside) == len(units)
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+def test_bands_of_any_height_give_the_same_units_in_the_same_order(grid):
+    units = grid.over(_tissue(), "s")
+    whole = _centers_um(units, 10**9)
+    assert len(whole) == len(units)
+    np.testing.assert_array_equal(_centers_um(units, 1), whole)
+    names = np.concatenate([units.names(band) for band in units.bands(999)])
+    assert len(set(names)) == len(names) == len(whole)
+    assert names.dtype.kind == "S"
+
+
+def test_a_region_keeps_its_units_alone():
+    units = UnitGrid("square", 10, 10).over(_tissue(), "s", (300, 200, 100, 50))
+    centers = _centers_um(units)
+    assert ((centers >= (290, 190)) & (centers <= (410, 260))).all()
+    assert len(centers) >= 50
+    with pytest.raises(InputError, match="no tissue"):
+        UnitGrid("square", 10, 10).over(_tissue(), "s", (700, 700, 50, 50))
 
 
 def test_hex_neighbours_are_one_pitch_apart():
-    units = UnitGrid("circle", 55, 100, "hex").over(_tissue(), 0.5, "s")
-    distance, _ = cKDTree(units.centers_px * 0.5).query(units.centers_px * 0.5, k=3)
+    centers = _centers_um(UnitGrid("circle", 55, 100, "hex").over(_tissue(), "s"))
+    distance, _ = cKDTree(centers).query(centers, k=3)
     np.testing.assert_allclose(distance[:, 1], 100, rtol=1e-6)
 
 
@@ -60,9 +88,10 @@ def test_bad_grids_are_told_in_a_sentence():
     with pytest.raises(InputError, match="above 0"):
         UnitGrid("square", 0, 0)
     with pytest.raises(InputError, match="no tissue"):
-        UnitGrid("square", 16, 16).over(_tissue(lambda image, mpp: image[:1] < 0), 0.5, "s")
+        UnitGrid("square", 16, 16).over(_tissue(lambda image, mpp: image[:1] < 0), "s")
     with pytest.raises(InputError, match="not both"):
-        unit_grid(spot_um=55, bin_um=8)
+        unit_grids(spot_um=55, bin_um=8)
     with pytest.raises(InputError, match="pitch alone"):
-        unit_grid(pitch_um=100)
-    assert unit_grid() is None
+        unit_grids(pitch_um=100)
+    assert unit_grids() == []
+    assert [grid.size_um for grid in unit_grids(bin_um=[8, 16, 8])] == [8, 16]

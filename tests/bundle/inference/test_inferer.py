@@ -8,7 +8,7 @@ import scipy.sparse as sp
 import torch
 from monai.transforms import NormalizeIntensity
 
-from bundle.inference.inferer import SlideInferer
+from bundle.inference.inferer import MapInferer, SlideInferer
 from bundle.units import Units
 from networks import PixNet, SwinEncoder
 from transforms import RasterizeUnits, SlideReader
@@ -83,3 +83,63 @@ def test_the_mean_over_a_unit_is_the_networks_own_pooling(slide, network):
 
 def test_no_units_no_features(slide, network):
     assert _infer(slide, network, _units("circle", 60.0).take(np.array([], int)), 128).shape == (0, network.channels)
+
+
+class _Stopped(Exception):
+    """The machine went down."""
+
+
+def _map(slide, network, work, tile_px: int, blocks=None, **kw):
+    inferer = MapInferer(
+        SlideReader(), NormalizeIntensity(127.0, 60.0), 1.0, ["a", "b", "c", "d"], str(work), tile_px, "sha", **kw
+    )
+    everywhere = np.array([(row, column) for row in range(2) for column in range(2)])
+    inputs = {
+        "image": str(slide),
+        "section": "s",
+        "blocks": lambda side_um, cell_um: everywhere if blocks is None else blocks,
+    }
+    return inferer(inputs, network)
+
+
+def test_the_map_on_disk_does_not_depend_on_the_tiles(slide, network, tmp_path):
+    whole = _map(slide, network, tmp_path / "whole", 10_000).array[:]
+    assert np.isfinite(whole).all()
+    tiled = _map(slide, network, tmp_path / "tiled", 256).array[:]
+    np.testing.assert_allclose(tiled, whole, rtol=1e-4, atol=1e-5)
+    assert whole.std() > 1e-3
+
+
+def test_only_tiles_that_are_needed_are_computed(slide, network, tmp_path):
+    diagonal = np.array([(0, 0), (1, 1)])
+    part = _map(slide, network, tmp_path, 256, diagonal).array[:]
+    assert np.isfinite(part[:, :64, :64]).all()
+    assert np.isfinite(part[:, 64:, 64:]).all()
+    assert np.isnan(part[:, :64, 64:]).all()
+
+
+def test_a_stopped_map_goes_on_to_the_same_contents(slide, network, tmp_path):
+    whole = _map(slide, network, tmp_path / "whole", 256).array[:]
+    calls = []
+
+    def stop_at_third(image, original=network.features):
+        calls.append(1)
+        if len(calls) == 3:
+            raise _Stopped
+        return original(image)
+
+    network.features = stop_at_third
+    try:
+        with pytest.raises(_Stopped):
+            _map(slide, network, tmp_path / "again", 256)
+        resumed = _map(slide, network, tmp_path / "again", 256).array[:]
+    finally:
+        del network.features
+    np.testing.assert_array_equal(resumed, whole)
+    assert len(calls) <= 3 + 3  # four tiles, of which one or two were kept
+
+
+def test_another_tiling_or_slide_begins_anew(slide, network, tmp_path):
+    _map(slide, network, tmp_path, 256)
+    finer = _map(slide, network, tmp_path, 512)
+    np.testing.assert_allclose(finer.array[:], _map(slide, network, tmp_path / "x", 512).array[:])

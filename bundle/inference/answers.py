@@ -1,0 +1,111 @@
+"""Predicted units in pieces that fit into memory, in the order in which they are written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..units import Units
+from .dense_map import DenseMap
+from .grids import GridUnits
+from .pooling import pool_band, pool_units
+from .requests import Request
+
+__all__ = ["Answer", "answers"]
+
+_UNITS_AT_ONCE = 2**17
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """Some units and their features.
+
+    Attributes:
+        names: bytes or str, (n,).
+        centers_um: (x, y) from the slide's corner, (n, 2).
+        features: float32 (n, C).
+        obs: further columns, each (n,).
+    """
+
+    names: np.ndarray
+    centers_um: np.ndarray
+    features: np.ndarray
+    obs: dict[str, np.ndarray]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def after(self, first: int) -> Answer:
+        """Without the first units."""
+        columns = {key: values[first:] for key, values in self.obs.items()}
+        return Answer(self.names[first:], self.centers_um[first:], self.features[first:], columns)
+
+
+def answers(
+    request: Request,
+    pred: DenseMap | torch.Tensor,
+    slide_mpp: float,
+    rasterize: Callable[..., Any] | None,
+    scratch: Path | None,
+    skip: int = 0,
+) -> Iterator[Answer]:
+    """Answer for a request's units, in their order.
+
+    Args:
+        request: the units.
+        pred: the slide's map, or the units' pooled features (U, C).
+        slide_mpp: micrometres per level-0 pixel.
+        rasterize: see `UnitAccumulator`; needed with a map.
+        scratch: folder for the features of given units, which are pooled in another order than they are written.
+        skip: so many units were answered for already.
+    """
+    units = request.units
+    if isinstance(units, GridUnits):
+        assert isinstance(pred, DenseMap) and rasterize is not None
+        yield from _of_grid(units, pred, rasterize, skip)
+        return
+    if isinstance(pred, DenseMap):
+        assert rasterize is not None and scratch is not None
+        features: np.ndarray = np.lib.format.open_memmap(
+            scratch / f"pooled{request.suffix}.npy", "w+", np.float32, (len(units), pred.array.shape[0])
+        )
+        for index, pooled in pool_units(pred, units, slide_mpp, rasterize):
+            features[index] = pooled
+    else:
+        features = pred.float().cpu().numpy()
+    for first in range(skip, len(units), _UNITS_AT_ONCE):
+        yield _of_units(units, request, features, slide_mpp, slice(first, first + _UNITS_AT_ONCE))
+
+
+def _of_units(units: Units, request: Request, features: np.ndarray, slide_mpp: float, part: slice) -> Answer:
+    if request.tissue_fraction is None:  # an evaluation's units are measured ones
+        obs = {"in_tissue": units.in_tissue[part]}
+    else:
+        fraction = request.tissue_fraction[part].astype(np.float32)
+        obs = {"in_tissue": fraction >= 0.5, "tissue_fraction": fraction}
+    return Answer(units.barcodes[part], units.centers_px[part] * slide_mpp, np.asarray(features[part]), obs)
+
+
+def _of_grid(units: GridUnits, dense: DenseMap, rasterize: Callable[..., Any], skip: int) -> Iterator[Answer]:
+    done = 0
+    for band in units.bands(_UNITS_AT_ONCE):
+        kept = band.kept
+        n = int(kept.sum())
+        done += n
+        if n == 0 or done <= skip:
+            continue
+        row, column = np.nonzero(kept)
+        fraction = band.fraction[kept]
+        obs = {
+            "in_tissue": fraction >= 0.5,
+            "tissue_fraction": fraction,
+            "array_row": band.rows[row].astype(np.int32),
+            "array_col": band.columns[column].astype(np.int32),
+        }
+        answer = Answer(units.names(band), band.centers_um, pool_band(dense, units, band, rasterize), obs)
+        yield answer.after(max(n - (done - skip), 0))

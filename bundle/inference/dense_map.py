@@ -1,0 +1,279 @@
+"""The map of a slide on disk: OME-Zarr of features, chunk by chunk, and any gene computed from it on demand.
+
+Format: OME-Zarr 0.5 (https://ngff.openmicroscopy.org/0.5), axes c, y, x; what PixNet adds stands under `pixnet` in the
+group's attributes, the head's arrays under `projection/`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from zarr.codecs import BloscCodec
+
+from ..errors import InputError
+from ..files import replacing_folder
+from .projection import Projection
+
+__all__ = ["DenseMap", "create_map", "open_map", "write_map"]
+
+_TOP_CELLS = 512  # the coarsest level's longer side is at most this
+_NGFF = "0.5"
+
+
+class DenseMap:
+    """Features of a slide at every cell of the map, (C, H, W); NaN where no tile was computed.
+
+    Attributes:
+        path: the Zarr group.
+        about: what else is known: `working_mpp`, `slide`, `checkpoint_sha256`, ...
+        stride: working pixels per cell.
+        origin_px: working pixels (x, y) of the map's corner from the slide's.
+        array: the Zarr array.
+    """
+
+    def __init__(self, path: str | Path, mode: str = "r") -> None:
+        self.path = Path(path)
+        self.group = zarr.open_group(str(path), mode=mode)  # type: ignore[arg-type]
+        self.about: dict[str, Any] = dict(self.group.attrs["pixnet"])  # type: ignore[call-overload]
+        self.stride = int(self.about["stride"])
+        self.mpp = float(self.about["working_mpp"])
+        self.origin_px = tuple(int(v) for v in self.about["origin_px"])
+        self.array: Any = self.group["0"]
+        self._strips: dict[int, np.ndarray] = {}
+
+    @property
+    def resolution_um(self) -> float:
+        """Side of a cell in micrometres."""
+        return self.stride * self.mpp
+
+    @property
+    def projection(self) -> Projection | None:
+        """From features to genes; None in a map of genes."""
+        if "projection" not in self.group:
+            return None
+        stored: Any = self.group["projection"]
+        content = {name: array[:] for name, array in stored.arrays()}
+        return Projection.from_dict({**content, "genes": stored.attrs["genes"], **stored.attrs.get("scalars", {})})
+
+    @property
+    def genes(self) -> list[str]:
+        """Genes that the map answers for."""
+        projection = self.projection
+        return list(projection.genes) if projection is not None else list(self.about["channels"])
+
+    def read(self, x: int, y: int, width: int, height: int) -> np.ndarray:
+        """Features of a rectangle of cells, float32 (height, width, C); beyond the map the nearest cell's.
+
+        Args:
+            x: first column, counted from the slide's corner.
+            y: first row.
+            width: columns.
+            height: rows.
+        """
+        x0, y0 = (v // self.stride for v in self.origin_px)
+        rows = np.clip(np.arange(y, y + height) - y0, 0, self.array.shape[1] - 1)
+        columns = np.clip(np.arange(x, x + width) - x0, 0, self.array.shape[2] - 1)
+        part = self.array[:, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        part = np.ascontiguousarray(part.transpose(1, 2, 0))
+        if part.shape[:2] != (height, width):
+            part = part[rows - rows[0]][:, columns - columns[0]]
+        return part
+
+    def column(self, x: np.ndarray) -> np.ndarray:
+        """Where columns counted from the slide's corner stand in the array; beyond it, the nearest one."""
+        return np.clip(x - self.origin_px[0] // self.stride, 0, self.array.shape[2] - 1)
+
+    def read_rows(self, y: int, height: int) -> np.ndarray:
+        """All columns of some rows, (height, W, C); quick when called from top to bottom.
+
+        Args:
+            y: first row, counted from the slide's corner; beyond the map the nearest row's.
+            height: rows.
+        """
+        rows = np.clip(np.arange(y, y + height) - self.origin_px[1] // self.stride, 0, self.array.shape[1] - 1)
+        side = self.array.chunks[1]
+        parts = []
+        for strip in range(rows[0] // side, rows[-1] // side + 1):
+            if strip not in self._strips:  # the last two are kept: bands are thinner than chunks
+                self._strips = {k: v for k, v in self._strips.items() if k == strip - 1}
+                part = self.array[:, strip * side : (strip + 1) * side]
+                self._strips[strip] = np.ascontiguousarray(part.transpose(1, 2, 0))
+            parts.append(self._strips[strip][rows[rows // side == strip] - strip * side])
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def gene(self, name: str) -> Any:
+        """One gene's map as a lazy array, float32 (H, W): dask reads and projects only what is computed.
+
+        Raises:
+            InputError: if the map does not hold the gene, or dask is missing.
+        """
+        if name not in self.genes:
+            raise InputError(f"{self.path} does not hold {name}; it holds {', '.join(self.genes[:5])}, ...")
+        try:
+            import dask.array as da
+        except ImportError as error:
+            raise InputError("A lazy array needs dask: pip install 'pixnet[cohort]'.") from error
+        lazy = da.from_zarr(self.array)
+        projection = self.projection
+        if projection is None:
+            return lazy[self.genes.index(name)]
+        one = projection.columns([name])
+        lazy = lazy.rechunk({0: -1})
+        return da.map_blocks(
+            lambda block: one.expression(block.transpose(1, 2, 0))[..., 0], lazy, drop_axis=0, dtype=np.float32
+        )
+
+
+def open_map(path: str | Path) -> DenseMap:
+    """Open what `pixnet predict --map` wrote.
+
+    Example::
+
+        erbb2 = open_map("C5_map.zarr").gene("ERBB2")  # lazy, (H, W)
+        picture = erbb2[::4, ::4].compute()
+
+    Raises:
+        InputError: if there is no map.
+    """
+    try:
+        return DenseMap(path)
+    except (KeyError, FileNotFoundError, ValueError) as error:
+        raise InputError(f"{path} is not a map that PixNet wrote; make one with pixnet predict --map.") from error
+
+
+def create_map(
+    path: str | Path,
+    *,
+    channels: int,
+    low_px: tuple[int, int],
+    high_px: tuple[int, int],
+    stride: int,
+    block_px: int,
+    about: dict[str, Any],
+    projection: Projection | None,
+) -> DenseMap:
+    """An empty map over [low, high) working pixels, to be filled tile by tile."""
+    group = zarr.open_group(str(path), mode="w", zarr_format=3)
+    width, height = ((h - low) // stride for low, h in zip(low_px, high_px, strict=True))
+    side = block_px // stride
+    group.create_array(
+        "0",
+        shape=(channels, height, width),
+        chunks=(channels, side, side),
+        dtype="float32",
+        fill_value=np.nan,
+        compressors=None,  # features hardly shrink, and this is read once or twice
+        dimension_names=("c", "y", "x"),
+    )
+    group.attrs["pixnet"] = {**about, "stride": stride, "origin_px": [int(v) for v in low_px]}
+    _write_projection(group, projection)
+    return DenseMap(path, "r+")
+
+
+def _write_projection(group: Any, projection: Projection | None) -> None:
+    if projection is None:
+        return
+    content = projection.to_dict()
+    stored = group.create_group("projection")
+    stored.attrs["genes"] = list(projection.genes)
+    stored.attrs["scalars"] = {k: v for k, v in content.items() if isinstance(v, float)}
+    for name in ("loadings", "bias", "total"):
+        if name in content:
+            stored.create_array(name, data=content[name])
+
+
+def write_map(source: DenseMap, path: str | Path, name: str, genes: Sequence[str] | None = None) -> None:
+    """Copy a map to where the user wants it: compressed, multiscale, in one move.
+
+    Args:
+        source: a map of features.
+        path: the OME-Zarr to write.
+        name: of the image.
+        genes: write y = log1p CP10k of these, one channel each; the features by default, which give any gene.
+    """
+    projection = source.projection
+    if projection is None:
+        raise InputError(f"{source.path} holds genes, not features.")
+    part = None if genes is None else projection.columns(list(genes))
+    n_channels = source.array.shape[0] if part is None else len(part.genes)
+    labels = [f"feature {i}" for i in range(n_channels)] if part is None else list(part.genes)
+    height, width = source.array.shape[1:]
+    depth = max(0, math.ceil(math.log2(max(height, width) / _TOP_CELLS)))
+    side = source.array.chunks[1]
+    with replacing_folder(path) as temporary:
+        group = zarr.open_group(str(temporary), mode="w", zarr_format=3)
+        arrays = []
+        for level in range(depth + 1):
+            shape = tuple(-(-v // 2**level) for v in (height, width))
+            arrays.append(
+                group.create_array(
+                    str(level),
+                    shape=(n_channels, *shape),
+                    # genes are looked at one by one, features are projected together
+                    chunks=(1 if part is not None else n_channels, *(min(side * 4 if part is not None else side, v) for v in shape)),
+                    dtype="float32",
+                    fill_value=np.nan,
+                    compressors=BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle"),
+                    dimension_names=("c", "y", "x"),
+                )
+            )
+        step = side * 2**depth  # a block of every level at once
+        for top in range(0, height, step):
+            for left in range(0, width, step):
+                block = source.array[:, top : top + step, left : left + step]
+                if part is not None:
+                    block = part.expression(block.transpose(1, 2, 0)).transpose(2, 0, 1)
+                for level, array in enumerate(arrays):
+                    row, column = top >> level, left >> level
+                    array[:, row : row + block.shape[1], column : column + block.shape[2]] = block
+                    block = _halve(block)
+        group.attrs["ome"] = _ome(name, source, depth, labels)
+        group.attrs["pixnet"] = {
+            **{k: v for k, v in source.about.items() if k not in ("fingerprint",)},
+            "channels": labels,
+            "unit": "features" if part is None else "log1p of counts per 10,000, predicted",
+            "genes": None if part is not None else list(projection.genes),
+        }
+        if part is None:
+            _write_projection(group, projection)
+
+
+def _halve(block: np.ndarray) -> np.ndarray:
+    """Means of 2 x 2 cells; an odd last row or column stands for itself, cells without a value are left out."""
+    padded = np.pad(block, ((0, 0), (0, block.shape[1] % 2), (0, block.shape[2] % 2)), constant_values=np.nan)
+    four = np.stack([padded[:, i::2, j::2] for i in (0, 1) for j in (0, 1)])
+    known = np.isfinite(four)
+    count = known.sum(0)
+    total = np.where(known, four, 0).sum(0, dtype=np.float32)
+    return np.divide(total, count, out=np.full(total.shape, np.nan, np.float32), where=count > 0).astype(np.float32)
+
+
+def _ome(name: str, source: DenseMap, depth: int, labels: list[str]) -> dict[str, Any]:
+    um = source.resolution_um
+    x0, y0 = (v * source.mpp for v in source.origin_px)
+    datasets = [
+        {
+            "path": str(level),
+            "coordinateTransformations": [
+                {"type": "scale", "scale": [1.0, um * 2**level, um * 2**level]},
+                # the place of the first cell's centre, in micrometres from the slide's corner
+                {"type": "translation", "translation": [0.0, y0 + um * 2**level / 2, x0 + um * 2**level / 2]},
+            ],
+        }
+        for level in range(depth + 1)
+    ]
+    axes = [
+        {"name": "c", "type": "channel"},
+        {"name": "y", "type": "space", "unit": "micrometer"},
+        {"name": "x", "type": "space", "unit": "micrometer"},
+    ]
+    return {
+        "version": _NGFF,
+        "multiscales": [{"name": name, "axes": axes, "datasets": datasets, "type": "mean of 2 x 2"}],
+        "omero": {"channels": [{"label": label, "color": "FFFFFF", "active": i == 0} for i, label in enumerate(labels)]},
+    }

@@ -1,0 +1,76 @@
+"""Which blocks of a slide's map are needed to answer for its units."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from ..tissue import TissueMap
+from ..units import Units
+from .grids import GridUnits
+from .tiles import Tile
+
+__all__ = ["blocks_of_grid", "blocks_of_rectangle", "blocks_of_tissue", "blocks_of_units", "tiles_with"]
+
+Blocks = np.ndarray  # (n, 2), unique (row, column) of blocks counted from the slide's corner
+
+
+def blocks_of_units(units: Units, slide_mpp: float, block_um: float, margin_um: float) -> Blocks:
+    """Blocks that units reach into, `margin_um` around them included."""
+    centers_um = units.centers_px * slide_mpp
+    reach = units.reach_um[:, None] + margin_um
+    low = np.floor((centers_um - reach) / block_um).astype(np.int64)
+    high = np.floor((centers_um + reach) / block_um).astype(np.int64)
+    return _between(low, high)
+
+
+def blocks_of_tissue(tissue: TissueMap, block_um: float, margin_um: float) -> Blocks:
+    """Blocks that hold tissue, `margin_um` around it included."""
+    row, column = np.nonzero(tissue.mask)
+    corner_um = np.column_stack([column, row]) * tissue.mpp
+    low = np.floor((corner_um - margin_um) / block_um).astype(np.int64)
+    high = np.floor((corner_um + tissue.mpp + margin_um) / block_um).astype(np.int64)
+    return _between(low, high)
+
+
+def blocks_of_grid(units: GridUnits, block_um: float, margin_um: float) -> Blocks:
+    """Blocks that a lattice's units reach into: those near tissue, inside the lattice's rows and columns."""
+    grid, margin_um = units.grid, margin_um + units.size_um
+    blocks = blocks_of_tissue(units.tissue, block_um, margin_um)
+    low = np.array([units.rows.start * grid.row_pitch_um, units.columns.start * grid.pitch_um]) - margin_um
+    high = np.array([units.rows.stop * grid.row_pitch_um, units.columns.stop * grid.pitch_um]) + margin_um
+    inside = ((blocks + 1) * block_um > low) & (blocks * block_um < high)
+    return blocks[inside.all(1)]
+
+
+def blocks_of_rectangle(region_um: tuple[float, float, float, float], block_um: float) -> Blocks:
+    """Blocks of a rectangle (x, y, width, height)."""
+    x, y, width, height = region_um
+    low, high = np.array([[x, y]]), np.array([[x + width, y + height]])
+    return _between(
+        np.floor(low / block_um).astype(np.int64), (np.ceil(high / block_um) - 1).astype(np.int64)
+    )
+
+
+def tiles_with(tiles: Iterable[Tile], blocks: Blocks, block_px: int) -> list[Tile]:
+    """The tiles whose core holds any of the blocks."""
+    needed = {(int(row), int(column)) for row, column in blocks}
+    found = []
+    for tile in tiles:
+        rows = range(tile.y_px // block_px, (tile.y_px + tile.height_px) // block_px)
+        columns = range(tile.x_px // block_px, (tile.x_px + tile.width_px) // block_px)
+        if any((row, column) in needed for row in rows for column in columns):
+            found.append(tile)
+    return found
+
+
+def _between(low: np.ndarray, high: np.ndarray) -> Blocks:
+    """All blocks of the rectangles low..high (x, y), both included; as unique (row, column)."""
+    found = []
+    spans = np.unique(high - low, axis=0)
+    for columns, rows in spans:  # most units touch one block or four, so there are few different spans
+        some = np.unique(low[((high - low) == (columns, rows)).all(1)], axis=0)
+        step = np.stack(np.meshgrid(np.arange(rows + 1), np.arange(columns + 1), indexing="ij"), -1).reshape(-1, 2)
+        found.append((some[:, None, ::-1] + step[None]).reshape(-1, 2))
+    return np.unique(np.concatenate(found), axis=0) if found else np.zeros((0, 2), np.int64)

@@ -1,0 +1,108 @@
+"""From features to genes as plain arrays, so that a map or a table of features answers without the network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+__all__ = ["Projection"]
+
+_PROBE = 1024.0  # large beside the bias, which is taken off again in single precision
+
+
+@dataclass(frozen=True)
+class Projection:
+    """What a head does to pooled features; both heads are linear before the log.
+
+    Without a rate, y = F · loadings + bias. With one, a gene's rate is F · loadings + bias in counts per µm², that of
+    all genes F · total + total_bias, and y = log1p(1e4 · rate / all).
+
+    Attributes:
+        genes: names, (G,).
+        loadings: (G, C).
+        bias: (G,).
+        total: (C,) where the head gives rates, else None.
+        total_bias: likewise.
+    """
+
+    genes: tuple[str, ...]
+    loadings: np.ndarray
+    bias: np.ndarray
+    total: np.ndarray | None = None
+    total_bias: float = 0.0
+
+    @classmethod
+    def of(
+        cls,
+        genes: Sequence[str],
+        channels: int,
+        project: Callable[[torch.Tensor], torch.Tensor],
+        rate: Callable[[torch.Tensor], torch.Tensor | None],
+        like: torch.Tensor | None = None,
+    ) -> Projection:
+        """Read a head off its answers to no feature and to each feature alone.
+
+        Args:
+            genes: the panel, (G,).
+            channels: C.
+            project: pooled features (U, C) to y (U, G).
+            rate: pooled features to rates (U, G + 1), or None.
+            like: a tensor on the head's device.
+        """
+        probe = torch.cat([torch.zeros(1, channels), _PROBE * torch.eye(channels)])
+        if like is not None:
+            probe = probe.to(like)
+        with torch.no_grad():
+            density = rate(probe)
+            answer = (project(probe) if density is None else density).cpu().double().numpy()
+        bias, loadings = answer[0], (answer[1:] - answer[0]).T / _PROBE
+        if density is None:
+            return cls(tuple(genes), loadings.astype(np.float32), bias.astype(np.float32))
+        part = (loadings[:-1].astype(np.float32), bias[:-1].astype(np.float32))
+        return cls(tuple(genes), *part, loadings.sum(0).astype(np.float32), float(bias.sum()))
+
+    @property
+    def has_rate(self) -> bool:
+        """Whether rates per µm² are known."""
+        return self.total is not None
+
+    def columns(self, genes: Sequence[str]) -> Projection:
+        """The same for some genes alone."""
+        place = {gene: i for i, gene in enumerate(self.genes)}
+        at = [place[gene] for gene in genes]
+        return Projection(tuple(genes), self.loadings[at], self.bias[at], self.total, self.total_bias)
+
+    def rate(self, features: Any) -> Any:
+        """Counts per µm², (..., G), from features (..., C); NumPy or dask."""
+        return features @ self.loadings.T + self.bias
+
+    def expression(self, features: Any) -> Any:
+        """y = log1p of counts per 10,000, (..., G), from features (..., C); NumPy or dask."""
+        linear = self.rate(features)
+        if self.total is None:
+            return linear
+        everything = features @ self.total + np.float32(self.total_bias)
+        return np.log1p(np.float32(1e4) * linear / everything[..., None])
+
+    def to_dict(self) -> dict[str, Any]:
+        """As arrays and plain values, for AnnData's `uns`."""
+        content: dict[str, Any] = {"genes": np.array(self.genes), "loadings": self.loadings, "bias": self.bias}
+        if self.total is not None:
+            content |= {"total": self.total, "total_bias": self.total_bias}
+        return content
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Projection:
+        """The inverse of `to_dict`."""
+        total = content.get("total")
+        return cls(
+            tuple(str(gene) for gene in content["genes"]),
+            np.asarray(content["loadings"], np.float32),
+            np.asarray(content["bias"], np.float32),
+            None if total is None else np.asarray(total, np.float32),
+            float(content.get("total_bias", 0.0)),
+        )

@@ -1,0 +1,124 @@
+"""What is asked of each slide: its units, given or on lattices, and its map."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch.utils.data import Dataset
+
+from ..crops import SlideOpener, slide_units
+from ..errors import InputError
+from ..manifest import slide_name
+from ..tissue import TissueMap, tissue_fraction
+from ..units import Units
+from .grids import GridUnits, UnitGrid
+from .needed import blocks_of_grid, blocks_of_rectangle, blocks_of_tissue, blocks_of_units
+
+__all__ = ["PredictionDataset", "Request"]
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """Units of one size to answer for.
+
+    Attributes:
+        units: given units, or those of a lattice.
+        suffix: what tells its file from the others of the same slide.
+        tissue_fraction: share of each given unit that is tissue, (U,); a lattice knows its own.
+    """
+
+    units: Units | GridUnits
+    suffix: str = ""
+    tissue_fraction: np.ndarray | None = None
+
+
+class PredictionDataset(Dataset):
+    """Slides with what to predict: units of a file, lattices over the tissue, the map.
+
+    Args:
+        data: records `{"image": path, "mpp": .., "label": units' .h5ad}`; `mpp` and `label` may be absent.
+        reader: opens slides.
+        tissue: from a picture, uint8 (3, h, w), and its mpp to a tissue mask, bool (1, h, w).
+        grids: the arrangements of units where a record brings none.
+        region_px: the map and the lattices of this rectangle alone, (x, y, width, height) in level-0 pixels.
+        whole_map: the map is asked for, so that it is needed wherever there is tissue.
+    """
+
+    def __init__(
+        self,
+        data: Sequence[Mapping[str, Any]],
+        reader: SlideOpener,
+        tissue: Callable[[np.ndarray, float], Any],
+        grids: Sequence[UnitGrid] = (),
+        region_px: Sequence[float] | None = None,
+        whole_map: bool = False,
+    ) -> None:
+        self.data = list(data)
+        self.reader = reader
+        self.tissue = tissue
+        self.grids = list(grids)
+        self.region_px = None if region_px is None else [float(v) for v in region_px]
+        if self.region_px is not None and (len(self.region_px) != 4 or min(self.region_px[2:]) <= 0):
+            raise InputError("A region is x,y,width,height in pixels of the slide's full resolution, the last two above 0.")
+        self.whole_map = whole_map
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, item: int) -> dict[str, Any]:
+        record = self.data[item]
+        slide = self.reader.open(record["image"], record.get("mpp"))
+        tissue = TissueMap(slide, self.tissue)
+        name = slide_name(record)
+        region_um = None
+        if self.region_px is not None:
+            x, y, width, height = self.region_px
+            if x >= slide.level_dimensions[0][0] or y >= slide.level_dimensions[0][1] or min(x + width, y + height) <= 0:
+                raise InputError(f"{record['image']} has {slide.level_dimensions[0]} px; the region lies outside of it.")
+            region_um = (x * slide.mpp, y * slide.mpp, width * slide.mpp, height * slide.mpp)
+        if self.grids:
+            suffixes = [f"_{grid.size_um:g}um" for grid in self.grids] if len(self.grids) > 1 else [""]
+            lattices = [grid.over(tissue, name, region_um) for grid in self.grids]
+            requests = [Request(units, suffix) for units, suffix in zip(lattices, suffixes, strict=True)]
+        elif record.get("label"):
+            (units,) = slide_units(record, slide)
+            fraction = tissue_fraction(tissue, units.centers_px * slide.mpp, units.shape, units.size_um)
+            requests = [Request(units, "", fraction)]
+        elif self.whole_map:
+            requests = []
+        else:
+            raise InputError(
+                f"{record['image']}: which units? Give --spots FILE.h5ad, --spot-um D --pitch-um P, --bin-um B, or "
+                "--map OUT.zarr."
+            )
+
+        def blocks(side_um: float, cell_um: float) -> np.ndarray:
+            """Blocks of the map that are needed, given a block's and a cell's side."""
+            found = []
+            for request in requests:
+                if isinstance(request.units, GridUnits):
+                    found.append(blocks_of_grid(request.units, side_um, cell_um))
+                else:
+                    found.append(blocks_of_units(request.units, slide.mpp, side_um, cell_um))
+            if self.whole_map:
+                found.append(
+                    blocks_of_tissue(tissue, side_um, 0.0)
+                    if region_um is None
+                    else blocks_of_rectangle(region_um, side_um)
+                )
+            return np.unique(np.concatenate(found), axis=0)
+
+        return {
+            **record,
+            "section": name,
+            "mpp": slide.mpp,
+            "requests": requests,
+            "blocks": blocks,
+            "region_um": region_um,
+            "stain": tissue.stain,
+            "hires": tissue.picture,
+            "hires_scale": slide.mpp / tissue.mpp,
+        }

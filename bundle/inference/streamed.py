@@ -1,0 +1,179 @@
+"""AnnData on disk (`.h5ad` or `.zarr`) written piece by piece, so that no table of all units is ever held.
+
+Format: https://anndata.readthedocs.io/en/stable/fileformat-prose.html, as anndata 0.12 reads it.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import warnings
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import zarr
+from anndata.io import write_elem
+from zarr.codecs import BloscCodec
+
+from ..files import write_json
+
+__all__ = ["StreamedAnnData"]
+
+CHUNK_UNITS = 2**16
+
+
+class StreamedAnnData:
+    """An AnnData whose number of units is known and whose rows come in order.
+
+    A `.zarr` that was left unfinished goes on after its last whole chunk, if `header` is the same; an `.h5ad`, which a
+    kill can leave unreadable, is begun anew.
+
+    Args:
+        path: the file or folder in the making; its ending tells the form.
+        n_units: rows in the end.
+        header: `var`, `varm`, `uns`: what does not grow with the units; written at once.
+        identity: told apart by this from what another command left there.
+    """
+
+    def __init__(self, path: Path, n_units: int, header: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
+        self.path = path
+        self.n_units = n_units
+        self.zarr = path.suffix == ".zarr"
+        self._state = path.with_name(path.name + ".json")
+        self._identity = json.loads(json.dumps({**identity, "units": n_units}))
+        self._waiting: list[dict[str, np.ndarray]] = []
+        self._n_waiting = 0
+        self._arrays: dict[str, Any] = {}
+        self._pool = ThreadPoolExecutor(max_workers=2)
+        self._pending: list[Future] = []
+        self.written = self._found()
+        if self.written:
+            self.group: Any = zarr.open_group(str(path), mode="r+")
+            return
+        _remove(path)
+        self.group = zarr.open_group(str(path), mode="w", zarr_format=3) if self.zarr else h5py.File(path, "w")
+        _mark(self.group, "anndata", "0.1.0")
+        for name in ("obsm", "layers", "obsp", "varp"):
+            _mark(self.group.create_group(name), "dict", "0.1.0")
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "zarr v3 autosharding", UserWarning)  # nothing here is large
+            for name, content in header.items():
+                write_elem(self.group, name, content)
+        obs = self.group.create_group("obs")
+        _mark(obs, "dataframe", "0.2.0")
+        obs.attrs["_index"] = "_index"
+
+    def _found(self) -> int:
+        """Rows that an earlier command wrote of the same."""
+        if not self.zarr or not self._state.is_file() or not self.path.is_dir():
+            return 0
+        state = json.loads(self._state.read_text())
+        return int(state["written"]) if state["identity"] == self._identity else 0
+
+    def append(self, rows: Mapping[str, np.ndarray]) -> None:
+        """Add rows.
+
+        Args:
+            rows: by place in the AnnData (`X`, `obs/_index`, `obs/array_row`, `obsm/spatial`, ...), each (n, ...).
+        """
+        self._waiting.append(dict(rows))
+        self._n_waiting += len(next(iter(rows.values())))
+        if self._n_waiting >= CHUNK_UNITS:
+            self._flush(self._n_waiting // CHUNK_UNITS * CHUNK_UNITS)
+
+    def close(self) -> None:
+        """Write what is left.
+
+        Raises:
+            RuntimeError: if rows are missing.
+        """
+        self._flush(self._n_waiting)
+        self._settle()
+        self._pool.shutdown()
+        if self.written != self.n_units:
+            raise RuntimeError(f"{self.written} of {self.n_units} units were written to {self.path}.")
+        columns = [name.removeprefix("obs/") for name in self._names() if name.startswith("obs/")]
+        self.group["obs"].attrs["column-order"] = [c for c in columns if c != "_index"]
+        if not self.zarr:
+            self.group.close()
+        self._state.unlink(missing_ok=True)
+
+    def _names(self) -> list[str]:
+        if not self.zarr or self._arrays:
+            return list(self._arrays)
+        return [f"obs/{name}" for name, _ in sorted(self.group["obs"].arrays())]
+
+    def _flush(self, n: int) -> None:
+        if n == 0 and self._arrays:
+            return
+        self._settle()
+        rows = {name: _joined([part[name] for part in self._waiting]) for name in (self._waiting or [{}])[0]}
+        self._waiting = [{name: values[n:] for name, values in rows.items()}]
+        self._n_waiting -= n
+        first = self.written
+        self.written += n
+
+        def write(name: str, values: np.ndarray) -> None:
+            self._array(name, values)[first : first + n] = _strings(values, self.zarr)
+
+        for name, values in rows.items():
+            self._array(name, values)  # made one after the other
+        if self.zarr:
+            self._pending = [self._pool.submit(write, name, values[:n]) for name, values in rows.items()]
+        else:
+            for name, values in rows.items():
+                write(name, values[:n])
+
+    def _settle(self) -> None:
+        """Wait until what was handed over is on disk, and only then count it."""
+        for future in self._pending:
+            future.result()
+        self._pending = []
+        if self.zarr and self.written < self.n_units:
+            write_json(self._state, {"identity": self._identity, "written": self.written})
+
+    def _array(self, name: str, values: np.ndarray) -> Any:
+        if name not in self._arrays:
+            if self.zarr and name in self.group:
+                self._arrays[name] = self.group[name]
+                return self._arrays[name]
+            shape = (self.n_units, *values.shape[1:])
+            chunks = (max(min(CHUNK_UNITS, self.n_units), 1), *(max(v, 1) for v in values.shape[1:]))
+            text = values.dtype.kind in "SUTO"
+            if self.zarr:
+                # half precision does not shrink; all else does, at little cost
+                packed = None if values.dtype == np.float16 else BloscCodec(cname="lz4", clevel=1, shuffle="shuffle")
+                array = self.group.create_array(
+                    name, shape=shape, chunks=chunks, dtype="string" if text else values.dtype, compressors=packed
+                )
+            else:
+                dtype = h5py.string_dtype() if text else values.dtype
+                array = self.group.create_dataset(name, shape=shape, dtype=dtype)
+            _mark(array, "string-array" if text else "array", "0.2.0")
+            self._arrays[name] = array
+        return self._arrays[name]
+
+
+def _joined(parts: list[np.ndarray]) -> np.ndarray:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def _strings(values: np.ndarray, zarr_form: bool) -> np.ndarray:
+    if values.dtype.kind not in "SUO":
+        return values
+    return values.astype(np.dtypes.StringDType()) if zarr_form else values.astype(str).astype(object)
+
+
+def _mark(item: Any, kind: str, version: str) -> None:
+    item.attrs["encoding-type"] = kind
+    item.attrs["encoding-version"] = version
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    path.unlink(missing_ok=True)

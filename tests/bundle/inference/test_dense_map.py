@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import zarr
+
+from bundle.errors import InputError
+from bundle.inference.dense_map import create_map, open_map, write_map
+from bundle.inference.nifti import write_nifti
+from bundle.inference.projection import Projection
+
+
+@pytest.fixture
+def dense(tmp_path):
+    rng = np.random.default_rng(0)
+    projection = Projection(("a", "b"), rng.random((2, 4), np.float32), np.array([1, 2], np.float32))
+    dense = create_map(
+        tmp_path / "work.zarr",
+        channels=4,
+        low_px=(512, -256),
+        high_px=(512 + 7 * 256, -256 + 10 * 256),
+        stride=4,
+        block_px=256,
+        about={"working_mpp": 2.0},
+        projection=projection,
+    )
+    values = rng.random(dense.array.shape, np.float32)
+    values[:, :64, :128] = np.nan
+    dense.array[:] = values
+    return dense
+
+
+def test_reads_are_windows_of_the_array_and_repeat_its_edge(dense):
+    x0, y0 = 512 // 4, -256 // 4
+    values = dense.array[:].transpose(1, 2, 0)
+    np.testing.assert_array_equal(dense.read(x0 + 130, y0 + 60, 9, 70), values[60:130, 130:139])
+    edge = dense.read(x0 - 2, y0 + 300, 4, 2)
+    np.testing.assert_array_equal(edge[:, :3], np.repeat(values[300:302, :1], 3, 1))
+    for y, height in ((y0 - 1, 3), (y0 + 62, 4), (y0 + 200, 130), (y0 + 3, 10)):
+        rows = np.clip(np.arange(y, y + height) - y0, 0, len(values) - 1)
+        np.testing.assert_array_equal(dense.read_rows(y, height), values[rows])
+
+
+def test_levels_are_means_and_what_is_unknown_stays_so(dense, tmp_path):
+    write_map(dense, tmp_path / "m.zarr", "s")
+    group = zarr.open_group(tmp_path / "m.zarr", mode="r")
+    fine, coarse = group["0"][:], group["1"][:]
+    np.testing.assert_array_equal(fine, dense.array[:])
+    known = fine[:, 64:, 128:].astype(np.float64)
+    four = known.reshape(4, known.shape[1] // 2, 2, known.shape[2] // 2, 2).mean((2, 4))
+    np.testing.assert_allclose(coarse[:, 32:, 64:], four, rtol=1e-5)
+    assert np.isnan(coarse[:, :32, :64]).all()
+    transforms = group.attrs["ome"]["multiscales"][0]["datasets"][1]["coordinateTransformations"]
+    assert transforms[0]["scale"] == [1.0, 16.0, 16.0]
+    assert transforms[1]["translation"] == [0.0, -512 + 8.0, 1024 + 8.0]
+
+
+def test_a_gene_is_a_lazy_array_of_what_the_projection_says(dense, tmp_path):
+    pytest.importorskip("dask.array", reason="the extra `cohort` is not installed")
+    write_map(dense, tmp_path / "features.zarr", "s")
+    write_map(dense, tmp_path / "genes.zarr", "s", ["b"])
+    expected = dense.projection.expression(dense.array[:].transpose(1, 2, 0))[..., 1]
+    for name in ("features.zarr", "genes.zarr"):
+        lazy = open_map(tmp_path / name).gene("b")
+        assert lazy.shape == expected.shape
+        np.testing.assert_allclose(lazy[60:90, 100:300].compute(), expected[60:90, 100:300], rtol=1e-6)
+    with pytest.raises(InputError, match="does not hold a"):
+        open_map(tmp_path / "genes.zarr").gene("a")
+
+
+def test_no_map_is_told_in_a_sentence(tmp_path):
+    with pytest.raises(InputError, match="not a map"):
+        open_map(tmp_path / "nothing.zarr")
+
+
+def test_a_region_as_nifti_keeps_place_and_size(dense, tmp_path):
+    import nibabel as nib
+
+    write_nifti(dense, tmp_path / "r.nii.gz", ["b", "a"], (2056.0, 400.0, 80.0, 160.0))
+    image = nib.load(tmp_path / "r.nii.gz")
+    assert image.shape == (10, 20, 1, 2)
+    np.testing.assert_allclose(image.header.get_zooms()[:3], 0.008)
+    cells = dense.read(2056 // 8, 400 // 8, 10, 20)
+    expected = dense.projection.columns(["b", "a"]).expression(cells)
+    np.testing.assert_allclose(np.asarray(image.dataobj)[:, :, 0], expected.transpose(1, 0, 2), rtol=1e-6)
+    np.testing.assert_allclose(image.affine[:2, 3], ((2056 + 4) / 1000, (400 + 4) / 1000))
+    assert [p.name for p in tmp_path.iterdir() if "part" in p.name] == []

@@ -1,0 +1,107 @@
+"""Pooling from the map on disk equals pooling one whole tile in memory."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from bundle.inference.accumulate import UnitAccumulator
+from bundle.inference.dense_map import create_map
+from bundle.inference.grids import UnitGrid, empty_units
+from bundle.inference.needed import blocks_of_grid, blocks_of_units
+from bundle.inference.pooling import pool_band, pool_units
+from bundle.inference.tiles import Tile
+from transforms import RasterizeUnits
+
+MPP, STRIDE, LOW = 1.5, 4, (-256, 256)
+CELLS = 256  # a side, on a slide of which tissue lies well inside the map
+
+
+class _Tissue:
+    """An ellipse of tissue."""
+
+    mpp = 4.0
+    stain = np.zeros(3)
+
+    def __init__(self) -> None:
+        y, x = np.mgrid[:400, :400] * self.mpp
+        self.mask = ((x - 500) / 330) ** 2 + ((y - 900) / 260) ** 2 < 1
+
+    @property
+    def bounds_um(self):
+        rows, columns = np.nonzero(self.mask)
+        return np.array([columns.min(), rows.min()]) * 4.0, np.array([columns.max() + 1, rows.max() + 1]) * 4.0
+
+
+@pytest.fixture(scope="module")
+def dense(tmp_path_factory):
+    path = tmp_path_factory.mktemp("map") / "m.zarr"
+    high = tuple(v + CELLS * STRIDE for v in LOW)
+    about = {"working_mpp": MPP}
+    dense = create_map(
+        path, channels=3, low_px=LOW, high_px=high, stride=STRIDE, block_px=256, about=about, projection=None
+    )
+    dense.array[:] = np.random.default_rng(0).normal(size=dense.array.shape).astype(np.float32)
+    return dense
+
+
+def _in_memory(dense, units) -> np.ndarray:
+    pool = UnitAccumulator(units, 1.0, MPP, STRIDE, RasterizeUnits(drop_cut=False))
+    inner = Tile(LOW[0] + STRIDE, LOW[1] + STRIDE, (CELLS - 2) * STRIDE, (CELLS - 2) * STRIDE, STRIDE)
+    pool.add(inner, torch.from_numpy(dense.array[:])[None])
+    return pool.pooled().numpy()
+
+
+@pytest.mark.parametrize(("shape", "size_um"), [("circle", 60.0), ("square", 9.0), ("square", 2.0), ("circle", 500.0)])
+def test_given_units(dense, shape, size_um):
+    rng = np.random.default_rng(1)
+    grid = np.stack(np.meshgrid(*2 * [np.arange(0, 600, size_um * 1.1)]), -1).reshape(-1, 2) + (200, 700)
+    centers = grid[rng.permutation(len(grid))[:300]]
+    units = empty_units(np.arange(len(centers)).astype(str), centers, shape, size_um, "u")
+    found = np.full((len(units), 3), np.nan, np.float32)
+    for index, features in pool_units(dense, units, 1.0, RasterizeUnits(drop_cut=False)):
+        assert np.isnan(found[index]).all()
+        found[index] = features
+    np.testing.assert_allclose(found, _in_memory(dense, units), atol=1e-5)
+
+
+GRIDS = [
+    UnitGrid("square", 2.0, 2.0),
+    UnitGrid("square", 6.0, 6.0),
+    UnitGrid("square", 7.7, 7.7),
+    UnitGrid("square", 16.0, 20.0),
+    UnitGrid("square", 55.0, 55.0),
+    UnitGrid("circle", 4.0, 9.0, "hex"),
+    UnitGrid("circle", 55.0, 100.0, "hex"),
+    UnitGrid("square", 16.0, 20.0, "hex"),
+]
+
+
+@pytest.mark.parametrize("grid", GRIDS, ids=str)
+@pytest.mark.parametrize("max_units", [1, 3000])
+def test_lattices(dense, grid, max_units):
+    if max_units == 1 and grid.size_um < 6:
+        max_units = 700  # a row a time would take a while
+    units = grid.over(_Tissue(), "s")
+    bands = list(units.bands(max_units))
+    found = np.concatenate([pool_band(dense, units, band, RasterizeUnits(drop_cut=False)) for band in bands])
+    centers = np.concatenate([band.centers_um for band in bands])
+    explicit = empty_units(np.arange(len(centers)).astype(str), centers, grid.shape, grid.size_um, "u")
+    np.testing.assert_allclose(found, _in_memory(dense, explicit), atol=1e-5)
+
+
+@pytest.mark.parametrize("grid", GRIDS, ids=str)
+def test_the_blocks_of_a_lattice_hold_those_of_its_units(grid):
+    units = grid.over(_Tissue(), "s")
+    centers = np.concatenate([band.centers_um for band in units.bands(3000)])
+    explicit = empty_units(np.arange(len(centers)).astype(str), centers, grid.shape, grid.size_um, "u")
+    block_um, margin_um = 50.0, 6.0
+    needed = {tuple(b) for b in blocks_of_units(explicit, 1.0, block_um, margin_um)}
+    given = {tuple(b) for b in blocks_of_grid(units, block_um, margin_um)}
+    assert needed <= given
+    for row, column in [(r, c) for r in range(-2, 40) for c in range(-2, 40)]:
+        low = np.array([column, row]) * block_um
+        gap = np.maximum(low - (centers + grid.size_um / 2), (centers - grid.size_um / 2) - (low + block_um))
+        if (gap.max(1) < margin_um - 1e-6).any():
+            assert (row, column) in needed
