@@ -115,7 +115,9 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--pitch-um", type=_positive, metavar="P", help="distance of the spots' centres; D by default")
     p.add_argument("--lattice", choices=("square", "hex"), default="square")
     p.add_argument("--bin-um", type=_sizes, metavar="B[,B]", help="side of square bins; a file each where several")
-    p.add_argument("--map", metavar="OUT.zarr", help="the dense map as OME-Zarr: of --genes, else of what gives any gene")
+    p.add_argument(
+        "--map", metavar="OUT.zarr", help="the dense map as OME-Zarr: of --genes, else of what gives any gene"
+    )
     p.add_argument("--nifti", metavar="OUT.nii.gz", help="the genes of --region as NIfTI")
     p.add_argument("--region", type=_numbers, metavar="X,Y,W,H", help="this part alone, in full-resolution pixels")
     p.add_argument("--runtime", choices=("torch", "onnx", "openvino"), help="what computes the map; torch by default")

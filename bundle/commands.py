@@ -234,7 +234,11 @@ def predict(slide: str | Path, out: str | Path | None, run: str | Path, settings
         run: the run folder of the model.
         settings: which units: `units`, or `spot_um` and `pitch_um`, or `bin_um`; `slide_mpp`, `genes`, `map`, ...
     """
-    for path, endings in ((out, (".h5ad", ".zarr")), (settings.get("map"), (".zarr",)), (settings.get("nifti"), _NIFTI)):
+    for path, endings in (
+        (out, (".h5ad", ".zarr")),
+        (settings.get("map"), (".zarr",)),
+        (settings.get("nifti"), _NIFTI),
+    ):
         if path is None:
             continue
         if not str(path).endswith(endings):

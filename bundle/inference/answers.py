@@ -66,11 +66,13 @@ def answers(
     """
     units = request.units
     if isinstance(units, GridUnits):
-        assert isinstance(pred, DenseMap) and rasterize is not None
+        assert isinstance(pred, DenseMap)
+        assert rasterize is not None
         yield from _of_grid(units, pred, rasterize, skip)
         return
     if isinstance(pred, DenseMap):
-        assert rasterize is not None and scratch is not None
+        assert rasterize is not None
+        assert scratch is not None
         features: np.ndarray = np.lib.format.open_memmap(
             scratch / f"pooled{request.suffix}.npy", "w+", np.float32, (len(units), pred.array.shape[0])
         )

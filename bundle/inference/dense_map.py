@@ -39,7 +39,7 @@ class DenseMap:
     def __init__(self, path: str | Path, mode: str = "r") -> None:
         self.path = Path(path)
         self.group = zarr.open_group(str(path), mode=mode)  # type: ignore[arg-type]
-        self.about: dict[str, Any] = dict(self.group.attrs["pixnet"])  # type: ignore[call-overload]
+        self.about: dict[str, Any] = dict(self.group.attrs["pixnet"])  # type: ignore[arg-type]
         self.stride = int(self.about["stride"])
         self.mpp = float(self.about["working_mpp"])
         self.origin_px = tuple(int(v) for v in self.about["origin_px"])
@@ -215,7 +215,10 @@ def write_map(source: DenseMap, path: str | Path, name: str, genes: Sequence[str
                     str(level),
                     shape=(n_channels, *shape),
                     # genes are looked at one by one, features are projected together
-                    chunks=(1 if part is not None else n_channels, *(min(side * 4 if part is not None else side, v) for v in shape)),
+                    chunks=(
+                        1 if part is not None else n_channels,
+                        *(min(side * 4 if part is not None else side, v) for v in shape),
+                    ),
                     dtype="float32",
                     fill_value=np.nan,
                     compressors=BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle"),
@@ -275,5 +278,7 @@ def _ome(name: str, source: DenseMap, depth: int, labels: list[str]) -> dict[str
     return {
         "version": _NGFF,
         "multiscales": [{"name": name, "axes": axes, "datasets": datasets, "type": "mean of 2 x 2"}],
-        "omero": {"channels": [{"label": label, "color": "FFFFFF", "active": i == 0} for i, label in enumerate(labels)]},
+        "omero": {
+            "channels": [{"label": label, "color": "FFFFFF", "active": i == 0} for i, label in enumerate(labels)]
+        },
     }

@@ -80,7 +80,9 @@ class UnitGrid:
             raise InputError(f"{name}: no tissue found on this slide. Give the units with --spots to predict anyway.")
         low, high = bounds
         rows = range(math.floor(low[1] / self.row_pitch_um), math.ceil(high[1] / self.row_pitch_um) + 1)
-        columns = range(math.floor(low[0] / self.pitch_um) - (self.lattice == "hex"), math.ceil(high[0] / self.pitch_um) + 1)
+        columns = range(
+            math.floor(low[0] / self.pitch_um) - (self.lattice == "hex"), math.ceil(high[0] / self.pitch_um) + 1
+        )
         return GridUnits(self, tissue, rows, columns, name)
 
 

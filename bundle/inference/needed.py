@@ -48,9 +48,7 @@ def blocks_of_rectangle(region_um: tuple[float, float, float, float], block_um: 
     """Blocks of a rectangle (x, y, width, height)."""
     x, y, width, height = region_um
     low, high = np.array([[x, y]]), np.array([[x + width, y + height]])
-    return _between(
-        np.floor(low / block_um).astype(np.int64), (np.ceil(high / block_um) - 1).astype(np.int64)
-    )
+    return _between(np.floor(low / block_um).astype(np.int64), (np.ceil(high / block_um) - 1).astype(np.int64))
 
 
 def tiles_with(tiles: Iterable[Tile], blocks: Blocks, block_px: int) -> list[Tile]:

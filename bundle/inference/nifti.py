@@ -16,9 +16,7 @@ __all__ = ["write_nifti"]
 _MAX_VALUES = 2**28
 
 
-def write_nifti(
-    dense: DenseMap, path: str | Path, genes: Sequence[str], region_um: Sequence[float] | None
-) -> None:
+def write_nifti(dense: DenseMap, path: str | Path, genes: Sequence[str], region_um: Sequence[float] | None) -> None:
     """Write y = log1p CP10k of a region's cells, (x, y, 1, gene), in millimetres from the slide's corner.
 
     Args:
@@ -38,7 +36,9 @@ def write_nifti(
         height, width = dense.array.shape[1:]
     else:
         x, y = (int(np.floor(v / um)) for v in region_um[:2])
-        width, height = (int(np.ceil((v + size) / um)) - at for v, size, at in zip(region_um[:2], region_um[2:], (x, y), strict=True))
+        width, height = (
+            int(np.ceil((v + size) / um)) - at for v, size, at in zip(region_um[:2], region_um[2:], (x, y), strict=True)
+        )
     if width * height * len(genes) > _MAX_VALUES:
         raise InputError(
             f"{path} would hold {width} x {height} cells of {len(genes)} genes; name fewer with --genes, a smaller "

@@ -19,7 +19,7 @@ from monai.utils import CommonKeys
 
 from ..errors import InputError
 from ..expression import LARGE_UNIT_UM
-from ..files import move_folder, replacing
+from ..files import move_folder
 from ..panel import GenePanel
 from ..tissue import stain_unlike
 from ..units import is_interpolated
@@ -277,11 +277,16 @@ def _rows(answer: Answer, slide_mpp: float, chosen: Projection | None, factors: 
 
 def _nothing(projection: Projection) -> Answer:
     none = np.zeros(0, bool)
-    return Answer(np.zeros(0, "S1"), np.zeros((0, 2)), np.zeros((0, projection.loadings.shape[1]), np.float32), {"in_tissue": none})
+    return Answer(
+        np.zeros(0, "S1"),
+        np.zeros((0, 2)),
+        np.zeros((0, projection.loadings.shape[1]), np.float32),
+        {"in_tissue": none},
+    )
 
 
 def expression_of(adata: Any, genes: Sequence[str]) -> np.ndarray:
-    """y = log1p CP10k of some genes from a prediction that kept the factors, float32 (units, genes).
+    """Y = log1p CP10k of some genes from a prediction that kept the factors, float32 (units, genes).
 
     Args:
         adata: an AnnData with `obsm["features"]`, or some of its units.
@@ -292,7 +297,7 @@ def expression_of(adata: Any, genes: Sequence[str]) -> np.ndarray:
     """
     content = adata.uns.get("pixnet", {}).get("projection")
     if content is None or "features" not in adata.obsm:
-        raise InputError('This AnnData holds no factors: its genes are in X already, or it is no prediction of PixNet.')
+        raise InputError("This AnnData holds no factors: its genes are in X already, or it is no prediction of PixNet.")
     projection = Projection.from_dict(content)
     unknown = [gene for gene in genes if gene not in projection.genes]
     if unknown:

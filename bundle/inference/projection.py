@@ -81,7 +81,7 @@ class Projection:
         return features @ self.loadings.T + self.bias
 
     def expression(self, features: Any) -> Any:
-        """y = log1p of counts per 10,000, (..., G), from features (..., C); NumPy or dask."""
+        """Y = log1p of counts per 10,000, (..., G), from features (..., C); NumPy or dask."""
         linear = self.rate(features)
         if self.total is None:
             return linear

@@ -62,7 +62,9 @@ class PredictionDataset(Dataset):
         self.grids = list(grids)
         self.region_px = None if region_px is None else [float(v) for v in region_px]
         if self.region_px is not None and (len(self.region_px) != 4 or min(self.region_px[2:]) <= 0):
-            raise InputError("A region is x,y,width,height in pixels of the slide's full resolution, the last two above 0.")
+            raise InputError(
+                "A region is x,y,width,height in pixels of the slide's full resolution, the last two above 0."
+            )
         self.whole_map = whole_map
 
     def __len__(self) -> int:
@@ -76,8 +78,14 @@ class PredictionDataset(Dataset):
         region_um = None
         if self.region_px is not None:
             x, y, width, height = self.region_px
-            if x >= slide.level_dimensions[0][0] or y >= slide.level_dimensions[0][1] or min(x + width, y + height) <= 0:
-                raise InputError(f"{record['image']} has {slide.level_dimensions[0]} px; the region lies outside of it.")
+            if (
+                x >= slide.level_dimensions[0][0]
+                or y >= slide.level_dimensions[0][1]
+                or min(x + width, y + height) <= 0
+            ):
+                raise InputError(
+                    f"{record['image']} has {slide.level_dimensions[0]} px; the region lies outside of it."
+                )
             region_um = (x * slide.mpp, y * slide.mpp, width * slide.mpp, height * slide.mpp)
         if self.grids:
             suffixes = [f"_{grid.size_um:g}um" for grid in self.grids] if len(self.grids) > 1 else [""]

@@ -38,7 +38,12 @@ def test_bins_tile_the_tissue_and_lie_on_the_slides_grid():
     assert distance.max() <= 8.0
 
 
-GRIDS = [UnitGrid("circle", 55, 100, "hex"), UnitGrid("square", 50, 50), UnitGrid("square", 2, 2), UnitGrid("circle", 3, 7)]
+GRIDS = [
+    UnitGrid("circle", 55, 100, "hex"),
+    UnitGrid("square", 50, 50),
+    UnitGrid("square", 2, 2),
+    UnitGrid("circle", 3, 7),
+]
 
 
 @pytest.mark.parametrize("grid", GRIDS)

@@ -56,7 +56,8 @@ def _in_memory(dense, units) -> np.ndarray:
 @pytest.mark.parametrize(("shape", "size_um"), [("circle", 60.0), ("square", 9.0), ("square", 2.0), ("circle", 500.0)])
 def test_given_units(dense, shape, size_um):
     rng = np.random.default_rng(1)
-    grid = np.stack(np.meshgrid(*2 * [np.arange(0, 600, size_um * 1.1)]), -1).reshape(-1, 2) + (200, 700)
+    steps = np.arange(0, 600, size_um * 1.1)
+    grid = np.stack(np.meshgrid(200 + steps, 700 + steps), -1).reshape(-1, 2)
     centers = grid[rng.permutation(len(grid))[:300]]
     units = empty_units(np.arange(len(centers)).astype(str), centers, shape, size_um, "u")
     found = np.full((len(units), 3), np.nan, np.float32)
