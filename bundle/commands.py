@@ -246,10 +246,10 @@ def predict(slide: str | Path, out: str | Path | None, run: str | Path, settings
         if Path(path).is_dir() and Path(path).suffix != ".zarr":
             raise InputError(f"{path} is a folder; give the name of the file to write.")
         _make_folder(Path(path).resolve().parent)
-    if out is None and not settings.get("map") and not settings.get("nifti"):
-        raise InputError("Nothing to write: give OUT.h5ad for units, or --map OUT.zarr, or --nifti OUT.nii.gz.")
     if out is None and any(settings.get(key) is not None for key in ("units", "spot_um", "bin_um")):
         raise InputError("Units are asked for, but no file to write them to: give OUT.h5ad after the slide.")
+    if out is None and not settings.get("map") and not settings.get("nifti"):
+        raise InputError("Nothing to write: give OUT.h5ad for units, or --map OUT.zarr, or --nifti OUT.nii.gz.")
     run, model = _trained(run)
     overrides = {
         "slides": str(Path(slide).resolve()),

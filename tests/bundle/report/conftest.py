@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from bundle.expression import eligible
-from bundle.files import replacing, write_json
+from bundle.files import write_json
 from bundle.inference import PredictionWriter
+from bundle.inference.requests import Request
 from bundle.manifest import read_split, write_manifest
 from bundle.metrics import EvaluationWriter, ExpressionMetric
 from bundle.panel import fit_panel, load_units
@@ -78,8 +79,11 @@ def _make_run(
         "epoch,loss,learning_rate,val_PCC@M\n1,2.0,0.001,\n2,1.5,0.0005,0.4\n3,1.4,0.0001,0.3\n"
     )
 
+    def normalised(rates: torch.Tensor) -> torch.Tensor:
+        return torch.log1p(1e4 * rates[:, :-1] / rates.sum(1, keepdim=True))
+
     def project(pooled: torch.Tensor) -> torch.Tensor:
-        return torch.log1p(1e4 * pooled[:, :-1] / pooled.sum(1, keepdim=True))
+        return normalised(pooled) if head == "programs" else pooled
 
     def rate(pooled: torch.Tensor) -> torch.Tensor | None:
         return pooled if head == "programs" else None
@@ -98,10 +102,10 @@ def _make_run(
             noise = np.random.default_rng(index).lognormal(0, np.linspace(0.1, 3, len(panel)), counts.shape)
             rest = (units.total - counts.sum(1))[:, None]
             pooled = torch.from_numpy(np.column_stack([(counts + 0.5) * noise, rest + 1]) / units.area_um2).float()
+            pooled = pooled if head == "programs" else normalised(pooled)
             slide = {**record, "units": units, "index": index, "filtered_units": int((~keep).sum()), "mpp": MPP}
             metric(y_pred=[pooled], y=[slide])
-            with replacing(writer.output / f"{record['section']}.h5ad") as path:
-                writer.answer(slide, pooled).write_h5ad(path)
+            writer.write(slide, Request(units), pooled)
         state = SimpleNamespace(evaluation=metric.aggregate())
         about = {"dataset": str(data)} if split == "test" else {}
         EvaluationWriter(str(run), split, panel, records, about=about)(SimpleNamespace(state=state))  # type: ignore[arg-type]

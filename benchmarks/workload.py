@@ -1,0 +1,211 @@
+"""What the speed and memory benchmarks share: slides of any size, the default network, and measured commands.
+
+Speed does not depend on what a network has learned, so the weights are drawn at random; everything else (network,
+working mpp, tiles, configurations, command line) is what `pixnet train` and `pixnet predict` use.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.bundle import ConfigParser
+
+from bundle.commands import bundle_root
+from bundle.files import write_json
+from bundle.panel import GenePanel
+from bundle.phantom.dataset import make_specimens
+from bundle.phantom.stain import SlideImage
+from bundle.pyramid import write_pyramid
+
+__all__ = ["Timed", "arguments", "default_run", "finish", "phantom_slide", "predict", "real_slide", "row", "workspace"]
+
+SLIDE_MPP = 0.5
+PATCH_PX = 5000  # generated once; larger slides repeat it
+
+
+def arguments(description: str | None) -> argparse.ArgumentParser:
+    """Options that every benchmark has."""
+    parser = argparse.ArgumentParser(description=(description or "").splitlines()[0])
+    parser.add_argument("--work", help="folder to keep generated slides in; a temporary one by default")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--quick", action="store_true", help="a small slide: shows that it runs, not how fast")
+    return parser
+
+
+@contextmanager
+def workspace(work: str | None) -> Iterator[Path]:
+    """The folder to work in."""
+    if work is not None:
+        Path(work).mkdir(parents=True, exist_ok=True)
+        yield Path(work)
+        return
+    with tempfile.TemporaryDirectory(prefix="pixnet-benchmark-") as folder:
+        yield Path(folder)
+
+
+class _Mosaic:
+    """A patch repeated over a slide, every second time mirrored; blank glass where `blank` says so."""
+
+    def __init__(self, patch: np.ndarray, side_px: int, blank: float) -> None:
+        self.patch = patch
+        self.shape = (side_px, side_px, 3)
+        n = -(-side_px // len(patch))
+        rng = np.random.default_rng(0)
+        order = rng.permutation(n * n)
+        self.is_blank = np.zeros(n * n, bool)
+        self.is_blank[order[: int(blank * n * n)]] = True
+        self.is_blank = self.is_blank.reshape(n, n)
+
+    def __getitem__(self, index: tuple[slice, slice]) -> np.ndarray:
+        rows, columns = (np.arange(*part.indices(side)) for part, side in zip(index, self.shape, strict=False))
+        side = len(self.patch)
+        out = self.patch[np.ix_(_mirrored(rows, side), _mirrored(columns, side))]
+        blank = self.is_blank[np.ix_(rows // side, columns // side)]
+        return np.where(blank[..., None], np.uint8(243), out) if blank.any() else out
+
+
+def _mirrored(at: np.ndarray, side: int) -> np.ndarray:
+    inside = at % side
+    return np.where((at // side) % 2, side - 1 - inside, inside)
+
+
+def phantom_slide(folder: Path, side_px: int, blank: float = 0.0, seed: int = 0) -> Path:
+    """A generated slide at 0.5 µm per pixel; up to 5000 px a phantom, above it that phantom repeated."""
+    path = folder / f"phantom_{side_px}_{blank:g}_{seed}.tif"
+    if path.is_file():
+        return path
+    patch_px = min(side_px, PATCH_PX)
+    specimen = make_specimens(
+        slides=1, seed=seed, size_um=patch_px * SLIDE_MPP, genes=10, blank_fraction=0.2 if side_px <= PATCH_PX else 0.0
+    )[0]
+    image = SlideImage(specimen.anatomy, SLIDE_MPP)
+    if side_px <= PATCH_PX:
+        return write_pyramid(path, image, SLIDE_MPP)
+    patch_file = folder / f"patch_{seed}.npy"
+    if not patch_file.is_file():
+        step = 1000
+        patch = np.empty((patch_px, patch_px, 3), np.uint8)
+        for top in range(0, patch_px, step):
+            patch[top : top + step] = image[top : top + step, 0:patch_px]
+        np.save(patch_file, patch)
+    return write_pyramid(path, _Mosaic(np.load(patch_file), side_px, blank), SLIDE_MPP)
+
+
+def real_slide() -> Path | None:
+    """A Her2ST section of PIXNET_DATA as tiled TIFF, or None where the data are absent."""
+    root = Path(os.environ.get("PIXNET_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    return root / "her2st" if (root / "her2st").is_dir() else None
+
+
+def prepared_section(folder: Path, section: str = "C5") -> tuple[Path, Path] | None:
+    """A Her2ST section and its spots in our form, (slide, units), or None where the data are absent."""
+    source = real_slide()
+    if source is None:
+        return None
+    if not (folder / "her2st" / "dataset.json").is_file():
+        from bundle.importers import prepare
+
+        prepare("her2st", str(source), str(folder / "her2st"), test=[section], split_by="section")
+    return folder / "her2st" / "slides" / f"{section}.tif", folder / "her2st" / "spots" / f"{section}.h5ad"
+
+
+def default_run(folder: Path, genes: int = 250, seed: int = 0, **overrides: Any) -> Path:
+    """A run folder of the released default network with random weights.
+
+    Args:
+        folder: where run folders are made.
+        genes: genes of the panel.
+        seed: of the weights.
+        **overrides: keys of `configs/train.json`.
+    """
+    run = folder / f"run_{genes}_{'_'.join(f'{k}{v}' for k, v in overrides.items())}"
+    if (run / "models" / "model.pt").is_file():
+        return run
+    root = str(bundle_root())
+    if root not in sys.path:
+        sys.path.insert(0, root)
+    parser = ConfigParser(json.loads((bundle_root() / "configs" / "train.json").read_text()))
+    for key, value in {**overrides, "n_genes": genes}.items():
+        parser[key] = value
+    names = [f"GENE{i:05d}" for i in range(genes)]
+    panel = GenePanel(
+        names, {"mean250": names[:250]}, [1.0] * genes, [0.5] * genes, 0.5, [100.0], 200.0,
+        [{"section": "none", "patient": "none"}],
+    )  # fmt: skip
+    panel.save(run / "models" / "panel.json", mpp=parser["mpp"], head=parser["head"])
+    keys = ("mpp", "tile_px", "head", "n_programs", "network_def", "intensity")
+    write_json(run / "configs" / "model.json", {key: parser[key] for key in keys if key in parser.get()})
+    torch.manual_seed(seed)
+    network = parser.get_parsed_content("network_def")
+    network.initialize(mean=panel.mean, std=panel.std, loadings=np.full((genes + 1, parser["n_programs"]), 1e-3))
+    torch.save(network.state_dict(), run / "models" / "model.pt")
+    return run
+
+
+@dataclass(frozen=True)
+class Timed:
+    """What one command took.
+
+    Attributes:
+        seconds: wall time of the whole process.
+        rss_mb: its peak memory.
+        log: what it printed.
+    """
+
+    seconds: float
+    rss_mb: float
+    log: str
+
+
+def predict(arguments: Sequence[str], threads: int, **env: str) -> Timed:
+    """Run `pixnet predict` as a process of its own and measure it.
+
+    Raises:
+        RuntimeError: if it fails.
+    """
+    command = [sys.executable, "-m", "bundle.cli", "predict", *arguments]
+    several = {"OMP_NUM_THREADS": str(threads), "PYTHONWARNINGS": "ignore", **env}
+    with tempfile.TemporaryFile() as log:
+        started = time.monotonic()
+        process = subprocess.Popen(
+            command, cwd=Path(__file__).parents[1], env={**os.environ, **several}, stdout=log, stderr=log
+        )
+        _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.monotonic() - started
+        process.returncode = os.waitstatus_to_exitcode(status)
+        log.seek(0)
+        text = log.read().decode(errors="replace")
+    if process.returncode:
+        raise RuntimeError(text[-3000:])
+    return Timed(seconds, usage.ru_maxrss / 1024, text)
+
+
+def own_rss_mb() -> float:
+    """Peak memory of this process."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def row(*cells: Any, widths: Sequence[int] = (34, 12, 12, 12, 12, 12)) -> None:
+    """Print a row of a table."""
+    text = [f"{c:.3f}" if isinstance(c, float) else str(c) for c in cells]
+    print("  ".join(t.ljust(w) if i == 0 else t.rjust(w) for i, (t, w) in enumerate(zip(text, widths, strict=False))))
+
+
+def finish(result: Mapping[str, Any]) -> None:
+    """Print the closing JSON line."""
+    rounded = {k: round(v, 5) if isinstance(v, float) else v for k, v in result.items()}
+    print(json.dumps(rounded))
