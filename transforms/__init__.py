@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from .rasterize import RasterizeUnits, RasterizeUnitsD, RasterizeUnitsd, RasterizeUnitsDict, UnitError, UnitLayer
+from .canvas import UnitError
+from .polygons import PolygonLayer
+from .rasterize import RasterizeUnits, RasterizeUnitsD, RasterizeUnitsd, RasterizeUnitsDict, UnitLayer
 from .read_region import ReadRegion, ReadRegionD, ReadRegiond, ReadRegionDict
 from .slide import Slide, SlideError, SlideReader
 from .stain import HEStain, RandHEStain, RandHEStainD, RandHEStaind, RandHEStainDict
@@ -10,6 +12,7 @@ from .tissue import TissueMask
 
 __all__ = [
     "HEStain",
+    "PolygonLayer",
     "RandHEStain",
     "RandHEStainD",
     "RandHEStainDict",
