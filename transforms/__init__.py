@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from .canvas import UnitError
+from .label_image import LabelImage
+from .labels import LabelLayer
 from .polygons import PolygonLayer
 from .rasterize import RasterizeUnits, RasterizeUnitsD, RasterizeUnitsd, RasterizeUnitsDict, UnitLayer
 from .read_region import ReadRegion, ReadRegionD, ReadRegiond, ReadRegionDict
@@ -12,6 +14,8 @@ from .tissue import TissueMask
 
 __all__ = [
     "HEStain",
+    "LabelImage",
+    "LabelLayer",
     "PolygonLayer",
     "RandHEStain",
     "RandHEStainD",

@@ -15,6 +15,7 @@ from monai.transforms import MapTransform, Transform
 from monai.utils.enums import TransformBackends
 
 from .canvas import EPSILON_PX, Canvas, UnitError
+from .labels import LabelLayer
 from .polygons import PolygonLayer
 
 __all__ = ["RasterizeUnits", "RasterizeUnitsD", "RasterizeUnitsDict", "RasterizeUnitsd", "UnitLayer"]
@@ -111,17 +112,18 @@ class UnitLayer:
             )
 
 
-Layer = UnitLayer | PolygonLayer
-LAYERS: dict[str, Any] = {"circle": UnitLayer, "square": UnitLayer, "polygon": PolygonLayer}
+Layer = UnitLayer | PolygonLayer | LabelLayer
+LAYERS: dict[str, Any] = {"circle": UnitLayer, "square": UnitLayer, "polygon": PolygonLayer, "label": LabelLayer}
 
 
 class RasterizeUnits(Transform):
     """Index masks of units: 0 where there is none, 1..n for the units of a layer in their order.
 
     A unit covers a pixel whose centre lies inside it (a disk: nearer than half its size; a square: half-open, so that
-    neighbours never share one; a polygon: by the even-odd rule). Where polygons overlap, the nearer centre owns the
-    pixel; disks and squares may not overlap. A unit that covers no pixel centre takes the pixel that its own centre
-    falls in, if that is free. What a pixel holds does not depend on how the slide is cut into regions.
+    neighbours never share one; a polygon: by the even-odd rule; a label: as its image says). Where polygons overlap,
+    the nearer centre owns the pixel; disks and squares may not overlap. A unit that covers no pixel centre takes the
+    pixel that its own centre falls in, if that is free. What a pixel holds does not depend on how the slide is cut into
+    regions.
 
     Args:
         drop_cut: leave out units that are not wholly inside the region; else they are drawn as far as they reach in.
@@ -142,7 +144,7 @@ class RasterizeUnits(Transform):
         """Draw the layers.
 
         Args:
-            layers: `UnitLayer`s, `PolygonLayer`s, or mappings with their fields (`shape` says which).
+            layers: `UnitLayer`s, `PolygonLayer`s, `LabelLayer`s, or mappings with their fields (`shape` says which).
             size_px: (height, width) of the region.
             origin_um: (x, y) of the region's corner.
             mpp: micrometres per pixel.
