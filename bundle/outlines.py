@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-__all__ = ["Labels", "Outlines", "take_ragged"]
+__all__ = ["LabelSource", "Labels", "Outlines", "take_ragged"]
 
 
 def take_ragged(offsets: np.ndarray, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -16,7 +16,7 @@ import scipy.sparse as sp
 from .errors import InputError
 from .outlines import Labels, Outlines
 
-__all__ = ["Shape", "Units", "build_units", "is_interpolated", "read_units", "unit_area_um2"]
+__all__ = ["Shape", "Units", "build_units", "is_interpolated", "read_units", "unit_area_um2", "units_table"]
 
 Shape = Literal["circle", "square", "polygon", "label"]
 
@@ -148,6 +148,19 @@ def unit_area_um2(shape: str, size_um: float) -> float:
 def is_interpolated(shape: str, size_um: float, resolution_um: float) -> bool:
     """Whether a unit is smaller than a pixel of the map, so that its value is interpolated between pixels."""
     return unit_area_um2(shape, size_um) < resolution_um**2
+
+
+def units_table(units: Units) -> pd.DataFrame:
+    """What is known of each unit beside its place, as columns for a prediction's `obs`.
+
+    Cells have `area_um2`, and `classification` where their file gave one; spots and bins, all alike, have no column.
+    """
+    table = pd.DataFrame(index=pd.Index(units.barcodes))
+    if units.geometry is not None:
+        table["area_um2"] = units.areas_um2
+    for name in units.obs if units.obs is not None else ():
+        table[name] = units.obs[name].array  # type: ignore[index]
+    return table
 
 
 def build_units(
