@@ -148,6 +148,15 @@ def test_squares_told_as_polygons_are_squares(mpp):
         np.testing.assert_array_equal(drawn(layer, SIZE, (0, 0), mpp), units_in(mask[0], keep))
 
 
+@pytest.mark.parametrize("mpp", [0.1, 0.2, 0.27, 0.83, 4 / 3])
+def test_edges_on_pixel_centres_give_all_cells_the_same_pixels(mpp):
+    """Three-pixel squares from half a pixel on: rounding must not widen or narrow any, nor open a gap."""
+    corner = np.stack(np.meshgrid(*[np.arange(20) * 3 + 0.5] * 2), -1).reshape(-1, 2)
+    square = np.array([[0, 0], [3, 0], [3, 3], [0, 3]])
+    layer = layer_of([[(c + square) * mpp] for c in corner])
+    np.testing.assert_array_equal(np.bincount(drawn(layer, (62, 62), (0, 0), mpp).ravel())[1:], 9)
+
+
 def test_the_way_round_and_the_first_vertex_do_not_matter():
     units = cells(3)
     rng = np.random.default_rng(0)
@@ -199,10 +208,11 @@ def test_a_cell_that_covers_no_pixel_centre_takes_its_own_pixel_if_that_is_free(
     assert (mask > 0).sum() == 102
 
 
-def test_a_cell_around_its_own_centre_does_not_take_the_pixel_there():
+@pytest.mark.parametrize("axes", [[0, 1], [1, 0]])
+def test_a_cell_around_its_own_centre_does_not_take_the_pixel_there(axes):
     """The centroid of a horseshoe lies in its mouth, which no tile may give it, wherever the horseshoe's arms are."""
     shoe = np.array([[0, 0], [30, 0], [30, 4], [4, 4], [4, 26], [30, 26], [30, 30], [0, 30]], float)
-    layer = layer_of([[shoe]], np.array([[13.3, 15.2]]))
+    layer = layer_of([[shoe[:, axes]]], np.array([[13.3, 15.2]])[:, axes])
     mask, (keep,) = DRAW([layer], (10, 10), (10, 10), 1.0)
     assert not keep.any()
     assert not mask.any()
