@@ -210,9 +210,9 @@ def test_a_cell_that_covers_no_pixel_centre_takes_its_own_pixel_if_that_is_free(
 
 @pytest.mark.parametrize("axes", [[0, 1], [1, 0]])
 def test_a_cell_around_its_own_centre_does_not_take_the_pixel_there(axes):
-    """The centroid of a horseshoe lies in its mouth, which no tile may give it, wherever the horseshoe's arms are."""
-    shoe = np.array([[0, 0], [30, 0], [30, 4], [4, 4], [4, 26], [30, 26], [30, 30], [0, 30]], float)
-    layer = layer_of([[shoe[:, axes]]], np.array([[13.3, 15.2]])[:, axes])
+    """The centre of a cell of two parts lies between them, in a tile that may hold neither, nor any row of them."""
+    bar = np.array([[0, 0], [30, 0], [30, 4], [0, 4]])
+    layer = layer_of([[bar[:, axes], bar[:, axes] + np.array([0, 26])[axes]]], np.array([[15.0, 15.0]]))
     mask, (keep,) = DRAW([layer], (10, 10), (10, 10), 1.0)
     assert not keep.any()
     assert not mask.any()
