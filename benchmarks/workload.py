@@ -66,9 +66,7 @@ class _Mosaic:
         n = -(-side_px // len(patch))
         rng = np.random.default_rng(0)
         order = rng.permutation(n * n)
-        self.is_blank = np.zeros(n * n, bool)
-        self.is_blank[order[: int(blank * n * n)]] = True
-        self.is_blank = self.is_blank.reshape(n, n)
+        self.is_blank = (order < int(blank * n * n)).reshape(n, n)
 
     def __getitem__(self, index: tuple[slice, slice]) -> np.ndarray:
         rows, columns = (np.arange(*part.indices(side)) for part, side in zip(index, self.shape, strict=False))

@@ -1,5 +1,6 @@
 """The workflow's parts: data sets, metrics, inference, importers, the report and the command line."""
 
+from .cells import is_cells, read_cells
 from .crops import CropDataset, SlideDataset, collate_units, take_one
 from .errors import InputError
 from .handlers import BestModel, EpochSeed, MetricsCsv, RunFolder, SaveCheckpoint
@@ -20,7 +21,7 @@ from .manifest import read_manifest, read_split, slide_records
 from .metrics import EvaluationWriter, ExpressionMetric, ExpressionMetricHandler
 from .panel import GenePanel, fit_panel, load_panel, n_genes
 from .tissue import stain_of_slides
-from .units import Units, build_units, read_units
+from .units import Units, build_units, read_units, units_table
 
 __all__ = [
     "BestModel",
@@ -45,12 +46,14 @@ __all__ = [
     "collate_units",
     "expression_of",
     "fit_panel",
+    "is_cells",
     "load_panel",
     "model_sha256",
     "n_genes",
     "open_map",
     "prepare_crops",
     "prepare_slide",
+    "read_cells",
     "read_manifest",
     "read_split",
     "read_units",
@@ -58,4 +61,5 @@ __all__ = [
     "stain_of_slides",
     "take_one",
     "unit_grids",
+    "units_table",
 ]

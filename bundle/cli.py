@@ -111,6 +111,7 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("out", metavar="OUT", nargs="?", help="OUT.h5ad, or OUT.zarr for more than a million units")
     p.add_argument("--model", required=True, metavar="RUN", help="its configuration can hold code: trust it")
     p.add_argument("--spots", metavar="FILE.h5ad", help="units to answer for")
+    p.add_argument("--cells", metavar="FILE", help="cells to answer for: QuPath's GeoJSON, or a label image")
     p.add_argument("--spot-um", type=_positive, metavar="D", help="diameter of spots on a lattice")
     p.add_argument("--pitch-um", type=_positive, metavar="P", help="distance of the spots' centres; D by default")
     p.add_argument("--lattice", choices=("square", "hex"), default="square")
@@ -193,9 +194,9 @@ def _run(args: argparse.Namespace) -> None:
 
 def _asked(args: argparse.Namespace) -> dict[str, Any]:
     """The configuration's keys of a prediction."""
-    if args.spots is not None and (args.spot_um is not None or args.bin_um is not None):
-        raise InputError("Give the units with --spots, or a lattice with --spot-um, or --bin-um: one of them.")
-    paths = {"units": args.spots, "map": args.map, "nifti": args.nifti}
+    if sum(given is not None for given in (args.spots, args.cells, args.spot_um, args.bin_um)) > 1:
+        raise InputError("Give the units with --spots, --cells, --spot-um or --bin-um: one of them.")
+    paths = {"units": args.spots or args.cells, "map": args.map, "nifti": args.nifti}
     return {
         **{key: None if path is None else str(Path(path).resolve()) for key, path in paths.items()},
         "spot_um": args.spot_um,

@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 from .errors import InputError
 from .expression import eligible, log1p_cp10k
 from .manifest import slide_name
+from .outlines import take_ragged
 from .panel import GenePanel, load_units
 from .units import Units
 
@@ -55,13 +56,27 @@ _MPP_TOLERANCE = 0.05
 
 
 def layer_of(units: Units, mpp: float) -> dict[str, Any]:
-    """The geometry of units as a layer to rasterise: centres in µm from the slide's origin, shape, size."""
-    return {"centers_um": units.centers_px * mpp, "shape": units.shape, "size_um": units.size_um}
+    """The geometry of units as a layer to rasterise.
+
+    All layers hold `centers_um` (U, 2) from the slide's origin, `shape` and `size_um`. Cells add `areas_um2` (U,);
+    `polygon` adds `vertices_px` (V, 2), `vertex_mpp`, `ring_offsets` (R + 1,) and `unit_offsets` (U + 1,), `label`
+    adds `reach_um` (U,), `ids` (U,), `image` and `pixel_um` (x, y).
+    """
+    layer = {"centers_um": units.centers_px * mpp, "shape": units.shape, "size_um": units.size_um}
+    return layer if units.geometry is None else {**layer, **units.geometry.layer(mpp)}
 
 
 def take_layer(layer: Mapping[str, Any], index: np.ndarray) -> dict[str, Any]:
-    """A layer of some of its units."""
-    return {**layer, "centers_um": np.asarray(layer["centers_um"])[index]}
+    """A layer of `layer_of` with some of its units alone, in the order of `index` (integers or a boolean mask)."""
+    taken = dict(layer)
+    for key in ("centers_um", "areas_um2", "reach_um", "ids"):
+        if key in layer:
+            taken[key] = np.asarray(layer[key])[index]
+    if "vertices_px" in layer:
+        rings, taken["unit_offsets"] = take_ragged(layer["unit_offsets"], index)
+        vertices, taken["ring_offsets"] = take_ragged(layer["ring_offsets"], rings)
+        taken["vertices_px"] = layer["vertices_px"][vertices]
+    return taken
 
 
 def slide_units(record: Mapping[str, Any], slide: OpenSlide, sizes_um: Sequence[float] | None = None) -> list[Units]:

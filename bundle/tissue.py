@@ -52,11 +52,11 @@ class TissueMap:
 
 
 def tissue_fraction(tissue: TissueMap, centers_um: np.ndarray, shape: str, size_um: float) -> np.ndarray:
-    """Share of each unit's area that is tissue, (U,); sampled at up to 7 x 7 points."""
+    """Share of each unit's area that is tissue, (U,); sampled at up to 7 x 7 points, of cells in a disk."""
     n = int(np.clip(np.ceil(size_um / tissue.mpp), 1, 7))
     steps = ((np.arange(n) + 0.5) / n - 0.5) * size_um
     dx, dy = (grid.ravel() for grid in np.meshgrid(steps, steps))
-    keep = dx**2 + dy**2 <= (size_um / 2) ** 2 if shape == "circle" else np.ones(len(dx), bool)
+    keep = dx**2 + dy**2 <= (size_um / 2) ** 2 if shape != "square" else np.ones(len(dx), bool)
     hits = np.zeros(len(centers_um))
     for x, y in zip(dx[keep], dy[keep], strict=True):
         hits += tissue.at(centers_um + np.array([x, y]))

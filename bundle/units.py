@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -14,10 +14,11 @@ import pandas as pd
 import scipy.sparse as sp
 
 from .errors import InputError
+from .outlines import Labels, Outlines
 
-__all__ = ["Shape", "Units", "build_units", "is_interpolated", "read_units", "unit_area_um2"]
+__all__ = ["Shape", "Units", "build_units", "is_interpolated", "read_units", "unit_area_um2", "units_table"]
 
-Shape = Literal["circle", "square"]
+Shape = Literal["circle", "square", "polygon", "label"]
 
 
 @dataclass(frozen=True)
@@ -31,10 +32,13 @@ class Units:
         counts: raw counts (or the noise-free rate per unit where `kind` is `rate`), CSR (U, G).
         centers_px: centres (x, y) in level-0 pixels, a pixel's corner being 0, (U, 2).
         in_tissue: the source's mark, (U,) bool.
-        shape: `circle` (size is the diameter) or `square` (size is the side).
+        shape: `circle` (size is the diameter), `square` (size is the side), or `polygon` or `label`: cells, each of
+            its own outline (size is the median diameter of disks of the same area).
         size_um: the size in micrometres.
         kind: `counts` for measurements, `rate` for a noise-free truth.
-        mpp: micrometres per level-0 pixel that the units were registered with, if stated.
+        mpp: micrometres per level-0 pixel that the units were registered with, if stated; always for cells.
+        geometry: the outlines of `polygon` and `label`, whose centres are centroids.
+        obs: further columns about the units, one row each, or None.
     """
 
     name: str
@@ -47,6 +51,8 @@ class Units:
     size_um: float
     kind: str
     mpp: float | None
+    geometry: Outlines | Labels | None = None
+    obs: pd.DataFrame | None = None
 
     def __len__(self) -> int:
         return len(self.barcodes)
@@ -58,32 +64,35 @@ class Units:
 
     @property
     def area_um2(self) -> float:
-        """Area of one unit in square micrometres."""
+        """Area of one unit in square micrometres; the mean of cells."""
+        if self.geometry is not None and len(self):
+            return float(self.areas_um2.mean())
         return unit_area_um2(self.shape, self.size_um)
 
     @property
     def areas_um2(self) -> np.ndarray:
         """Area of each unit in square micrometres, (U,)."""
-        return np.full(len(self), self.area_um2)
+        if self.geometry is not None and self.mpp is not None:
+            return self.geometry.areas_px2 * self.mpp**2
+        return np.full(len(self), unit_area_um2(self.shape, self.size_um))
 
     @property
     def reach_um(self) -> np.ndarray:
         """How far each unit reaches from its centre along x or y, in micrometres, (U,)."""
+        if self.geometry is not None and self.mpp is not None:
+            return self.geometry.reach_px * self.mpp
         return np.full(len(self), self.size_um / 2)
 
     def take(self, index: np.ndarray) -> Units:
         """The units at `index` (integers or a boolean mask)."""
-        return Units(
-            self.name,
-            self.barcodes[index],
-            self.genes,
-            self.counts[index],
-            self.centers_px[index],
-            self.in_tissue[index],
-            self.shape,
-            self.size_um,
-            self.kind,
-            self.mpp,
+        return replace(
+            self,
+            barcodes=self.barcodes[index],
+            counts=self.counts[index],
+            centers_px=self.centers_px[index],
+            in_tissue=self.in_tissue[index],
+            geometry=None if self.geometry is None else self.geometry.take(index),
+            obs=None if self.obs is None else self.obs.iloc[index],
         )
 
     def check_counts(self) -> None:
@@ -132,13 +141,26 @@ class Units:
 
 
 def unit_area_um2(shape: str, size_um: float) -> float:
-    """Area of a unit: a disk of diameter `size_um` or a square of side `size_um`."""
-    return math.pi / 4 * size_um**2 if shape == "circle" else size_um**2
+    """Area of a unit: a square of side `size_um`, else a disk of diameter `size_um` (cells: of the median area)."""
+    return size_um**2 if shape == "square" else math.pi / 4 * size_um**2
 
 
 def is_interpolated(shape: str, size_um: float, resolution_um: float) -> bool:
     """Whether a unit is smaller than a pixel of the map, so that its value is interpolated between pixels."""
     return unit_area_um2(shape, size_um) < resolution_um**2
+
+
+def units_table(units: Units) -> pd.DataFrame:
+    """What is known of each unit beside its place, as columns for a prediction's `obs`.
+
+    Cells have `area_um2`, and `classification` where their file gave one; spots and bins, all alike, have no column.
+    """
+    table = pd.DataFrame(index=pd.Index(units.barcodes))
+    if units.geometry is not None:
+        table["area_um2"] = units.areas_um2
+    for name in units.obs if units.obs is not None else ():
+        table[name] = units.obs[name].array  # type: ignore[index]
+    return table
 
 
 def build_units(
@@ -239,7 +261,10 @@ def read_units(path: str | Path) -> Units:
             )
         unit = {"shape": "circle", "size_um": float(diameter_px) * float(mpp)}
     if unit.get("shape") not in ("circle", "square") or not float(unit.get("size_um", 0)) > 0:
-        raise InputError(f'{path}: uns["unit"] needs a "shape", circle or square, and a "size_um" above 0.')
+        raise InputError(
+            f'{path}: uns["unit"] needs a "shape", circle or square, and a "size_um" above 0. (Cells have outlines of '
+            "their own: give the GeoJSON or the label image that holds them.)"
+        )
     centers = np.asarray(adata.obsm["spatial"], dtype=np.float64)
     if not np.isfinite(centers).all():
         raise InputError(

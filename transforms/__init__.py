@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from .rasterize import RasterizeUnits, RasterizeUnitsD, RasterizeUnitsd, RasterizeUnitsDict, UnitError, UnitLayer
+from .canvas import UnitError
+from .label_image import LabelImage
+from .labels import LabelLayer
+from .polygons import PolygonLayer
+from .rasterize import RasterizeUnits, RasterizeUnitsD, RasterizeUnitsd, RasterizeUnitsDict, UnitLayer
 from .read_region import ReadRegion, ReadRegionD, ReadRegiond, ReadRegionDict
 from .slide import Slide, SlideError, SlideReader
 from .stain import HEStain, RandHEStain, RandHEStainD, RandHEStaind, RandHEStainDict
@@ -10,6 +14,9 @@ from .tissue import TissueMask
 
 __all__ = [
     "HEStain",
+    "LabelImage",
+    "LabelLayer",
+    "PolygonLayer",
     "RandHEStain",
     "RandHEStainD",
     "RandHEStainDict",

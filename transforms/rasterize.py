@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -14,20 +14,16 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform, Transform
 from monai.utils.enums import TransformBackends
 
+from .canvas import EPSILON_PX, Canvas, UnitError
+from .labels import LabelLayer
+from .polygons import PolygonLayer
+
 __all__ = ["RasterizeUnits", "RasterizeUnitsD", "RasterizeUnitsDict", "RasterizeUnitsd", "UnitLayer"]
 
-EPSILON_PX = 1e-6  # edges closer than this to a pixel's centre count as on it, so neighbours agree on who owns it
 STAMP_PX = 2**22  # candidates tested at once
-MARGIN_PX = 1  # drawn around the region: a unit small enough to lose all its pixels covers none further away
 # Centres closer than this many sizes mean overlapping units. Squares may come as near as a lattice of bins turned by
 # 45 degrees against the image, whose upright squares share slivers; the nearer centre owns those pixels.
 CLOSEST = {"circle": 0.98, "square": 0.7}
-
-
-class UnitError(ValueError):
-    """Units that cannot be drawn, told in a sentence: what is wrong, where, and what to do."""
-
-    for_user = True  # the command line prints the sentence alone
 
 
 @dataclass(frozen=True)
@@ -49,13 +45,85 @@ class UnitLayer:
         """Area of one unit."""
         return math.pi / 4 * self.size_um**2 if self.shape == "circle" else self.size_um**2
 
+    @property
+    def areas_um2(self) -> np.ndarray:
+        """Area of each unit, (U,)."""
+        return np.full(len(self.centers_um), self.area_um2)
+
+    def check(self, number: int) -> None:
+        """Refuse a malformed layer (see `_checked` for what all layers share).
+
+        Raises:
+            UnitError: if its size is not above 0.
+        """
+        if not self.size_um > 0:
+            raise UnitError(f"Layer {number}: size_um is {self.size_um}; give the diameter or side in micrometres.")
+
+    def contained(self, canvas: Canvas) -> np.ndarray:
+        """Which units lie wholly inside the region, bool (U,)."""
+        return canvas.contains(self.centers_um - self.size_um / 2, self.centers_um + self.size_um / 2)
+
+    def draw(self, canvas: Canvas, number: int) -> np.ndarray:
+        """Mask by the units' own numbers (from 1), int64 (height, width).
+
+        Raises:
+            UnitError: if units overlap.
+        """
+        center = canvas.to_px(self.centers_um)
+        radius = self.size_um / canvas.mpp / 2
+        start = np.ceil(center - radius - 0.5 - EPSILON_PX).astype(np.int64)
+        home = np.floor(center).astype(np.int64)
+        reach = math.ceil(2 * radius) + 1
+        near = np.flatnonzero(((start + reach > canvas.corner_px) & (start < canvas.far_px)).all(axis=1))
+
+        claims = []  # (pixel, unit)
+        step = np.arange(reach)
+        for chunk in np.array_split(near, max(1, math.ceil(len(near) * reach**2 / STAMP_PX))):
+            index = start[chunk, :, None] + step  # (n, 2, reach), x and y
+            offset = index + 0.5 - center[chunk, :, None]
+            inside = (index >= canvas.corner_px[:, None]) & (index < canvas.far_px[:, None])
+            if self.shape == "square":
+                inside &= index < np.ceil(center[chunk] + radius - 0.5 - EPSILON_PX)[..., None]
+            covered = inside[:, 1, :, None] & inside[:, 0, None, :]
+            if self.shape == "circle":
+                covered &= offset[:, 1, :, None] ** 2 + offset[:, 0, None, :] ** 2 < radius**2
+            unit, row, column = np.nonzero(covered)
+            claims.append((canvas.pixel(index[unit, 0, column], index[unit, 1, row]), chunk[unit]))
+        pixel, unit = (np.concatenate(parts) for parts in zip(*claims, strict=True))
+
+        drawn, rivals = canvas.settle(pixel, unit, center)
+        if len(rivals):
+            self._refuse_overlap(number, *rivals.T)
+        seen = np.zeros(len(center) + 1, dtype=bool)
+        seen[drawn] = True
+        lost = near[canvas.holds(home[near]) & ~seen[near + 1]]
+        canvas.place(drawn, lost, home[lost])
+        return canvas.region(drawn)
+
+    def _refuse_overlap(self, number: int, first: np.ndarray, second: np.ndarray) -> None:
+        apart = np.abs(self.centers_um[first] - self.centers_um[second])
+        distance = apart.max(axis=1) if self.shape == "square" else np.hypot(*apart.T)
+        worst = int(distance.argmin())
+        if distance[worst] < CLOSEST[self.shape] * self.size_um:
+            raise UnitError(
+                f"Layer {number}: units {first[worst]} and {second[worst]} overlap: they measure {self.size_um:g} um "
+                f"and their centres are {distance[worst]:.3g} um apart. Check the units' size and the slide's mpp, or "
+                "put them in layers of their own."
+            )
+
+
+Layer = UnitLayer | PolygonLayer | LabelLayer
+LAYERS: dict[str, Any] = {"circle": UnitLayer, "square": UnitLayer, "polygon": PolygonLayer, "label": LabelLayer}
+
 
 class RasterizeUnits(Transform):
     """Index masks of units: 0 where there is none, 1..n for the units of a layer in their order.
 
     A unit covers a pixel whose centre lies inside it (a disk: nearer than half its size; a square: half-open, so that
-    neighbours never share one). A unit that covers no pixel centre takes the pixel that its own centre falls in, if
-    that is free. What a pixel holds does not depend on how the slide is cut into regions.
+    neighbours never share one; a polygon: by the even-odd rule; a label: as its image says). Where polygons overlap,
+    the nearer centre owns the pixel; disks and squares may not overlap. A unit that covers no pixel centre takes the
+    pixel that its own centre falls in, if that is free. What a pixel holds does not depend on how the slide is cut into
+    regions.
 
     Args:
         drop_cut: leave out units that are not wholly inside the region; else they are drawn as far as they reach in.
@@ -68,7 +136,7 @@ class RasterizeUnits(Transform):
 
     def __call__(  # type: ignore[override]
         self,
-        layers: Sequence[UnitLayer | Mapping[str, Any]],
+        layers: Sequence[Layer | Mapping[str, Any]],
         size_px: Sequence[int],
         origin_um: Sequence[float],
         mpp: float,
@@ -76,7 +144,7 @@ class RasterizeUnits(Transform):
         """Draw the layers.
 
         Args:
-            layers: `UnitLayer`s, or mappings with its fields.
+            layers: `UnitLayer`s, `PolygonLayer`s, `LabelLayer`s, or mappings with their fields (`shape` says which).
             size_px: (height, width) of the region.
             origin_um: (x, y) of the region's corner.
             mpp: micrometres per pixel.
@@ -88,14 +156,15 @@ class RasterizeUnits(Transform):
             UnitError: if a layer is malformed or its units overlap.
         """
         height, width = (int(v) for v in size_px)
+        canvas = Canvas((height, width), origin_um, mpp)
         mask = np.zeros((len(layers), height, width), dtype=np.int32)
         keep = []
         for i, given in enumerate(layers):
             layer = _checked(given, i)
-            drawn = _draw(layer, i, (height, width), origin_um, mpp)
+            drawn = layer.draw(canvas, i)
             kept = np.bincount(drawn.ravel(), minlength=len(layer.centers_um) + 1)[1:] > 0
             if self.drop_cut:
-                kept &= _wholly_inside(layer, (height, width), origin_um, mpp)
+                kept &= layer.contained(canvas)
             index = np.concatenate([[0], np.where(kept, np.cumsum(kept), 0)]).astype(np.int32)
             mask[i] = index[drawn]
             keep.append(kept)
@@ -157,27 +226,28 @@ class RasterizeUnitsd(MapTransform):
             sample[key] = MetaTensor(torch.from_numpy(mask), meta=dict(image.meta))
             sample["unit_layer"] = torch.repeat_interleave(torch.arange(len(layers)), torch.tensor(counts).long())
             sample["unit_index"] = torch.cat([torch.arange(0), *(torch.arange(1, n + 1) for n in counts)])
-            area = torch.tensor([layer.area_um2 for layer in layers], dtype=torch.float32)
-            sample["area_um2"] = area[sample["unit_layer"]]
+            areas = [layer.areas_um2[k] for layer, k in zip(layers, keep, strict=True)]
+            sample["area_um2"] = torch.from_numpy(np.concatenate([np.zeros(0), *areas])).float()
         return sample
 
 
 RasterizeUnitsD = RasterizeUnitsDict = RasterizeUnitsd
 
 
-def _checked(given: UnitLayer | Mapping[str, Any], number: int) -> UnitLayer:
+def _checked(given: Layer | Mapping[str, Any], number: int) -> Layer:
+    shape = given.get("shape") if isinstance(given, Mapping) else given.shape
+    if shape is not None and shape not in LAYERS:
+        raise UnitError(f'Layer {number}: shape is "{shape}"; it must be one of {", ".join(LAYERS)}.')
     try:
-        layer = given if isinstance(given, UnitLayer) else UnitLayer(**given)
+        layer = LAYERS[shape or "circle"](**given) if isinstance(given, Mapping) else given
     except TypeError as error:
         raise UnitError(f"Layer {number}: give centers_um, shape and size_um ({error}).") from error
     centers = np.asarray(layer.centers_um, dtype=np.float64)
     if centers.ndim != 2 or centers.shape[1] != 2 or not np.isfinite(centers).all():
         raise UnitError(f"Layer {number}: centers_um must be finite (x, y) pairs of shape (U, 2), not {centers.shape}.")
-    if layer.shape not in CLOSEST:
-        raise UnitError(f'Layer {number}: shape is "{layer.shape}"; it must be "circle" or "square".')
-    if not layer.size_um > 0:
-        raise UnitError(f"Layer {number}: size_um is {layer.size_um}; give the diameter or side in micrometres.")
-    return UnitLayer(centers, layer.shape, float(layer.size_um))
+    layer = replace(layer, centers_um=centers, size_um=float(layer.size_um))
+    layer.check(number)
+    return layer
 
 
 def _place(image: Any, key: str) -> tuple[float, tuple[float, float]]:
@@ -190,74 +260,3 @@ def _place(image: Any, key: str) -> tuple[float, tuple[float, float]]:
     if not np.allclose(affine[:2][:, [0, 1, -1]], read, rtol=1e-6, atol=1e-4 * mpp):
         raise UnitError(f'"{key}" was flipped, turned or cropped after it was read: put RasterizeUnitsd before that.')
     return mpp, (x, y)
-
-
-def _wholly_inside(layer: UnitLayer, size_px: tuple[int, int], origin_um: Sequence[float], mpp: float) -> np.ndarray:
-    low = (layer.centers_um - layer.size_um / 2 - np.asarray(origin_um, dtype=np.float64)) / mpp
-    high = low + layer.size_um / mpp
-    return np.all((low >= -EPSILON_PX) & (high <= np.array(size_px[::-1]) + EPSILON_PX), axis=1)
-
-
-def _draw(
-    layer: UnitLayer, number: int, size_px: tuple[int, int], origin_um: Sequence[float], mpp: float
-) -> np.ndarray:
-    """Mask of one layer by the units' own numbers (from 1), int64 (height, width)."""
-    height, width = (v + 2 * MARGIN_PX for v in size_px)
-    # Whole pixels of the origin are taken off as integers, so a pixel's test is the same numbers in every region.
-    origin_px = np.round(np.asarray(origin_um, dtype=np.float64) / mpp, 6)
-    whole = np.floor(origin_px).astype(np.int64)
-    center = layer.centers_um / mpp - (origin_px - whole)
-    corner, far = whole - MARGIN_PX, whole - MARGIN_PX + [width, height]
-    radius = layer.size_um / mpp / 2
-    start = np.ceil(center - radius - 0.5 - EPSILON_PX).astype(np.int64)
-    home = np.floor(center).astype(np.int64)
-    reach = math.ceil(2 * radius) + 1
-    near = np.flatnonzero(((start + reach > corner) & (start < far)).all(axis=1))
-
-    claims = []  # (pixel, unit, distance² from the unit's centre in px²)
-    step = np.arange(reach)
-    for chunk in np.array_split(near, max(1, math.ceil(len(near) * reach**2 / STAMP_PX))):
-        index = start[chunk, :, None] + step  # (n, 2, reach), x and y
-        offset = index + 0.5 - center[chunk, :, None]
-        inside = (index >= corner[:, None]) & (index < far[:, None])
-        if layer.shape == "square":
-            inside &= index < np.ceil(center[chunk] + radius - 0.5 - EPSILON_PX)[..., None]
-        distance2 = offset[:, 1, :, None] ** 2 + offset[:, 0, None, :] ** 2
-        covered = inside[:, 1, :, None] & inside[:, 0, None, :]
-        if layer.shape == "circle":
-            covered &= distance2 < radius**2
-        unit, row, column = np.nonzero(covered)
-        pixel = (index[unit, 1, row] - corner[1]) * width + index[unit, 0, column] - corner[0]
-        claims.append((pixel, chunk[unit], distance2[covered]))
-    pixel, unit, distance2 = (np.concatenate(parts) for parts in zip(*claims, strict=True))
-
-    drawn = np.zeros(height * width, dtype=np.int64)
-    drawn[pixel] = unit + 1
-    beaten = drawn[pixel] != unit + 1
-    if beaten.any():
-        _refuse_overlap(layer, number, unit[beaten], drawn[pixel[beaten]] - 1)
-        contested = np.zeros(drawn.shape, dtype=bool)
-        contested[pixel[beaten]] = True
-        shared = np.flatnonzero(contested[pixel])
-        order = shared[np.lexsort((-unit[shared], -distance2[shared]))]  # the nearest last, so that it stays
-        drawn[pixel[order]] = unit[order] + 1
-
-    seen = np.zeros(len(center) + 1, dtype=bool)
-    seen[drawn] = True
-    lost = near[((home[near] >= whole) & (home[near] < whole + size_px[::-1])).all(axis=1) & ~seen[near + 1]]
-    target = (home[lost, 1] - corner[1]) * width + home[lost, 0] - corner[0]
-    free = np.flatnonzero(drawn[target] == 0)[::-1]  # the first of two that want one pixel is written last
-    drawn[target[free]] = lost[free] + 1
-    return drawn.reshape(height, width)[MARGIN_PX:-MARGIN_PX, MARGIN_PX:-MARGIN_PX]
-
-
-def _refuse_overlap(layer: UnitLayer, number: int, first: np.ndarray, second: np.ndarray) -> None:
-    apart = np.abs(layer.centers_um[first] - layer.centers_um[second])
-    distance = apart.max(axis=1) if layer.shape == "square" else np.hypot(*apart.T)
-    worst = int(distance.argmin())
-    if distance[worst] < CLOSEST[layer.shape] * layer.size_um:
-        raise UnitError(
-            f"Layer {number}: units {first[worst]} and {second[worst]} overlap: they measure {layer.size_um:g} um and "
-            f"their centres are {distance[worst]:.3g} um apart. Check the units' size and the slide's mpp, or put them "
-            "in layers of their own."
-        )

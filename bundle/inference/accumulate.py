@@ -39,6 +39,9 @@ class UnitAccumulator:
         self.centers_px = np.asarray(self.layer["centers_um"], dtype=np.float64) / mpp
         self.sampled = units.areas_um2 < (stride * mpp) ** 2
         self.reach_px = np.where(self.sampled, 0.0, units.reach_um / mpp + 1)
+        # A cell that nearer ones cover entirely owns no pixel; it is read at its centre.
+        self.may_be_covered = units.geometry is not None
+        self.at_center: torch.Tensor | None = None
         self.sums: torch.Tensor | None = None
         self.weights = torch.zeros(len(self.centers_px), dtype=torch.float64)
 
@@ -70,12 +73,24 @@ class UnitAccumulator:
         units = self.touching(tile)
         sampled = self.sampled[units]
         if sampled.any():
-            self._sample(units[sampled], tile, features)
+            self.sums[units[sampled]] += self._sample(units[sampled], tile, features)
+            self.weights[units[sampled]] += 1
+        if self.may_be_covered:
+            self._keep_centers(units[~sampled], tile, features)
         if not sampled.all():
             self._average(units[~sampled], tile, features)
 
-    def _sample(self, units: np.ndarray, tile: Tile, features: torch.Tensor) -> None:
-        assert self.sums is not None
+    def _keep_centers(self, units: np.ndarray, tile: Tile, features: torch.Tensor) -> None:
+        x, y = self.centers_px[units].T
+        inside = (
+            (x >= tile.x_px) & (x < tile.x_px + tile.width_px) & (y >= tile.y_px) & (y < tile.y_px + tile.height_px)
+        )
+        if self.at_center is None:
+            self.at_center = torch.zeros((len(self.weights), features.shape[1]), dtype=torch.float64)
+        self.at_center[units[inside]] = self._sample(units[inside], tile, features)
+
+    def _sample(self, units: np.ndarray, tile: Tile, features: torch.Tensor) -> torch.Tensor:
+        """Bilinear values at units' centres, which lie in the tile's core."""
         x_px, y_px, *_ = tile.region
         # Places in double precision: `grid_sample` rounds them to the map's, which shows on large tiles.
         at = torch.from_numpy((self.centers_px[units] - (x_px, y_px)) / self.stride - 0.5)
@@ -87,8 +102,7 @@ class UnitAccumulator:
                 weight = (share[:, 0] if dx else 1 - share[:, 0]) * (share[:, 1] if dy else 1 - share[:, 1])
                 cells = features[0][:, (row + dy).to(features.device), (column + dx).to(features.device)]
                 values += weight[:, None] * cells.T.double().cpu()
-        self.sums[units] += values
-        self.weights[units] += 1
+        return values
 
     def _average(self, units: np.ndarray, tile: Tile, features: torch.Tensor) -> None:
         assert self.sums is not None
@@ -112,4 +126,7 @@ class UnitAccumulator:
         """Mean features, float32 (U, C)."""
         if self.sums is None:
             raise RuntimeError("No tile was added.")
-        return (self.sums / self.weights.clamp(min=1)[:, None]).float()
+        mean = self.sums / self.weights.clamp(min=1)[:, None]
+        if self.at_center is not None:
+            mean = torch.where(self.weights[:, None] > 0, mean, self.at_center)
+        return mean.float()

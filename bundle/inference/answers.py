@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 
-from ..units import Units
+from ..units import Units, units_table
 from .dense_map import DenseMap
 from .grids import GridUnits
 from .pooling import pool_band, pool_units
@@ -90,6 +91,9 @@ def _of_units(units: Units, request: Request, features: np.ndarray, slide_mpp: f
     else:
         fraction = request.tissue_fraction[part].astype(np.float32)
         obs = {"in_tissue": fraction >= 0.5, "tissue_fraction": fraction}
+    for name, column in units_table(units).iloc[part].items():
+        text = isinstance(column.dtype, pd.CategoricalDtype) or column.dtype == object
+        obs[str(name)] = column.astype(object).fillna("").to_numpy(object) if text else column.to_numpy()
     return Answer(units.barcodes[part], units.centers_px[part] * slide_mpp, np.asarray(features[part]), obs)
 
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch.utils.data import Dataset
 
+from ..cells import is_cells, read_cells
 from ..crops import SlideOpener, slide_units
 from ..errors import InputError
 from ..manifest import slide_name
+from ..outlines import LabelSource
 from ..tissue import TissueMap, tissue_fraction
 from ..units import Units
 from .grids import GridUnits, UnitGrid
@@ -39,12 +42,13 @@ class PredictionDataset(Dataset):
     """Slides with what to predict: units of a file, lattices over the tissue, the map.
 
     Args:
-        data: records `{"image": path, "mpp": .., "label": units' .h5ad}`; `mpp` and `label` may be absent.
+        data: records `{"image": path, "mpp": .., "label": units' .h5ad, or cells}`; `mpp` and `label` may be absent.
         reader: opens slides.
         tissue: from a picture, uint8 (3, h, w), and its mpp to a tissue mask, bool (1, h, w).
         grids: the arrangements of units where a record brings none.
         region_px: the map and the lattices of this rectangle alone, (x, y, width, height) in level-0 pixels.
         whole_map: the map is asked for, so that it is needed wherever there is tissue.
+        labels: opens a label image of cells (`transforms.LabelImage` is one).
     """
 
     def __init__(
@@ -55,6 +59,7 @@ class PredictionDataset(Dataset):
         grids: Sequence[UnitGrid] = (),
         region_px: Sequence[float] | None = None,
         whole_map: bool = False,
+        labels: Callable[[Path], LabelSource] | None = None,
     ) -> None:
         self.data = list(data)
         self.reader = reader
@@ -66,6 +71,7 @@ class PredictionDataset(Dataset):
                 "A region is x,y,width,height in pixels of the slide's full resolution, the last two above 0."
             )
         self.whole_map = whole_map
+        self.labels = labels
 
     def __len__(self) -> int:
         return len(self.data)
@@ -92,15 +98,18 @@ class PredictionDataset(Dataset):
             lattices = [grid.over(tissue, name, region_um) for grid in self.grids]
             requests = [Request(units, suffix) for units, suffix in zip(lattices, suffixes, strict=True)]
         elif record.get("label"):
-            (units,) = slide_units(record, slide)
+            if is_cells(record["label"]):
+                units = read_cells(record["label"], slide.mpp, slide.level_dimensions[0], self.labels)
+            else:
+                (units,) = slide_units(record, slide)
             fraction = tissue_fraction(tissue, units.centers_px * slide.mpp, units.shape, units.size_um)
             requests = [Request(units, "", fraction)]
         elif self.whole_map:
             requests = []
         else:
             raise InputError(
-                f"{record['image']}: which units? Give --spots FILE.h5ad, --spot-um D --pitch-um P, --bin-um B, or "
-                "--map OUT.zarr."
+                f"{record['image']}: which units? Give --spots FILE.h5ad, --cells FILE.geojson, --spot-um D "
+                "--pitch-um P, --bin-um B, or --map OUT.zarr."
             )
 
         def blocks(side_um: float, cell_um: float) -> np.ndarray:

@@ -1,0 +1,205 @@
+"""Read the polygons of a GeoJSON file feature by feature, so that half a million fit in memory."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .errors import InputError
+from .outlines import Outlines
+
+__all__ = ["Polygons", "read_polygons"]
+
+_SPACE = re.compile(r"[ \t\n\r]*")
+_DECODE = json.JSONDecoder().raw_decode
+#: QuPath before 0.3 wrote what an object is where its id belongs.
+_QUPATH_TYPES = {
+    "PathCellObject": "cell",
+    "PathDetectionObject": "detection",
+    "PathTileObject": "tile",
+    "PathAnnotationObject": "annotation",
+    "TMACoreObject": "tmaCore",
+    "PathRootObject": "root",
+}
+
+
+@dataclass(frozen=True)
+class Polygons:
+    """The polygons of a file, in its order.
+
+    Attributes:
+        names: each one's id, else its name, else its number in the file.
+        types: QuPath's type of object (`cell`, `detection`, `annotation` ...), "" where none is said.
+        classes: its classification, None where it has none.
+        outlines: their rings.
+        degenerate: names of those left out for having fewer than three points or no area.
+        others: how many features are no polygons.
+    """
+
+    names: np.ndarray
+    types: np.ndarray
+    classes: list[str | None]
+    outlines: Outlines
+    degenerate: list[str]
+    others: int
+
+
+def read_polygons(path: Path) -> Polygons:
+    """Read a FeatureCollection, a list of Features or one Feature.
+
+    `Polygon` and `MultiPolygon` are read (RFC 7946, section 3.1), as QuPath exports them: its `classification` and
+    type of object are kept, `nucleusGeometry` and measurements are not.
+
+    Raises:
+        InputError: if the file is not JSON, or a polygon's coordinates are not finite numbers.
+    """
+    names: list[str] = []
+    types: list[str] = []
+    classes: list[str | None] = []
+    degenerate: list[str] = []
+    others = 0
+    flat = array("d")
+    rings, holes, units = array("q", [0]), array("b"), array("q", [0])
+    for number, feature in enumerate(_features(path), start=1):
+        geometry = feature.get("geometry") if isinstance(feature, dict) else None
+        geometry = geometry if isinstance(geometry, dict) else {}
+        parts: Any = geometry.get("coordinates")
+        if geometry.get("type") == "Polygon":
+            parts = [parts]
+        elif geometry.get("type") != "MultiPolygon":
+            others += 1
+            continue
+        name, kind, label = _about(feature, number)
+        try:
+            for part in parts:
+                _append(part, flat, rings, holes)
+        except (TypeError, LookupError) as error:
+            raise InputError(
+                f"{path}: the coordinates of feature {number} ({name}) are not lists of numbers. A Polygon holds rings "
+                "of [x, y]."
+            ) from error
+        if len(holes) == units[-1]:
+            degenerate.append(name)
+            continue
+        units.append(len(holes))
+        names.append(name)
+        types.append(kind)
+        classes.append(label)
+
+    vertices = np.frombuffer(flat, dtype=np.float64).reshape(-1, 2)
+    if not np.isfinite(vertices).all():
+        raise InputError(
+            f"{path}: {np.sum(~np.isfinite(vertices).all(1))} points have coordinates that are no numbers."
+        )
+    outlines = Outlines.of_rings(vertices, np.asarray(rings), np.asarray(units), np.asarray(holes, dtype=bool))
+    flat_ones = np.flatnonzero(outlines.areas_px2 == 0)
+    if len(flat_ones):
+        degenerate += [names[i] for i in flat_ones]
+        sound = np.flatnonzero(outlines.areas_px2 > 0)
+        names, types, classes = ([values[i] for i in sound] for values in (names, types, classes))  # type: ignore[assignment]
+        outlines = outlines.take(sound)
+    return Polygons(np.array(names, dtype=str), np.array(types, dtype=str), classes, outlines, degenerate, others)
+
+
+def _append(part: list, flat: array, rings: array, holes: array) -> None:
+    """Add one polygon's rings, without the repeated last point; nothing where its outer ring is no ring."""
+    for i, ring in enumerate(part):
+        start = len(flat)
+        flat.extend(chain.from_iterable(ring))
+        if len(flat) - start != 2 * len(ring):  # a height beside x and y
+            del flat[start:]
+            flat.extend(chain.from_iterable((point[0], point[1]) for point in ring))
+        if len(ring) > 1 and flat[start : start + 2] == flat[-2:]:
+            del flat[-2:]
+        if len(flat) - start < 6:
+            del flat[start:]
+            if i == 0:
+                return
+            continue
+        rings.append(len(flat) // 2)
+        holes.append(i > 0)
+
+
+def _about(feature: dict[str, Any], number: int) -> tuple[str, str, str | None]:
+    """Name, QuPath's type of object and classification of a feature."""
+    properties = feature.get("properties")
+    properties = properties if isinstance(properties, dict) else {}
+    kind = str(properties.get("objectType") or properties.get("object_type") or "")
+    name = feature.get("id")
+    if name in _QUPATH_TYPES:
+        kind, name = _QUPATH_TYPES[name], None
+    name = properties.get("name") if name is None else name
+    label = properties.get("classification")
+    if isinstance(label, dict):
+        label = label.get("name") or label.get("names")
+    if isinstance(label, list):
+        label = ": ".join(map(str, label))  # as QuPath shows a class derived from another
+    return str(number if name is None else name), kind, str(label) if label else None
+
+
+def _features(path: Path) -> Iterator[Any]:
+    """Decode one feature at a time: the whole as Python objects would take tens of times the file's size."""
+    try:
+        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
+            text = file.read().decode("utf-8-sig")
+        yield from _decoded(text)
+    except InputError:
+        raise
+    except (ValueError, EOFError, OSError, RecursionError) as error:
+        raise InputError(
+            f"{path} is not GeoJSON ({error}). Export the cells again (QuPath: File, Export objects as GeoJSON)."
+        ) from error
+
+
+def _decoded(text: str) -> Iterator[Any]:
+    place = _skip(text, 0)
+    if text[place : place + 1] == "[":
+        yield from _items(text, place)
+        return
+    if text[place : place + 1] != "{":
+        raise ValueError("it starts with neither { nor [")
+    whole = {}
+    place = _skip(text, place + 1)
+    while text[place : place + 1] != "}":
+        key, place = _DECODE(text, place)
+        place = _skip(text, place)
+        if text[place : place + 1] != ":":
+            raise ValueError(f"a colon is missing at character {place}")
+        place = _skip(text, place + 1)
+        if key == "features" and text[place : place + 1] == "[":
+            yield from _items(text, place)
+            return
+        whole[key], place = _DECODE(text, place)
+        place = _next(text, place, "}")
+    yield whole
+
+
+def _items(text: str, place: int) -> Iterator[Any]:
+    place = _skip(text, place + 1)
+    while text[place : place + 1] != "]":
+        item, place = _DECODE(text, place)
+        yield item
+        place = _next(text, place, "]")
+
+
+def _next(text: str, place: int, closing: str) -> int:
+    """The place of the next item, or of the closing bracket."""
+    place = _skip(text, place)
+    if text[place : place + 1] == ",":
+        return _skip(text, place + 1)
+    if text[place : place + 1] != closing:
+        raise ValueError(f"it breaks off or is damaged at character {place} of {len(text)}")
+    return place
+
+
+def _skip(text: str, place: int) -> int:
+    return _SPACE.match(text, place).end()  # type: ignore[union-attr]
