@@ -207,3 +207,23 @@ def finish(result: Mapping[str, Any]) -> None:
     """Print the closing JSON line."""
     rounded = {k: round(v, 5) if isinstance(v, float) else v for k, v in result.items()}
     print(json.dumps(rounded))
+
+
+def evaluator(slide: Path, run: Path, work: Path, **keys: Any) -> Any:
+    """The prediction's engine as `inference.json` makes it, ready to run in this process.
+
+    Args:
+        slide: the slide.
+        run: the run folder of the model.
+        work: folder for its output.
+        **keys: of `configs/inference.json`.
+    """
+    root = bundle_root()
+    if str(root) not in sys.path:
+        sys.path.insert(0, str(root))
+    parser = ConfigParser(json.loads((root / "configs" / "inference.json").read_text()))
+    own = {"bundle_root": str(root), "slides": str(slide), "model_dir": str(run / "models")}
+    own |= {"output": str(work / "out.h5ad")}
+    for key, value in {**json.loads((run / "configs" / "model.json").read_text()), **own, **keys}.items():
+        parser[key] = value
+    return parser.get_parsed_content("evaluator"), parser

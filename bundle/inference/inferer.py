@@ -22,6 +22,7 @@ from .accumulate import UnitAccumulator
 from .dense_map import DenseMap, create_map
 from .needed import tiles_with
 from .projection import Projection
+from .runtime import build_runtime
 from .tiles import Tile, block_px, default_tile_px, tile_grid
 
 __all__ = ["MapInferer", "SlideInferer", "UnitInferer", "prepare_crops", "prepare_slide"]
@@ -225,6 +226,7 @@ class MapInferer(_TiledInferer):
             margin costs at most 60 % more pixels.
         model: what identifies the weights (`ModelFile.sha256`).
         runtime: what computes the map: `torch`, or one of `bundle.inference.runtime`.
+        cache_dir: where a converted network is kept for the next slide.
         progress: log how many tiles are done, the rate and the time left.
     """
 
@@ -238,6 +240,7 @@ class MapInferer(_TiledInferer):
         tile_px: int | None = None,
         model: str = "",
         runtime: str = "torch",
+        cache_dir: str | None = None,
         progress: bool = False,
     ) -> None:
         super().__init__(reader, transform, mpp, tile_px, progress)
@@ -245,6 +248,7 @@ class MapInferer(_TiledInferer):
         self.work_dir = Path(work_dir)
         self.model = model
         self.runtime = runtime
+        self.cache_dir = cache_dir
 
     def __call__(  # type: ignore[override]
         self, inputs: Mapping[str, Any], network: Any, *args: Any, **kwargs: Any
@@ -271,9 +275,7 @@ class MapInferer(_TiledInferer):
         compute, size_px = None, None
         if self.runtime != "torch" and done < len(tiles):
             size_px = max(t.region[3] for t in tiles), max(t.region[2] for t in tiles)
-            from .runtime import build_runtime
-
-            compute = build_runtime(self.runtime, network, *size_px)
+            compute = build_runtime(self.runtime, network, *size_px, cache_dir=self.cache_dir)
         with ThreadPoolExecutor(max_workers=1) as writer:
             pending: Future | None = None
             for tile, features in self.maps(slide, network, tiles[done:], compute, size_px, done):

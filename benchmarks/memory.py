@@ -1,0 +1,46 @@
+"""Peak memory over the size of the slide: 5,000² to 40,000² px of tissue, and the largest mostly blank.
+
+`python -m benchmarks.memory`: whole commands that predict 8 µm bins, features kept as factors.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+
+from .workload import arguments, default_run, finish, phantom_slide, predict, row, workspace
+
+__all__ = ["main"]
+
+
+def main(argv: Sequence[str] | None = None) -> dict[str, float]:
+    """Run it."""
+    parser = arguments(__doc__)
+    parser.add_argument("--sides-px", type=int, nargs="+", default=[5_000, 10_000, 20_000, 40_000])
+    parser.add_argument("--bin-um", default="8")
+    args = parser.parse_args(argv)
+    sides = [1000, 2000] if args.quick else args.sides_px
+    peaks: dict[tuple[int, float], float] = {}
+    with workspace(args.work) as work:
+        run = default_run(work)
+        row("slide", "px", "seconds", "peak MB")
+        for side, blank in [*((s, 0.0) for s in sides), (sides[-1], 0.8)]:
+            slide, out = phantom_slide(work, side, blank), work / "memory.zarr"
+            shutil.rmtree(out, ignore_errors=True)
+            timed = predict([str(slide), str(out), "--model", str(run), "--bin-um", args.bin_um], args.threads)
+            peaks[side, blank] = timed.rss_mb
+            row("mostly blank" if blank else "all tissue", side, timed.seconds, timed.rss_mb)
+            shutil.rmtree(out, ignore_errors=True)
+    full = {side: peak for (side, blank), peak in peaks.items() if not blank}
+    low = 10_000 if 10_000 in full else min(full)
+    result = {
+        "growth_mb": full[max(full)] - full[low],
+        "growth_blank_mb": peaks[sides[-1], 0.8] - full[low],
+        "peak_mb": max(peaks.values()),
+    }
+    finish(result)
+    return result
+
+
+if __name__ == "__main__":
+    main()
