@@ -13,7 +13,7 @@ import torch
 from ..errors import InputError
 from ..expression import LARGE_UNIT_UM, log1p_cp10k, pearson_residuals, thinning_ceiling
 from ..units import Units
-from .moments import moments
+from .moments import moments, truth_is_constant
 from .scales import MIN_CELLS, OFFSETS, cells_at_scale
 
 __all__ = ["NATIVE", "TARGETS", "Comparison", "Prediction", "Score", "compare_units", "score_slide"]
@@ -37,7 +37,7 @@ class Score:
         target: one of `TARGETS`.
         units: how many units or cells were compared.
         moments: (G, 8), see `bundle.metrics.moments`.
-        ceiling: highest correlation that counting noise allows, (G,); NaN where not computed.
+        ceiling: highest correlation that counting noise allows, (G,); NaN where not computed or the truth is constant.
         deviance: mean Poisson deviance per gene, (G,); NaN unless the target is counts.
     """
 
@@ -115,13 +115,14 @@ def _compare(
     measured = units.kind == "counts"
     found = []
     for compared in _comparisons(predict, groups, units, counts, total, scale_um):
+        reduced = moments(torch.as_tensor(compared.prediction), torch.as_tensor(compared.truth))
         ceiling = np.full(counts.shape[1], np.nan)
         if ceilings is not None and measured:
             key = (scale_um, compared.target)
             if key not in ceilings:
                 ceilings[key] = thinning_ceiling(counts, total, compared.target)
-            ceiling = ceilings[key]
-        reduced = moments(torch.as_tensor(compared.prediction), torch.as_tensor(compared.truth))
+            # A constant gene has no correlation, and so no ceiling that a mean over genes could hold.
+            ceiling = np.where(truth_is_constant(reduced).numpy(), np.nan, ceilings[key])
         found.append(Score(scale_um, offset, compared.target, len(total), reduced, ceiling, compared.deviance))
     return found
 

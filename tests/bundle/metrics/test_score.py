@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -87,6 +89,15 @@ def test_ceiling_rises_with_depth_and_bounds_a_noisy_copy():
         0
     ].ceiling.mean()
     assert low < high <= 1
+
+
+def test_a_constant_gene_has_no_ceiling():
+    units = make_units()
+    counts = units.counts.tolil()
+    counts[:, 2] = 0
+    scores = score_slide(_oracle(units), replace(units, counts=counts.tocsr()), GENES, 1.0, ceilings={})
+    for score in scores:
+        assert np.flatnonzero(np.isnan(score.ceiling)).tolist() == [2]
 
 
 def test_what_is_compared_at_the_units_scale_is_what_is_scored():
