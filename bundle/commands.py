@@ -18,6 +18,7 @@ from monai.apps.utils import get_logger
 from monai.bundle import ConfigParser
 
 from .errors import InputError, user_message
+from .files import make_folder
 from .handlers import plain_references
 from .manifest import read_split
 from .panel import load_panel
@@ -166,7 +167,7 @@ def train(
         InputError: if the run folder holds a run with other settings.
     """
     run = Path(run).resolve()
-    _make_folder(run)
+    make_folder(run)
     files = [bundle_root() / "configs" / "train.json", *configs]
     overrides = {"dataset_dir": str(Path(dataset).resolve()), "output_dir": str(run), **(settings or {})}
     earlier = run / "configs" / "train.json"
@@ -235,7 +236,7 @@ def predict(slide: str | Path, out: str | Path, run: str | Path, settings: Mappi
         raise InputError(f"{out}: a prediction is written as AnnData; end its name in .h5ad.")
     if Path(out).is_dir():
         raise InputError(f"{out} is a folder; give the name of the file to write.")
-    _make_folder(Path(out).resolve().parent)
+    make_folder(Path(out).resolve().parent)
     run, model = _trained(run)
     overrides = {
         "slides": str(Path(slide).resolve()),
@@ -244,13 +245,6 @@ def predict(slide: str | Path, out: str | Path, run: str | Path, settings: Mappi
         **{k: v for k, v in settings.items() if v is not None},
     }
     run_config("inferring", [bundle_root() / "configs" / "inference.json", model], overrides)
-
-
-def _make_folder(path: Path) -> None:
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"Nothing can be written to {path} ({error.strerror}); choose another place.") from error
 
 
 def _trained(run: str | Path) -> tuple[Path, Path]:

@@ -9,7 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["replacing", "write_json"]
+from .errors import InputError
+
+__all__ = ["make_folder", "replacing", "write_json"]
 
 
 @contextmanager
@@ -23,6 +25,18 @@ def replacing(path: str | Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def make_folder(path: str | Path) -> None:
+    """Make a folder and those above it.
+
+    Raises:
+        InputError: if that is not possible.
+    """
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"Nothing can be written to {path} ({error.strerror}); choose another place.") from error
 
 
 def write_json(path: str | Path, content: Any) -> None:
