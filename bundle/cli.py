@@ -126,7 +126,12 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--out", default="audit", metavar="DIR")
     p.add_argument("--scales-um", type=_numbers, default=[], metavar="S,S", help="cells to sum units to")
     p.add_argument("--genes", type=_names, metavar="LIST", help="figures are over these; all shared ones by default")
-    p.add_argument("--unit-of-x", choices=("log1p_cp10k", "cp10k", "counts"), help="log1p_cp10k by default")
+    p.add_argument("--against", metavar="PRED", help="another tool's prediction to compare with; as many")
+    p.add_argument(
+        "--unit-of-x",
+        choices=("log1p_cp10k", "cp10k", "counts"),
+        help="of predictions that do not say it; log1p_cp10k by default",
+    )
     p.add_argument("--min-total", type=float, default=200.0, metavar="N", help="leave out units with fewer counts")
     p.add_argument("--mpp", type=_positive, metavar="M", help="µm per level-0 pixel, where TRUTH does not say")
 
@@ -211,6 +216,7 @@ def _run(args: argparse.Namespace) -> None:
                 unit_of_x=args.unit_of_x,
                 min_total=args.min_total,
                 mpp=args.mpp,
+                against=args.against,
             )
         )
         print(f"Audited: {args.out} (audit.json, audit_genes.csv, audit.png)")

@@ -34,6 +34,12 @@ class Match:
     truth: np.ndarray
     apart_px: np.ndarray | None
 
+    def rows(self, n_units: int) -> np.ndarray:
+        """The predicted row of each of the measured units, -1 for none, (n_units,)."""
+        rows = np.full(n_units, -1)
+        rows[self.truth] = self.pred
+        return rows
+
 
 def match_units(predicted: Predicted, units: Units, mpp: float | None) -> Match:
     """Match the units of a prediction with measured ones.

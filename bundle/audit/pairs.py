@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -22,21 +22,24 @@ class Pair:
         truth: AnnData of the measured units.
         name: the slide's.
         patient: whose slide it is; None where unknown.
+        against: AnnData of another tool's prediction, if two are to be compared.
     """
 
     pred: Path
     truth: Path
     name: str
     patient: str | None = None
+    against: Path | None = None
 
 
-def read_pairs(pred: str, truth: str | None = None) -> list[Pair]:
+def read_pairs(pred: str, truth: str | None = None, against: str | None = None) -> list[Pair]:
     """Pairs as people name them.
 
     Args:
         pred: a file, several separated by commas, or alone a CSV with columns `pred`, `truth` and, where known,
             `patient` and `slide`; its paths are relative to it.
         truth: as many files in the same order.
+        against: as many of another tool's predictions, in the same order.
 
     Raises:
         InputError: if there are more of one than of the other, or the CSV has other columns.
@@ -44,7 +47,7 @@ def read_pairs(pred: str, truth: str | None = None) -> list[Pair]:
     if truth is None:
         if Path(pred).suffix.lower() != ".csv":
             raise InputError(f"What is {pred} to be held against? Give TRUTH.h5ad too, or a CSV of pred,truth,patient.")
-        return _from_csv(Path(pred))
+        return _with_others(_from_csv(Path(pred)), against)
     preds, truths = ([Path(part) for part in text.split(",") if part] for text in (pred, truth))
     if len(preds) != len(truths):
         raise InputError(
@@ -52,7 +55,19 @@ def read_pairs(pred: str, truth: str | None = None) -> list[Pair]:
         )
     if not preds:
         raise InputError("No prediction is named; give PRED.h5ad and TRUTH.h5ad.")
-    return _named(preds, truths, [None] * len(preds), [None] * len(preds))
+    return _with_others(_named(preds, truths, [None] * len(preds), [None] * len(preds)), against)
+
+
+def _with_others(pairs: list[Pair], against: str | None) -> list[Pair]:
+    if against is None:
+        return pairs
+    others = [Path(part) for part in against.split(",") if part]
+    if len(others) != len(pairs):
+        raise InputError(
+            f"{len(others)} predictions are named to stand against {len(pairs)}; name one for each slide, in the same "
+            "order."
+        )
+    return [replace(pair, against=other) for pair, other in zip(pairs, others, strict=True)]
 
 
 def _from_csv(path: Path) -> list[Pair]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,11 @@ class Predicted:
     def __len__(self) -> int:
         return len(self.barcodes)
 
+    def columns(self, genes: Sequence[str]) -> np.ndarray:
+        """Where `genes`, all of them predicted, stand."""
+        column = {gene: i for i, gene in enumerate(self.genes)}
+        return np.array([column[gene] for gene in genes])
+
     def for_groups(self, rows: np.ndarray, columns: np.ndarray) -> Prediction:
         """Predictions for groups of the units at `rows` and the genes at `columns`, as `score_slide` asks for them.
 
@@ -86,7 +92,7 @@ def read_predicted(path: str | Path, unit_of_x: str | None = None) -> Predicted:
 
     Args:
         path: the .h5ad.
-        unit_of_x: one of `UNITS_OF_X`; by default what the file says of itself, else log1p CP10k.
+        unit_of_x: one of `UNITS_OF_X`, for a file that does not say it of itself; log1p CP10k by default.
 
     Raises:
         InputError: if it cannot be read, or X holds what a prediction in that unit cannot be.
@@ -172,13 +178,11 @@ def _unit_of_x(adata: ad.AnnData, path: Path, asked: str | None) -> str:
     stated = "log1p_cp10k" if said.startswith(_OURS) else said
     if not stated:
         return asked or UNITS_OF_X[0]
-    if stated not in UNITS_OF_X:
-        if asked is None:
-            raise InputError(f'{path} says that X is "{said}"; say which of {", ".join(UNITS_OF_X)} it is.')
-        return asked
-    if asked not in (None, stated):
-        raise InputError(f'{path} says itself that X is "{said}", and not {asked}; leave --unit-of-x out.')
-    return stated
+    if stated in UNITS_OF_X:
+        return stated
+    if asked is None:
+        raise InputError(f'{path} says that X is "{said}"; say which of {", ".join(UNITS_OF_X)} it is.')
+    return asked
 
 
 def _check(x: np.ndarray, unit: str, path: Path) -> None:

@@ -15,6 +15,7 @@ from ..expression import LARGE_UNIT_UM, eligible
 from ..files import make_folder, replacing, write_json
 from ..metrics import gene_table
 from ..units import Units, read_units
+from .against import compare_tools
 from .match import match_units
 from .pairs import Pair, read_pairs
 from .picture import draw
@@ -37,6 +38,7 @@ def audit(
     unit_of_x: str | None = None,
     min_total: float = 200.0,
     mpp: float | None = None,
+    against: str | Path | None = None,
 ) -> str:
     """Score predictions against measured units and write `audit.json`, `audit_genes.csv` and `audit.png`.
 
@@ -49,6 +51,7 @@ def audit(
         unit_of_x: what X of the predictions is (see `bundle.audit.predicted.UNITS_OF_X`).
         min_total: measured units (55 µm and above) with fewer counts are left out.
         mpp: µm per level-0 pixel, where the measured units do not say.
+        against: another tool's predictions, as many, to compare with on what both answer for.
 
     Returns:
         The figures as text, as they are printed.
@@ -56,12 +59,13 @@ def audit(
     Raises:
         InputError: if a file cannot be read or is not what it should be, or too few units or no genes are shared.
     """
-    pairs = read_pairs(str(pred), None if truth is None else str(truth))
+    pairs = read_pairs(str(pred), *(None if v is None else str(v) for v in (truth, against)))
     folder = Path(out)
     make_folder(folder)
     read = [(pair, read_predicted(pair.pred, unit_of_x), _measured(pair.truth)) for pair in pairs]
     shared = _shared_genes(read)
     panels = _panels(shared, genes)
+    others = [read_predicted(pair.against, unit_of_x) for pair in pairs if pair.against is not None]
     slides = [_matched(pair, predicted, units, shared, min_total, mpp, scales_um) for pair, predicted, units in read]
     place = {gene: i for i, gene in enumerate(shared)}
     found = score(slides, shared, {n: np.array([place[g] for g in p]) for n, p in panels.items()}, scales_um, min_total)
@@ -76,7 +80,8 @@ def audit(
         "genes_not_shared": unknown,
         "warnings": [w for slide in slides for w in slide.about.pop("warnings")] + _warnings(pairs, genes, unknown),
     }
-    result = {**about, **found}
+    compared = compare_tools(read, others, panels[found["panel"]], min_total, mpp) if others else None
+    result = {**about, **found, "against": compared}
     table = gene_table(shared, panels, per_gene)
     if "ceiling_native" in table:
         table["share_of_ceiling_native"] = table["pcc_native"] / table["ceiling_native"].where(lambda c: c > 0)
@@ -148,8 +153,7 @@ def _matched(
             f"counts or more; at least {MIN_UNITS} are needed. Lower --min-total, or check the counts."
         )
     kept = units.take(match.truth[scored])
-    column = {gene: i for i, gene in enumerate(predicted.genes)}
-    predict = predicted.for_groups(match.pred[scored], np.array([column[gene] for gene in genes]))
+    predict = predicted.for_groups(match.pred[scored], predicted.columns(genes))
     filtered = int((~keep).sum())
     unanswered = int(keep.sum() - scored.sum())
     doubts = _doubts(predicted, units, match.apart_px, match.by, mpp)

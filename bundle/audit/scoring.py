@@ -17,7 +17,7 @@ from ..metrics.moments import prediction_is_constant
 from ..metrics.score import Comparison, Prediction, compare_units
 from ..units import Units
 
-__all__ = ["MatchedSlide", "score"]
+__all__ = ["MatchedSlide", "difference", "score"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +80,23 @@ def score(
     if all(s.units.kind == "counts" and s.units.size_um >= LARGE_UNIT_UM for s in slides):
         result["depth_oracle"] = _depth_oracle(slides, compared, genes, panels, result, draws)
     return result
+
+
+def difference(first: Sequence[MatchedSlide], second: Sequence[MatchedSlide], genes: Sequence[str]) -> dict[str, Any]:
+    """PCC@M of two tools on the same units and genes, and their difference with a paired interval."""
+    everything = np.arange(len(genes))
+    pcc, draws = [], []
+    for slides in (first, second):
+        figures = summarise([_scored(s, s.predict, genes) for s in slides], {"common": everything})["scales"]["native"]
+        compared = [compare_units(s.predict, s.units, genes) for s in slides]
+        pcc.append(figures["PCC@M"])
+        draws.append(_draws([c.prediction for c in compared], compared, slides, everything))
+    return {
+        "PCC@M": pcc[0],
+        "PCC@M_against": pcc[1],
+        "difference": pcc[0] - pcc[1],
+        "difference_interval_95": list(interval(draws[0] - draws[1])),
+    }
 
 
 def _scored(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from ..report.text import number, plural, share
@@ -56,6 +57,14 @@ def as_text(result: Mapping[str, Any]) -> str:
             f"PCC@M {number(oracle['PCC@M'])}, residual {number(oracle['PCC@M_residual'])}\n"
             f"Prediction minus depth oracle: {number(oracle['prediction_minus_oracle'])}, 95 % interval "
             f"{_between(oracle['prediction_minus_oracle_interval_95'])} (paired)"
+        )
+    other = result["against"]
+    if other is not None:
+        parts.append(
+            f"Against {', '.join(Path(p).name for p in other['pred'])}, on the {other['units']:,} units and "
+            f"{other['genes']:,} genes that both answer for: PCC@M {number(other['PCC@M'])} and "
+            f"{number(other['PCC@M_against'])}, difference {number(other['difference'])}, 95 % interval "
+            f"{_between(other['difference_interval_95'])} (paired)"
         )
     cells = sorted({about["cells"] for about in result["matched"].values()})
     if len(result["scales"]) > 1:

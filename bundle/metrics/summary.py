@@ -61,7 +61,7 @@ def summarise(
     if len(sizes) > 1:
         raise InputError(
             f"The slides were measured in units of {', '.join(f'{s:g}' for s in sizes)} µm, whose figures do not "
-            "average. Evaluate one size at a time (--size-um)."
+            "average. Score one size at a time (`pixnet evaluate --size-um`)."
         )
     scales = sorted({score.scale_um for slide in slides for score in slide.scores})
     main = next(iter(panels))

@@ -201,6 +201,30 @@ def test_the_depth_oracle_finds_depth_and_loses_against_more(write_truth, tmp_pa
     assert result["depth_oracle"]["prediction_minus_oracle_interval_95"][0] > 0
 
 
+def test_two_tools_are_compared_on_what_both_answer_for(write_truth, write_pred, tmp_path):
+    truth = write_truth()
+    good = write_pred(truth, 1, 0.3)
+
+    def less(pred: ad.AnnData) -> None:
+        pred.obs_names = [*pred.obs_names[:-20], *(f"elsewhere{i}" for i in range(20))]
+        pred.var_names = ["other", *pred.var_names[1:]]
+
+    worse = write_pred(truth, 2, 1.0, less)
+    text = audit(good, truth, tmp_path / "a", against=worse)
+    found = result_of(tmp_path / "a")["against"]
+    assert (found["units"], found["genes"]) == (13 * 13 - 2 - 20, 7)
+    audit(worse, truth, tmp_path / "w")
+    assert found["PCC@M_against"] == pytest.approx(native_of(tmp_path / "w")["PCC@M"])
+    low, high = found["difference_interval_95"]
+    assert 0 < low < found["difference"] < high
+    assert f"difference {found['difference']:.3f}" in text
+    audit(worse, truth, tmp_path / "b", against=good)
+    turned = result_of(tmp_path / "b")["against"]
+    assert turned["difference_interval_95"] == pytest.approx([-high, -low])
+    audit(good, truth, tmp_path / "s", against=good)
+    assert result_of(tmp_path / "s")["against"]["difference_interval_95"] == [0, 0]
+
+
 def test_coarser_scales_are_scored_and_the_approximation_is_named(write_truth, write_pred, tmp_path):
     truth = write_truth()
     text = audit(write_pred(truth), truth, tmp_path, scales_um=[200.0, 1200.0])

@@ -70,6 +70,6 @@ def test_rates_add_up_though_genes_outside_the_file_were_not_written(tmp_path, c
 
 def test_what_a_file_says_of_itself_is_believed(tmp_path, counts):
     said = {"unit_of_X": "log1p of counts per 10,000 (whole transcriptome), predicted"}
-    assert read_predicted(write(tmp_path, np.log1p(cp10k_of(counts)), pixnet=said)).unit_of_x == "log1p_cp10k"
+    assert read_predicted(write(tmp_path, np.log1p(cp10k_of(counts)), pixnet=said), "counts").unit_of_x == "log1p_cp10k"
     assert read_predicted(write(tmp_path, counts, pixnet={"unit_of_X": "counts"})).unit_of_x == "counts"
     assert read_predicted(write(tmp_path, counts, pixnet={"unit_of_X": "UMIs"}), "counts").unit_of_x == "counts"
