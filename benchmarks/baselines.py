@@ -18,7 +18,6 @@ from typing import Any
 import anndata as ad
 import numpy as np
 import torch
-from scipy.spatial import cKDTree
 from sklearn.linear_model import Ridge
 
 from bundle.errors import InputError
@@ -26,7 +25,8 @@ from bundle.expression import eligible, log1p_cp10k
 from bundle.files import write_json
 from bundle.manifest import read_manifest, read_split, slide_name
 from bundle.metrics import ExpressionMetric
-from bundle.metrics.bootstrap import block_bootstrap, block_sums
+from bundle.metrics.bootstrap import BLOCK_UNITS, block_bootstrap, block_sums, interval, pitch
+from bundle.metrics.depth import fit_depth
 from bundle.metrics.moments import correlation, moments
 from bundle.panel import GenePanel, fit_panel, load_units
 from bundle.units import Units
@@ -35,7 +35,6 @@ from transforms.slide import SlideError, SlideReader
 __all__ = ["BASELINES", "Baseline", "Slide", "choose", "colour_statistics", "main", "run", "score", "table"]
 
 FEATURE_MPP = 1.0
-BLOCK_SIZES = 3  # side of a bootstrap block in units: neighbours are alike, so they are drawn together
 SURROUND = 2.5
 PERCENTILES = (10, 25, 50, 75, 90)
 ALPHAS = 10.0 ** np.arange(0, 6.5, 0.5)
@@ -77,12 +76,6 @@ class Slide:
     def colours(self) -> np.ndarray:
         """Colour statistics of each unit and its surround, (U, F)."""
         return colour_statistics(self)
-
-    @cached_property
-    def pitch_um(self) -> float:
-        """Median distance of a unit to its nearest neighbour."""
-        distance, _ = cKDTree(self.centers_um).query(self.centers_um, k=2)
-        return float(np.median(distance[:, 1]))
 
     @cached_property
     def place(self) -> np.ndarray:
@@ -158,12 +151,8 @@ def _fit_position(train: Sequence[Slide], bandwidth: float) -> Predict:
 
 
 def _fit_depth(train: Sequence[Slide], _: float) -> Predict:
-    model = Ridge(alpha=1e-6).fit(np.concatenate([_log_total(s) for s in train]), np.concatenate([s.y for s in train]))
-    return lambda slide: model.predict(_log_total(slide))
-
-
-def _log_total(slide: Slide) -> np.ndarray:
-    return np.log(slide.total)[:, None]
+    predict = fit_depth([s.total for s in train], [s.y for s in train])
+    return lambda slide: predict(slide.total)
 
 
 def _fit_colour(train: Sequence[Slide], alpha: float, per_slide: bool = False, shuffled: bool = False) -> Predict:
@@ -321,19 +310,20 @@ def _differences(
 ) -> dict[str, list[float]]:
     """PCC@M of `method` minus each other's: [difference, lower, upper], 95 % by paired block bootstrap."""
     genes = panel.index(panel.main)
+    patients = [str(s.record.get("patient", s.name)) for s in test]
     draws, centre = {}, {}
     for name, values in pred.items():
         pairs = [(p[:, genes], s.y[:, genes]) for p, s in zip(values, test, strict=True)]
         blocks = [
-            block_sums(p, t, s.centers_um, BLOCK_SIZES * s.pitch_um) for (p, t), s in zip(pairs, test, strict=True)
+            block_sums(p, t, s.centers_um, BLOCK_UNITS * pitch(s.centers_um))
+            for (p, t), s in zip(pairs, test, strict=True)
         ]
-        draws[name] = block_bootstrap(blocks)
+        draws[name] = block_bootstrap(blocks, patients=patients)
         centre[name] = score(values, test, panel)["native"]["PCC@M"]
     found = {}
     for name in pred:
         if name != method:
-            low, high = np.percentile(draws[method] - draws[name], (2.5, 97.5))
-            found[name] = [centre[method] - centre[name], float(low), float(high)]
+            found[name] = [centre[method] - centre[name], *interval(draws[method] - draws[name])]
     return found
 
 
@@ -392,7 +382,7 @@ def table(result: dict[str, Any]) -> str:
     for name, row in result["baselines"].items():
         if "ahead_of" in row:
             lines = [
-                f"{name}, PCC@M minus the other's (95 % by paired bootstrap over {BLOCK_SIZES} x {BLOCK_SIZES} units)",
+                f"{name}, PCC@M minus the other's (95 % by paired bootstrap over {BLOCK_UNITS} x {BLOCK_UNITS} units)",
                 "",
             ]
             lines += ["| other | difference | interval |", "| --- | --- | --- |"]

@@ -85,7 +85,7 @@ def _kill_a_worker(parent: int, timeout: float = 120.0) -> bool:
     while time.monotonic() - started < timeout:
         for path in Path("/proc").glob("[0-9]*/stat"):
             try:
-                child, name = int(path.parent.name), (path.parent / "cmdline").read_bytes()
+                name = (path.parent / "cmdline").read_bytes()
                 owner = int(path.read_text().rpartition(")")[2].split()[1])
             except (OSError, ValueError):
                 continue

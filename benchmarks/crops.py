@@ -1,4 +1,4 @@
-"""Against the peers' way: one crop of 224 px and one pass of a CNN per unit, where a dense map pays for each pixel once.
+"""Against the peers' way: a crop of 224 px and a pass of a CNN per unit; a dense map pays for each pixel once.
 
 `python -m benchmarks.crops`: DenseNet-121 in ST-Net's form (He et al. 2020, https://doi.org/10.1038/s41551-020-0578-x)
 at its best batch size and runtime, with the same machine, slide and reader; beside it, as fairer rivals, our own
@@ -165,7 +165,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
             )
         cheaper = rate * _dense(slide, run, work, 100.0, args.runtime)[1]
         print(
-            f"DenseNet crops are cheaper for fewer than {cheaper:.0f} units on this slide; our encoder's own, {own_rate:.1f}"
+            f"DenseNet crops are cheaper for fewer than {cheaper:.0f} units on this slide "
+            f"(our encoder on crops does {own_rate:.1f} units/s)"
         )
         result["encoder_only_s"] = bare
     finish(result)

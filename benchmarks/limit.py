@@ -115,7 +115,8 @@ def _pipeline(slide: Path, run: Path, work: Path, runtime: str, times: int) -> t
     mm2 = sum(t.width_px * t.height_px for t in tiles) * inferer.mpp**2 / 1e6
     mpx = sum(t.region[2] * t.region[3] for t in tiles) / 1e6
     print(
-        f"{slide.name}, {runtime}: pipeline {statistics.median(walls):.2f} s, forward {statistics.median(forwards):.2f} s, "
+        f"{slide.name}, {runtime}: pipeline {statistics.median(walls):.2f} s, "
+        f"forward {statistics.median(forwards):.2f} s, "
         f"{len(tiles)} tiles, {mpx / statistics.median(walls):.2f} Mpx/s computed, "
         f"{mm2 / statistics.median(walls):.2f} mm²/s"
     )

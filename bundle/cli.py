@@ -39,8 +39,11 @@ def _sizes(text: str) -> list[float]:
 
 def _names(text: str) -> list[str]:
     """Comma-separated names, or a file with one name a line."""
-    path = Path(text)
-    names = path.read_text().split() if path.is_file() else text.split(",")
+    try:
+        is_file = Path(text).is_file()
+    except OSError:  # a long list is no name of a file
+        is_file = False
+    names = Path(text).read_text().split() if is_file else text.split(",")
     return [name.strip() for name in names if name.strip()]
 
 
@@ -126,6 +129,23 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--genes", type=_names, metavar="LIST", help="comma-separated, or a file with one a line")
     p.add_argument("--set", action="append", default=[], type=_setting, metavar="KEY=VALUE", dest="settings")
 
+    p = commands.add_parser("audit", help="score any tool's predictions against measured units")
+    p.add_argument(
+        "pred", metavar="PRED", help="the prediction's .h5ad; several with commas, or a CSV pred,truth,patient"
+    )
+    p.add_argument("truth", metavar="TRUTH", nargs="?", help="the measured units' .h5ad, raw counts; as many")
+    p.add_argument("--out", default="audit", metavar="DIR")
+    p.add_argument("--scales-um", type=_numbers, default=[], metavar="S,S", help="cells to sum units to")
+    p.add_argument("--genes", type=_names, metavar="LIST", help="figures are over these; all shared ones by default")
+    p.add_argument("--against", metavar="PRED", help="another tool's prediction to compare with; as many")
+    p.add_argument(
+        "--unit-of-x",
+        choices=("log1p_cp10k", "cp10k", "counts"),
+        help="of predictions that do not say it; log1p_cp10k by default",
+    )
+    p.add_argument("--min-total", type=float, default=200.0, metavar="N", help="leave out units with fewer counts")
+    p.add_argument("--mpp", type=_positive, metavar="M", help="µm per level-0 pixel, where TRUTH does not say")
+
     p = commands.add_parser("report", help="one HTML file about a run that opens offline")
     p.add_argument("run", metavar="RUN")
     p.add_argument("out", metavar="OUT.html", nargs="?")
@@ -182,6 +202,23 @@ def _run(args: argparse.Namespace) -> None:
     elif args.command == "predict":
         commands.predict(args.slide, args.out, args.model, _asked(args))
         print(f"Predicted: {', '.join(str(path) for path in (args.out, args.map, args.nifti) if path)}")
+    elif args.command == "audit":
+        from .audit import audit
+
+        print(
+            audit(
+                args.pred,
+                args.truth,
+                args.out,
+                scales_um=args.scales_um,
+                genes=args.genes,
+                unit_of_x=args.unit_of_x,
+                min_total=args.min_total,
+                mpp=args.mpp,
+                against=args.against,
+            )
+        )
+        print(f"Audited: {args.out} (audit.json, audit_genes.csv, audit.png)")
     elif args.command == "report":
         from .report import write_report
 

@@ -18,6 +18,7 @@ from monai.apps.utils import get_logger
 from monai.bundle import ConfigParser
 
 from .errors import InputError, user_message
+from .files import make_folder
 from .handlers import plain_references
 from .inference.memory import keep_freed_memory
 from .manifest import read_split
@@ -168,7 +169,7 @@ def train(
         InputError: if the run folder holds a run with other settings.
     """
     run = Path(run).resolve()
-    _make_folder(run)
+    make_folder(run)
     files = [bundle_root() / "configs" / "train.json", *configs]
     overrides = {"dataset_dir": str(Path(dataset).resolve()), "output_dir": str(run), **(settings or {})}
     earlier = run / "configs" / "train.json"
@@ -245,7 +246,7 @@ def predict(slide: str | Path, out: str | Path | None, run: str | Path, settings
             raise InputError(f"{path}: end its name in {' or '.join(endings)}.")
         if Path(path).is_dir() and Path(path).suffix != ".zarr":
             raise InputError(f"{path} is a folder; give the name of the file to write.")
-        _make_folder(Path(path).resolve().parent)
+        make_folder(Path(path).resolve().parent)
     if out is None and any(settings.get(key) is not None for key in ("units", "spot_um", "bin_um")):
         raise InputError("Units are asked for, but no file to write them to: give OUT.h5ad after the slide.")
     if out is None and not settings.get("map") and not settings.get("nifti"):
@@ -259,13 +260,6 @@ def predict(slide: str | Path, out: str | Path | None, run: str | Path, settings
     }
     keep_freed_memory()
     run_config("inferring", [bundle_root() / "configs" / "inference.json", model], overrides)
-
-
-def _make_folder(path: Path) -> None:
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"Nothing can be written to {path} ({error.strerror}); choose another place.") from error
 
 
 def _trained(run: str | Path) -> tuple[Path, Path]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["InputError", "user_message"]
+__all__ = ["InputError", "reason", "user_message"]
 
 
 class InputError(ValueError):
@@ -14,6 +14,11 @@ class InputError(ValueError):
     #: Marks exceptions whose text is for the user. (The packages do not import each other, and each is importable
     #: under two names, so a class check would miss some.)
     for_user = True
+
+
+def reason(error: BaseException) -> str:
+    """What a library says is wrong, short enough to stand within a sentence."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def user_message(error: BaseException) -> str | None:

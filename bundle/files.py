@@ -10,7 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["move_folder", "replacing", "replacing_folder", "write_json"]
+from .errors import InputError
+
+__all__ = ["make_folder", "move_folder", "replacing", "replacing_folder", "write_json"]
 
 
 @contextmanager
@@ -48,6 +50,18 @@ def move_folder(source: Path, target: Path) -> None:
         os.replace(target, old)
     os.replace(source, target)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def make_folder(path: str | Path) -> None:
+    """Make a folder and those above it.
+
+    Raises:
+        InputError: if that is not possible.
+    """
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"Nothing can be written to {path} ({error.strerror}); choose another place.") from error
 
 
 def write_json(path: str | Path, content: Any) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from .errors import InputError
+from .errors import InputError, reason
 from .outlines import Labels, Outlines
 
 __all__ = ["Shape", "Units", "build_units", "is_interpolated", "read_units", "unit_area_um2", "units_table"]
@@ -243,7 +243,7 @@ def read_units(path: str | Path) -> Units:
         adata = ad.read_h5ad(path)
     except Exception as error:
         raise InputError(
-            f"{path} cannot be read as AnnData ({error}). Write it again with `pixnet prepare`."
+            f"{path} cannot be read as AnnData ({reason(error)}). Write it again with `pixnet prepare`."
         ) from error
     if "spatial" not in adata.obsm:
         raise InputError(f'{path} has no positions: put (x, y) in level-0 pixels into obsm["spatial"].')

@@ -3,5 +3,15 @@
 from .handler import EvaluationWriter, ExpressionMetricHandler
 from .metric import ExpressionMetric, grouped
 from .score import score_slide
+from .summary import ScoredSlide, gene_table, summarise
 
-__all__ = ["EvaluationWriter", "ExpressionMetric", "ExpressionMetricHandler", "grouped", "score_slide"]
+__all__ = [
+    "EvaluationWriter",
+    "ExpressionMetric",
+    "ExpressionMetricHandler",
+    "ScoredSlide",
+    "gene_table",
+    "grouped",
+    "score_slide",
+    "summarise",
+]

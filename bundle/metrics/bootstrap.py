@@ -5,35 +5,54 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import scipy.sparse as sp
+from scipy.spatial import cKDTree
 
-__all__ = ["block_bootstrap", "block_sums"]
+from .summary import mean_of_defined
+
+__all__ = ["BLOCK_UNITS", "block_bootstrap", "block_sums", "interval", "pitch"]
+
+#: Side of a block in units: neighbours are alike, so they are drawn together.
+BLOCK_UNITS = 3
+_GENES_AT_ONCE = 512
 
 
-def block_sums(prediction: np.ndarray, truth: np.ndarray, centers_um: np.ndarray, block_um: float) -> np.ndarray:
+def pitch(centers: np.ndarray) -> float:
+    """Median distance of a unit to its nearest neighbour, in the unit of `centers`, (U, 2)."""
+    distance, _ = cKDTree(centers).query(centers, k=2)
+    return float(np.median(distance[:, 1]))
+
+
+def interval(draws: np.ndarray) -> tuple[float, float]:
+    """The interval that holds 95 % of the draws."""
+    low, high = np.percentile(draws, (2.5, 97.5))
+    return float(low), float(high)
+
+
+def block_sums(prediction: np.ndarray, truth: np.ndarray, centers: np.ndarray, block: float) -> np.ndarray:
     """Sums over each spatial block from which a correlation over any multiset of blocks follows.
 
     Args:
         prediction: (U, G).
         truth: (U, G).
-        centers_um: centres (x, y) of the units, (U, 2).
-        block_um: side of a block; neighbouring units are alike, so a block must hold several.
+        centers: centres (x, y) of the units, (U, 2).
+        block: side of a block, in the unit of `centers`; neighbouring units are alike, so it must hold several.
 
     Returns:
         (blocks, 6, G): number of units, sums of p, t, p², t² and p·t, taken about the slide's means.
     """
     p = prediction - prediction.mean(0, dtype=np.float64)
     t = truth - truth.mean(0, dtype=np.float64)
-    index = np.floor(centers_um / block_um).astype(np.int64)
-    _, block = np.unique(index, axis=0, return_inverse=True)
-    block = block.ravel()
-    terms = np.stack([np.ones_like(p), p, t, p * p, t * t, p * t], axis=1)
-    sums = np.zeros((block.max() + 1, *terms.shape[1:]))
-    np.add.at(sums, block, terms)
-    return sums
+    _, number = np.unique(np.floor(centers / block).astype(np.int64), axis=0, return_inverse=True)
+    number = number.ravel()
+    members = sp.csr_matrix((np.ones(len(number)), (number, np.arange(len(number)))))
+    return np.stack([members @ term for term in (np.ones_like(p), p, t, p * p, t * t, p * t)], axis=1)
 
 
-def block_bootstrap(slides: Sequence[np.ndarray], draws: int = 1000, seed: int = 0) -> np.ndarray:
-    """PCC@M of resampled slides, (draws,): mean over genes of the mean over slides of each gene's correlation.
+def block_bootstrap(
+    slides: Sequence[np.ndarray], draws: int = 1000, seed: int = 0, patients: Sequence[str] | None = None
+) -> np.ndarray:
+    """PCC@M of resampled slides, (draws,): each gene's correlation, averaged over slides, patients and genes.
 
     The blocks drawn follow from the seed and the number of blocks alone, so that two methods scored on the same units
     are resampled alike and the difference of two results is a paired one.
@@ -42,15 +61,26 @@ def block_bootstrap(slides: Sequence[np.ndarray], draws: int = 1000, seed: int =
         slides: `block_sums` of each slide.
         draws: number of resamples.
         seed: of the draws.
+        patients: whose slides they are; each its own patient's by default.
     """
     rng = np.random.default_rng(seed)
-    correlations = []
-    for sums in slides:
-        weight = rng.multinomial(len(sums), np.full(len(sums), 1 / len(sums)), size=draws).astype(np.float64)
-        n, p, t, pp, tt, pt = np.moveaxis(np.tensordot(weight, sums, axes=1), 1, 0)
-        covariance, variance_p, variance_t = pt - p * t / n, pp - p * p / n, tt - t * t / n
-        varies = variance_t > 1e-9 * n
-        scale = np.sqrt(np.maximum(variance_p, 0) * np.maximum(variance_t, 0))
-        r = np.divide(covariance, scale, out=np.zeros_like(scale), where=scale > 1e-9)
-        correlations.append(np.where(varies, r, np.nan))
-    return np.nanmean(np.nanmean(np.stack(correlations), axis=0), axis=1)
+    weights = [rng.multinomial(len(s), np.full(len(s), 1 / len(s)), size=draws).astype(np.float64) for s in slides]
+    owners = [str(i) for i in range(len(slides))] if patients is None else list(patients)
+    total, defined = np.zeros(draws), np.zeros(draws)
+    for start in range(0, slides[0].shape[2], _GENES_AT_ONCE):
+        genes = slice(start, start + _GENES_AT_ONCE)
+        by_patient: dict[str, list[np.ndarray]] = {}
+        for sums, weight, owner in zip(slides, weights, owners, strict=True):
+            by_patient.setdefault(owner, []).append(_correlations(sums[:, :, genes], weight))
+        r = mean_of_defined([mean_of_defined(values) for values in by_patient.values()])
+        total, defined = total + np.nansum(r, axis=1), defined + np.isfinite(r).sum(1)
+    return np.divide(total, defined, out=np.full(draws, np.nan), where=defined > 0)
+
+
+def _correlations(sums: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Correlation of each gene in each draw, (draws, G): NaN where the truth is constant."""
+    n, p, t, pp, tt, pt = np.moveaxis(np.tensordot(weight, sums, axes=1), 1, 0)
+    covariance, variance_p, variance_t = pt - p * t / n, pp - p * p / n, tt - t * t / n
+    scale = np.sqrt(np.maximum(variance_p, 0) * np.maximum(variance_t, 0))
+    r = np.divide(covariance, scale, out=np.zeros_like(scale), where=scale > 1e-9)
+    return np.where(variance_t > 1e-9 * n, r, np.nan)

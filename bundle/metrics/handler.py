@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from ignite.engine import Engine, Events
 from monai.handlers import IgniteMetricHandler
 from monai.utils import CommonKeys
@@ -16,6 +15,7 @@ from monai.utils import CommonKeys
 from ..files import replacing, write_json
 from ..panel import GenePanel
 from .metric import ExpressionMetric
+from .summary import gene_table
 
 __all__ = ["EvaluationWriter", "ExpressionMetricHandler"]
 
@@ -106,13 +106,7 @@ class EvaluationWriter:
             "transcriptome": self.panel.transcriptome,
         }
         write_json(self.folder / f"{self.name}.json", {**head, **self.about, **result})
-        table = pd.DataFrame({"gene": self.panel.genes})
-        for name, genes in self.panel.panels.items():
-            table[name] = table["gene"].isin(genes)
-        for scale, columns in per_gene.items():
-            for column, values in columns.items():
-                if np.isfinite(values).any():
-                    table[f"{column}_{scale}"] = values
+        table = gene_table(self.panel.genes, self.panel.panels, per_gene)
         with replacing(self.folder / f"{self.name}_genes.csv") as temporary:
             table.to_csv(temporary, index=False)
         for figures in result["scales"].values():

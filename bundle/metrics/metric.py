@@ -1,8 +1,7 @@
-"""Scores of whole slides, cumulated over iterations and ranks, summarised over genes."""
+"""Scores of whole slides, cumulated over iterations and ranks."""
 
 from __future__ import annotations
 
-import logging
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -12,16 +11,12 @@ import scipy.sparse as sp
 import torch
 from monai.metrics import CumulativeIterationMetric
 
-from ..errors import InputError
 from ..manifest import slide_name
 from ..panel import GenePanel
-from .moments import combine, correlation, truth_is_constant
-from .scales import MIN_CELLS, MIN_UNITS_PER_CELL
-from .score import NATIVE, TARGETS, Score, score_slide
+from .score import TARGETS, Score, score_slide
+from .summary import ScoredSlide, summarise
 
 __all__ = ["ExpressionMetric", "grouped"]
-
-logger = logging.getLogger(__name__)
 
 _FIELDS = 10  # 8 moments, ceiling, deviance
 
@@ -122,129 +117,34 @@ class ExpressionMetric(CumulativeIterationMetric):
         row[1:, 9] = torch.as_tensor(score.deviance)
         return row
 
+    @staticmethod
+    def _score(row: torch.Tensor) -> Score:
+        header = row[0].tolist()
+        target = TARGETS[int(header[3])]
+        moments, ceiling, deviance = row[1:, :8], row[1:, 8].numpy(), row[1:, 9].numpy()
+        return Score(header[1], int(header[2]), target, int(header[4]), moments, ceiling, deviance)
+
     def aggregate(self) -> dict[str, Any]:
         """Summarise all slides of all ranks.
 
         Returns:
-            `scales` (per scale: PCC@F, PCC@S, PCC@M = first quartile, median and mean over genes, ...),
-            `per_slide`, `per_gene` (scale -> column -> (G,) array) and `scales_left_out`.
+            What `bundle.metrics.summary.summarise` says of them.
         """
-        rows = self.get_buffer()
-        seen: dict[tuple, torch.Tensor] = {}
-        for row in rows:
-            slide, scale, offset, target = (float(v) for v in row[0, :4])
-            if slide >= 0:  # a sampler may pad ranks by repeating a slide: once is enough
-                seen[(int(slide), scale, int(offset), TARGETS[int(target)])] = row
-        sizes = sorted({float(row[0, 6]) for row in seen.values()})
-        if len(sizes) > 1:
-            raise InputError(
-                f"The slides were measured in units of {', '.join(f'{s:g}' for s in sizes)} µm, whose figures do not "
-                "average. Evaluate one size at a time (--size-um)."
-            )
-        scales = sorted({key[1] for key in seen})
-        result: dict[str, Any] = {
-            "panel": self.panel.main,
-            "genes": len(self.panel.panels[self.panel.main]),
-            "scales": {},
-            "per_slide": defaultdict(dict),
-            "per_gene": {},
-        }
-        for scale in scales:
-            name = "native" if scale == NATIVE else f"{scale:g}"
-            at_scale = {key: row for key, row in seen.items() if key[1] == scale}
-            slides = sorted({key[0] for key in at_scale})
-            summary, columns = self._summary(at_scale, slides)
-            result["scales"][name], result["per_gene"][name] = summary, columns
-            for slide in slides:
-                own = {key: row for key, row in at_scale.items() if key[0] == slide}
-                result["per_slide"][slide_name(self.records[slide])][name] = self._summary(own, [slide])[0]
-        result["per_slide"] = dict(result["per_slide"])
-        result["scales_left_out"] = [s for s in self.scales_um if s not in scales and [s] != sizes]
-        for scale in result["scales_left_out"]:
-            logger.warning(
-                "Scale %g µm is left out: its median cell holds fewer than %d units, or fewer than %d cells remain.",
-                scale,
-                MIN_UNITS_PER_CELL,
-                MIN_CELLS,
-            )
-        return result
-
-    def _summary(
-        self, rows: dict[tuple, torch.Tensor], slides: list[int]
-    ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        main = "counts" if any(key[3] == "counts" for key in rows) else "y"
-        # Pooling and counting look at one origin of the grid; its keys sort first.
-        first = [rows[min(key for key in rows if key[0] == slide and key[3] == main)] for slide in slides]
-        pooled = first[0][1:, :8]
-        for row in first[1:]:
-            pooled = combine(pooled, row[1:, :8])
-        columns = {
-            "pcc": self._per_gene(rows, slides, main, lambda row: correlation(row[1:, :8])),
-            "pcc_pooled": correlation(pooled).numpy(),
-            "pcc_residual": self._per_gene(rows, slides, "residual", lambda row: correlation(row[1:, :8])),
-            "ceiling": self._per_gene(rows, slides, main, lambda row: row[1:, 8]),
-            "ceiling_residual": self._per_gene(rows, slides, "residual", lambda row: row[1:, 8]),
-            "mse": self._per_gene(rows, slides, main, lambda row: row[1:, 6] / row[1:, 0]),
-            "mae": self._per_gene(rows, slides, main, lambda row: row[1:, 7] / row[1:, 0]),
-            "deviance": self._per_gene(rows, slides, main, lambda row: row[1:, 9]),
-        }
-        constant = torch.stack([truth_is_constant(row[1:, :8]) for row in first]).all(0).numpy()
-        index = self.panel.index(self.panel.main)
-        pcc = columns["pcc"][index]
-        header = torch.stack([row[0] for row in first])
-        summary: dict[str, Any] = {
-            "target": {"y": "log1p_cp10k", "counts": "log1p_counts"}[main],
-            "size_um": float(header[0, 1]) or float(header[0, 6]),
-            "units": int(header[:, 4].sum()),
-            "slides": len(slides),
-            "PCC@F": _quantile(pcc, 0.25),
-            "PCC@S": _quantile(pcc, 0.5),
-            "PCC@M": _mean(pcc),
-            "PCC@M_pooled": _mean(columns["pcc_pooled"][index]),
-            "PCC@M_residual": _mean(columns["pcc_residual"][index]),
-            "ceiling@M": _mean(columns["ceiling"][index]),
-            "ceiling@M_residual": _mean(columns["ceiling_residual"][index]),
-            "MSE": _mean(columns["mse"][index]),
-            "MAE": _mean(columns["mae"][index]),
-            "constant_genes": int(constant[index].sum()),
-            "filtered_units": int(header[:, 5].sum()),
-        }
-        if main == "counts":
-            summary["deviance"] = _mean(columns["deviance"][index])
-        for name in list(self.panel.panels)[1:]:
-            summary[f"PCC@M_{name}"] = _mean(columns["pcc"][self.panel.index(name)])
-        return summary, columns
-
-    def _per_gene(
-        self,
-        rows: dict[tuple, torch.Tensor],
-        slides: list[int],
-        target: str,
-        value: Callable[[torch.Tensor], torch.Tensor],
-    ) -> np.ndarray:
-        """A gene's value: averaged over the grid's offsets, then slides, then patients; (G,)."""
-        by_patient: dict[str, list[np.ndarray]] = defaultdict(list)
-        for slide in slides:
-            values = [value(row).numpy() for key, row in rows.items() if key[0] == slide and key[3] == target]
-            if values:
-                by_patient[str(self.records[slide].get("patient", slide))].append(_nanmean(values))
-        if not by_patient:
-            return np.full(len(self.panel), np.nan)
-        return _nanmean([_nanmean(values) for values in by_patient.values()])
-
-
-def _nanmean(values: Sequence[np.ndarray]) -> np.ndarray:
-    stacked = np.stack(values)
-    defined = np.isfinite(stacked)
-    total = np.where(defined, stacked, 0).sum(0)
-    return np.divide(total, defined.sum(0), out=np.full(stacked.shape[1], np.nan), where=defined.any(0))
-
-
-def _mean(values: np.ndarray) -> float:
-    values = values[np.isfinite(values)]
-    return float(values.mean()) if len(values) else float("nan")
-
-
-def _quantile(values: np.ndarray, q: float) -> float:
-    values = values[np.isfinite(values)]
-    return float(np.quantile(values, q)) if len(values) else float("nan")
+        found: dict[int, dict[tuple, Score]] = defaultdict(dict)
+        about: dict[int, torch.Tensor] = {}
+        for row in self.get_buffer():
+            index = int(row[0, 0])
+            if index < 0:
+                continue
+            score = self._score(row)
+            # A sampler may pad ranks by repeating a slide: once is enough.
+            found[index][score.scale_um, score.offset, score.target] = score
+            about[index] = row[0]
+        slides = []
+        for index in sorted(found):
+            record, header = self.records[index], about[index]
+            scores = list(found[index].values())
+            patient = str(record.get("patient", index))
+            slides.append(ScoredSlide(slide_name(record), patient, float(header[6]), int(header[5]), scores))
+        panels = {name: self.panel.index(name) for name in self.panel.panels}
+        return summarise(slides, panels, self.scales_um)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-__all__ = ["FIELDS", "combine", "correlation", "moments", "truth_is_constant"]
+__all__ = ["FIELDS", "combine", "correlation", "moments", "prediction_is_constant", "truth_is_constant"]
 
 #: Columns of a moments tensor (G, 8).
 FIELDS = ("n", "mean_p", "mean_t", "m2_p", "m2_t", "c_pt", "sse", "sae")
@@ -62,9 +62,13 @@ def truth_is_constant(m: torch.Tensor) -> torch.Tensor:
     return m[:, 4] <= _TINY * m[:, 0].clamp(min=1) * (1 + m[:, 2] ** 2)
 
 
+def prediction_is_constant(m: torch.Tensor) -> torch.Tensor:
+    """Genes whose prediction does not vary over the units, (G,) bool: they score 0."""
+    return m[:, 3] <= _TINY * m[:, 0].clamp(min=1) * (1 + m[:, 1] ** 2)
+
+
 def correlation(m: torch.Tensor) -> torch.Tensor:
     """Pearson correlation per gene, (G,): NaN where the truth is constant, 0 for a constant or NaN prediction."""
-    flat = m[:, 3] <= _TINY * m[:, 0].clamp(min=1) * (1 + m[:, 1] ** 2)
     r = m[:, 5] / (m[:, 3] * m[:, 4]).clamp(min=1e-300).sqrt()
-    r = torch.where(flat | ~torch.isfinite(r), torch.zeros_like(r), r.clamp(-1, 1))
+    r = torch.where(prediction_is_constant(m) | ~torch.isfinite(r), torch.zeros_like(r), r.clamp(-1, 1))
     return torch.where(truth_is_constant(m), torch.full_like(r, float("nan")), r)

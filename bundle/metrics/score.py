@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
@@ -12,10 +13,10 @@ import torch
 from ..errors import InputError
 from ..expression import LARGE_UNIT_UM, log1p_cp10k, pearson_residuals, thinning_ceiling
 from ..units import Units
-from .moments import moments
+from .moments import moments, truth_is_constant
 from .scales import MIN_CELLS, OFFSETS, cells_at_scale
 
-__all__ = ["NATIVE", "TARGETS", "Prediction", "Score", "score_slide"]
+__all__ = ["NATIVE", "TARGETS", "Comparison", "Prediction", "Score", "compare_units", "score_slide"]
 
 #: The scale of the units themselves.
 NATIVE = 0.0
@@ -36,7 +37,7 @@ class Score:
         target: one of `TARGETS`.
         units: how many units or cells were compared.
         moments: (G, 8), see `bundle.metrics.moments`.
-        ceiling: highest correlation that counting noise allows, (G,); NaN where not computed.
+        ceiling: highest correlation that counting noise allows, (G,); NaN where not computed or the truth is constant.
         deviance: mean Poisson deviance per gene, (G,); NaN unless the target is counts.
     """
 
@@ -111,29 +112,50 @@ def _compare(
     offset: int,
     ceilings: dict[tuple, np.ndarray] | None,
 ) -> list[Score]:
-    y, rate = predict(groups)
     measured = units.kind == "counts"
-    none = np.full(counts.shape[1], np.nan)
     found = []
-
-    def add(target: str, prediction: np.ndarray, truth: np.ndarray, deviance: np.ndarray = none) -> None:
-        ceiling = none
+    for compared in _comparisons(predict, groups, units, counts, total, scale_um):
+        reduced = moments(torch.as_tensor(compared.prediction), torch.as_tensor(compared.truth))
+        ceiling = np.full(counts.shape[1], np.nan)
         if ceilings is not None and measured:
-            key = (scale_um, target)
+            key = (scale_um, compared.target)
             if key not in ceilings:
-                ceilings[key] = thinning_ceiling(counts, total, target)
-            ceiling = ceilings[key]
-        reduced = moments(torch.as_tensor(prediction), torch.as_tensor(truth))
-        found.append(Score(scale_um, offset, target, len(total), reduced, ceiling, deviance))
+                ceilings[key] = thinning_ceiling(counts, total, compared.target)
+            # A constant gene has no correlation, and so no ceiling that a mean over genes could hold.
+            ceiling = np.where(truth_is_constant(reduced).numpy(), np.nan, ceilings[key])
+        found.append(Score(scale_um, offset, compared.target, len(total), reduced, ceiling, compared.deviance))
+    return found
 
+
+class Comparison(NamedTuple):
+    """What is held against what: target, (U, G) prediction and truth, and the mean Poisson deviance per gene, (G,)."""
+
+    target: str
+    prediction: np.ndarray
+    truth: np.ndarray
+    deviance: np.ndarray
+
+
+def compare_units(predict: Prediction, units: Units, genes: Sequence[str]) -> Comparison:
+    """What `score_slide` reduces to PCC, MSE and MAE at the units' own scale."""
+    itself = sp.identity(len(units), format="csr")
+    return _comparisons(predict, itself, units, units.counts_of(genes), units.total, NATIVE)[0]
+
+
+def _comparisons(
+    predict: Prediction, groups: sp.csr_matrix, units: Units, counts: np.ndarray, total: np.ndarray, scale_um: float
+) -> list[Comparison]:
+    y, rate = predict(groups)
+    none = np.full(counts.shape[1], np.nan)
+    measured = units.kind == "counts"
     if measured and max(scale_um, units.size_um) < LARGE_UNIT_UM:
         expected = _expected_counts(y, rate, total, np.asarray(groups.sum(1)).ravel())
         ratio = np.where(counts > 0, counts * np.log(np.maximum(counts, 1e-12) / expected), 0)
-        add("counts", np.log1p(expected), np.log1p(counts), 2 * (ratio - (counts - expected)).mean(0))
-    else:
-        add("y", y, log1p_cp10k(counts, total))
-        if measured:
-            add("residual", y, pearson_residuals(counts, total))
+        deviance = 2 * (ratio - (counts - expected)).mean(0)
+        return [Comparison("counts", np.log1p(expected), np.log1p(counts), deviance)]
+    found = [Comparison("y", y, log1p_cp10k(counts, total), none)]
+    if measured:
+        found.append(Comparison("residual", y, pearson_residuals(counts, total), none))
     return found
 
 

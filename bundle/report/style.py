@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-__all__ = ["STYLE"]
+import re
+
+__all__ = ["STYLE", "colour"]
 
 STYLE = """
 :root {
@@ -118,3 +120,11 @@ footer { margin-top: 56px; padding-top: 14px; border-top: 1px solid var(--line);
   } main { padding: 24px 16px 60px; } }
 @media print { figure, .wide, .maps > * { break-inside: avoid; } body { background: #fff; } }
 """
+
+
+def colour(name: str) -> str:
+    """A colour of the light page, such as `blue`, as `#rrggbb`: for pictures that stand alone."""
+    found = re.search(rf"--{name}: (#[0-9a-f]{{6}});", STYLE)
+    if found is None:
+        raise KeyError(name)
+    return found[1]

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from bundle.metrics.bootstrap import block_bootstrap, block_sums
+from bundle.metrics.bootstrap import block_bootstrap, block_sums, interval, pitch
 
 
 def _slide(seed: int, n: int = 200, noise: float = 1.0):
@@ -48,3 +48,25 @@ def test_methods_are_resampled_alike():
 def test_a_constant_prediction_is_worth_nothing():
     _, truth, centers = _slide(4)
     assert (block_bootstrap([block_sums(np.ones_like(truth), truth, centers, 250.0)]) == 0).all()
+
+
+def test_slides_of_one_patient_count_as_much_as_the_one_slide_of_another():
+    sums = [block_sums(*_slide(seed, noise=noise), 500.0) for seed, noise in ((5, 0.2), (6, 0.2), (7, 9.0))]
+    each = [np.mean(block_bootstrap([s])) for s in sums]
+    by_patient = np.mean(block_bootstrap(sums, patients=["A", "A", "B"]))
+    np.testing.assert_allclose(by_patient, ((each[0] + each[1]) / 2 + each[2]) / 2, atol=0.01)
+    assert np.mean(block_bootstrap(sums)) > by_patient + 0.1
+
+
+def test_many_genes_are_drawn_as_few_are():
+    prediction, truth, centers = _slide(8)
+    truth[:, 0] = 1.0  # a constant gene is left out, whichever part it is in
+    many = [np.tile(values, (1, 120)) for values in (prediction, truth)]
+    few = block_bootstrap([block_sums(prediction, truth, centers, 500.0)], draws=50)
+    np.testing.assert_allclose(block_bootstrap([block_sums(*many, centers, 500.0)], draws=50), few, rtol=1e-9)
+
+
+def test_pitch_and_interval():
+    lattice = np.stack(np.meshgrid(np.arange(6), np.arange(6)), -1).reshape(-1, 2) * 7.0
+    assert pitch(lattice) == 7.0
+    assert interval(np.arange(1001.0)) == (25.0, 975.0)

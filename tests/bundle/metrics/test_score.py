@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -8,7 +10,7 @@ import torch
 from bundle.errors import InputError
 from bundle.expression import log1p_cp10k
 from bundle.metrics.moments import correlation
-from bundle.metrics.score import NATIVE, score_slide
+from bundle.metrics.score import NATIVE, compare_units, score_slide
 from bundle.units import Units
 
 GENES = [f"G{i}" for i in range(6)]
@@ -87,3 +89,22 @@ def test_ceiling_rises_with_depth_and_bounds_a_noisy_copy():
         0
     ].ceiling.mean()
     assert low < high <= 1
+
+
+def test_a_constant_gene_has_no_ceiling():
+    units = make_units()
+    counts = units.counts.tolil()
+    counts[:, 2] = 0
+    scores = score_slide(_oracle(units), replace(units, counts=counts.tocsr()), GENES, 1.0, ceilings={})
+    for score in scores:
+        assert np.flatnonzero(np.isnan(score.ceiling)).tolist() == [2]
+
+
+def test_what_is_compared_at_the_units_scale_is_what_is_scored():
+    for units in (make_units(), make_units(30, 8.0, 8.0, depth=3.0)):
+        predict = _oracle(units)
+        score = score_slide(predict, units, GENES, 1.0)[0]
+        compared = compare_units(predict, units, GENES)
+        assert compared.target == score.target
+        np.testing.assert_allclose(score.moments[:, 1], compared.prediction.mean(0), rtol=1e-5)
+        np.testing.assert_allclose(score.moments[:, 6], ((compared.prediction - compared.truth) ** 2).sum(0), atol=1e-5)

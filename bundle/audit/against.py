@@ -1,0 +1,61 @@
+"""Two tools side by side, on what both of them answer for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError
+from ..expression import eligible
+from ..units import Units
+from .match import match_units
+from .pairs import Pair
+from .predicted import Predicted
+from .scoring import MatchedSlide, difference
+
+__all__ = ["compare_tools"]
+
+
+def compare_tools(
+    read: Sequence[tuple[Pair, Predicted, Units]],
+    others: Sequence[Predicted],
+    genes: Sequence[str],
+    min_total: float,
+    mpp: float | None,
+) -> dict[str, Any]:
+    """PCC@M of one tool minus another's, with a paired interval, on the units and genes that both predict.
+
+    Args:
+        read: pairs with the first tool's predictions and the measured units.
+        others: the second tool's predictions of the same slides.
+        genes: those that figures are over.
+        min_total: measured units (55 µm and above) with fewer counts are left out.
+        mpp: µm per level-0 pixel, where the measured units do not say.
+
+    Raises:
+        InputError: if the two share no gene, or hardly a unit of some slide.
+    """
+    common = list(genes)
+    for other in others:
+        present = set(other.genes)
+        common = [gene for gene in common if gene in present]
+    if not common:
+        raise InputError(f"{others[0].name} predicts none of the {len(genes)} genes that are compared.")
+    sides: tuple[list[MatchedSlide], list[MatchedSlide]] = ([], [])
+    for (pair, first, units), second in zip(read, others, strict=True):
+        rows = [match_units(tool, units, mpp or units.mpp).rows(len(units)) for tool in (first, second)]
+        both = np.flatnonzero(eligible(units, min_total, training=False) & (rows[0] >= 0) & (rows[1] >= 0))
+        if len(both) < 2:
+            raise InputError(f"{first.name} and {second.name} answer for no common units of {units.name}.")
+        kept = units.take(both)
+        for side, tool, place in zip(sides, (first, second), rows, strict=True):
+            predict = tool.for_groups(place[both], tool.columns(common))
+            side.append(MatchedSlide(pair.name, pair.patient or pair.name, kept, predict, 1.0, 0))
+    return {
+        "pred": [str(pair.against) for pair, _, _ in read],
+        "units": sum(len(slide.units) for slide in sides[0]),
+        "genes": len(common),
+        **difference(*sides, common),
+    }

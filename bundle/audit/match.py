@@ -1,0 +1,106 @@
+"""Which predicted unit is which measured one: by barcode, else by position."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy.spatial import cKDTree
+
+from ..errors import InputError
+from ..units import Units
+from .predicted import Predicted
+
+__all__ = ["MIN_SHARE", "Match", "match_units"]
+
+#: Of the file with fewer units, this share must be found in the other.
+MIN_SHARE = 0.5
+
+
+@dataclass(frozen=True, eq=False)
+class Match:
+    """Pairs of units, one to one.
+
+    Attributes:
+        by: `barcode`, `position` or `row number`.
+        pred: rows of the prediction, (M,).
+        truth: rows of the measured units, (M,), rising.
+        apart_px: distances of the pairs' centres where both files have positions, (M,).
+    """
+
+    by: str
+    pred: np.ndarray
+    truth: np.ndarray
+    apart_px: np.ndarray | None
+
+    def rows(self, n_units: int) -> np.ndarray:
+        """The predicted row of each of the measured units, -1 for none, (n_units,)."""
+        rows = np.full(n_units, -1)
+        rows[self.truth] = self.pred
+        return rows
+
+
+def match_units(predicted: Predicted, units: Units, mpp: float | None) -> Match:
+    """Match the units of a prediction with measured ones.
+
+    Args:
+        predicted: the prediction.
+        units: the measured units, filtered or not.
+        mpp: µm per level-0 pixel; positions are compared only where it is known.
+
+    Raises:
+        InputError: if a barcode occurs twice, or too few units match either way.
+    """
+    twice = len(units) - len(set(units.barcodes))
+    if twice:
+        raise InputError(f"{units.name}: {twice} unit names occur twice; name each unit once.")
+    least = max(MIN_SHARE * min(len(predicted), len(units)), 1)
+    place = pd.Index(predicted.barcodes).get_indexer(pd.Index(units.barcodes))
+    named = _match("barcode", place, predicted, units)
+    if len(named.truth) >= least and not _are_row_numbers(predicted.barcodes):
+        return named
+    near = None
+    if predicted.centers_px is not None and mpp is not None:
+        near = _match("position", _nearest(predicted.centers_px, units, mpp), predicted, units)
+        if len(near.truth) >= least:
+            return near
+    if len(named.truth) >= least:  # nothing but the order says which is which
+        return Match("row number", named.pred, named.truth, named.apart_px)
+    if near is not None:
+        hint = (
+            f"and {len(near.truth):,} lie within half a unit of one. Both need the same barcodes, or positions in "
+            "level-0 pixels of the same slide"
+        )
+    elif predicted.centers_px is None:
+        hint = 'and the prediction has no positions in obsm["spatial"] to go by. Name its units as measured'
+    else:
+        hint = "and without µm per pixel their positions cannot be compared. Name its units as measured, or give --mpp"
+    raise InputError(
+        f"{predicted.name} answers for other units than {units.name}: of {len(predicted):,} predicted and "
+        f"{len(units):,} measured units {len(named.truth):,} share a barcode, {hint}."
+    )
+
+
+def _match(by: str, place: np.ndarray, predicted: Predicted, units: Units) -> Match:
+    """Args: place: the predicted row of each measured unit, -1 for none."""
+    truth = np.flatnonzero(place >= 0)
+    pred = place[truth]
+    apart = None
+    if predicted.centers_px is not None:
+        apart = np.linalg.norm(predicted.centers_px[pred] - units.centers_px[truth], axis=1)
+    return Match(by, pred, truth, apart)
+
+
+def _nearest(centers_px: np.ndarray, units: Units, mpp: float) -> np.ndarray:
+    """For each measured unit the predicted one within half a unit, where each is the other's nearest; else -1."""
+    reach_px = units.size_um / 2 / mpp
+    distance, place = cKDTree(centers_px).query(units.centers_px)
+    _, back = cKDTree(units.centers_px).query(centers_px)
+    mutual = back[place] == np.arange(len(units))
+    return np.where(mutual & (distance <= reach_px), place, -1)
+
+
+def _are_row_numbers(names: np.ndarray) -> bool:
+    """Whether units were never named, so that two files' names agree whatever they hold."""
+    return bool((names == np.arange(len(names)).astype(str)).all())

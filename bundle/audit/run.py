@@ -1,0 +1,224 @@
+"""The audit from files to files."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError
+from ..expression import LARGE_UNIT_UM, eligible
+from ..files import make_folder, replacing, write_json
+from ..metrics import gene_table
+from ..units import Units, read_units
+from .against import compare_tools
+from .match import match_units
+from .pairs import Pair, read_pairs
+from .picture import draw
+from .predicted import Predicted, read_predicted
+from .scoring import MatchedSlide, score
+from .table import as_text
+
+__all__ = ["MIN_UNITS", "audit"]
+
+#: A correlation over fewer units says nothing.
+MIN_UNITS = 10
+
+
+def audit(
+    pred: str | Path,
+    truth: str | Path | None = None,
+    out: str | Path = "audit",
+    scales_um: Sequence[float] = (),
+    genes: Sequence[str] | None = None,
+    unit_of_x: str | None = None,
+    min_total: float = 200.0,
+    mpp: float | None = None,
+    against: str | Path | None = None,
+) -> str:
+    """Score predictions against measured units and write `audit.json`, `audit_genes.csv` and `audit.png`.
+
+    Args:
+        pred: the prediction's .h5ad, several separated by commas, or alone a CSV of pairs (see `read_pairs`).
+        truth: the measured units' .h5ad, as many.
+        out: folder to write to.
+        scales_um: sides of the cells that units are summed to, beside their own scale.
+        genes: the genes that figures are summarised over; all shared ones by default.
+        unit_of_x: what X of the predictions is (see `bundle.audit.predicted.UNITS_OF_X`).
+        min_total: measured units (55 µm and above) with fewer counts are left out.
+        mpp: µm per level-0 pixel, where the measured units do not say.
+        against: another tool's predictions, as many, to compare with on what both answer for.
+
+    Returns:
+        The figures as text, as they are printed.
+
+    Raises:
+        InputError: if a file cannot be read or is not what it should be, or too few units or no genes are shared.
+    """
+    pairs = read_pairs(str(pred), *(None if v is None else str(v) for v in (truth, against)))
+    folder = Path(out)
+    make_folder(folder)
+    read = [(pair, read_predicted(pair.pred, unit_of_x), _measured(pair.truth)) for pair in pairs]
+    shared = _shared_genes(read)
+    panels = _panels(shared, genes)
+    others = [read_predicted(pair.against, unit_of_x) for pair in pairs if pair.against is not None]
+    slides = [_matched(pair, predicted, units, shared, min_total, mpp, scales_um) for pair, predicted, units in read]
+    place = {gene: i for i, gene in enumerate(shared)}
+    found = score(slides, shared, {n: np.array([place[g] for g in p]) for n, p in panels.items()}, scales_um, min_total)
+    per_gene = found.pop("per_gene")
+    unknown = [g for g in dict.fromkeys(genes or ()) if g not in place]
+    about: dict[str, Any] = {
+        "version": _version(),
+        "patients": len({p.patient for p in pairs}) if all(p.patient for p in pairs) else None,
+        "min_total": min_total,
+        "matched": {slide.name: slide.about for slide in slides},
+        "shared_genes": len(shared),
+        "genes_not_shared": unknown,
+        "warnings": [w for slide in slides for w in slide.about.pop("warnings")] + _warnings(pairs, genes, unknown),
+    }
+    compared = compare_tools(read, others, panels[found["panel"]], min_total, mpp) if others else None
+    result = {**about, **found, "against": compared}
+    table = gene_table(shared, panels, per_gene)
+    if "ceiling_native" in table:
+        table["share_of_ceiling_native"] = table["pcc_native"] / table["ceiling_native"].where(lambda c: c > 0)
+    write_json(folder / "audit.json", result)
+    with replacing(folder / "audit_genes.csv") as temporary:
+        table.to_csv(temporary, index=False)
+    with replacing(folder / "audit.png") as temporary:
+        draw(table[table[found["panel"]]], result, temporary)
+    return as_text(result)
+
+
+def _measured(path: Path) -> Units:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # names that occur twice are refused in a sentence
+        units = read_units(path)
+    eligible(units, 0.0, training=False)  # refuses predictions
+    units.check_counts()
+    return units
+
+
+def _shared_genes(read: Sequence[tuple[Pair, Predicted, Units]]) -> list[str]:
+    """Genes of the first prediction, in its order, that every file has."""
+    _, first, measured = read[0]
+    shared = [str(gene) for gene in first.genes]
+    for _, predicted, units in read:
+        for genes in (predicted.genes, units.genes):
+            present = set(genes)
+            shared = [gene for gene in shared if gene in present]
+    if not shared:
+        raise InputError(
+            f"No gene is shared by {first.name} ({', '.join(first.genes[:3])}, ...) and {measured.name} "
+            f"({', '.join(measured.genes[:3])}, ...){' and the others' if len(read) > 1 else ''}. Do both use symbols, "
+            "or both ids?"
+        )
+    return shared
+
+
+def _panels(shared: list[str], asked: Sequence[str] | None) -> dict[str, list[str]]:
+    if asked is None:
+        return {"shared": shared}
+    present = set(shared)
+    chosen = [gene for gene in dict.fromkeys(asked) if gene in present]
+    if not chosen:
+        raise InputError(
+            f"None of the {len(list(asked))} genes asked for is among the {len(shared)} that predictions and "
+            f"measurements share ({', '.join(shared[:3])}, ...)."
+        )
+    return {"asked": chosen, "shared": shared}
+
+
+def _matched(
+    pair: Pair,
+    predicted: Predicted,
+    units: Units,
+    genes: Sequence[str],
+    min_total: float,
+    mpp: float | None,
+    scales_um: Sequence[float],
+) -> MatchedSlide:
+    mpp = mpp or units.mpp
+    if mpp is None and len(scales_um):
+        raise InputError(f"{units.name} does not say how many µm a pixel has, so it has no scales; give --mpp.")
+    match = match_units(predicted, units, mpp)
+    keep = eligible(units, min_total, training=False)
+    scored = keep[match.truth]
+    if scored.sum() < MIN_UNITS:
+        raise InputError(
+            f"{predicted.name} answers for {int(scored.sum())} units of {units.name} on tissue with {min_total:g} "
+            f"counts or more; at least {MIN_UNITS} are needed. Lower --min-total, or check the counts."
+        )
+    kept = units.take(match.truth[scored])
+    predict = predicted.for_groups(match.pred[scored], predicted.columns(genes))
+    filtered = int((~keep).sum())
+    unanswered = int(keep.sum() - scored.sum())
+    doubts = _doubts(predicted, units, match.apart_px, match.by, mpp)
+    if unanswered > 0.05 * keep.sum():
+        doubts.append(
+            f"{unanswered:,} of the {int(keep.sum()):,} measured units have no prediction and are not scored; figures "
+            "of tools that leave out other units do not compare."
+        )
+    about = {
+        "pred": str(pair.pred),
+        "truth": str(pair.truth),
+        "patient": pair.patient,
+        "by": match.by,
+        "scored_units": len(kept),
+        "predicted_units": len(predicted),
+        "predicted_units_unmatched": len(predicted) - len(match.pred),
+        "measured_units": len(units),
+        "measured_units_unmatched": unanswered,
+        "filtered_units": filtered,
+        "predicted_genes": len(predicted.genes),
+        "measured_genes": len(units.genes),
+        "unit_of_X": predicted.unit_of_x,
+        "cells": predicted.coarser,
+        "warnings": [f"{pair.name}: {text}" for text in doubts],
+    }
+    patient = pair.patient or pair.name  # an unnamed one is taken for another than all others
+    return MatchedSlide(pair.name, patient, kept, predict, mpp or 1.0, filtered, about)
+
+
+def _doubts(predicted: Predicted, units: Units, apart_px: np.ndarray | None, by: str, mpp: float | None) -> list[str]:
+    """What lets a figure be read wrongly."""
+    found = []
+    if by == "row number":
+        found.append("units have no names, so the order of rows alone says which is which.")
+    if apart_px is not None and mpp is not None and float(np.median(apart_px)) * mpp > units.size_um / 2:
+        found.append(
+            f"units of one name lie {float(np.median(apart_px)) * mpp:.4g} µm apart in the two files (median), if both "
+            "count level-0 pixels."
+        )
+    if predicted.size_um is not None and not np.isclose(predicted.size_um, units.size_um):
+        found.append(f"predicted for units of {predicted.size_um:g} µm, measured in units of {units.size_um:g} µm.")
+    if predicted.unit_of_x == "counts" and len(predicted.genes) < 0.5 * len(units.genes):
+        found.append(
+            f"totals of the predicted counts are over {len(predicted.genes):,} genes, those of the measured ones over "
+            f"{len(units.genes):,}: MSE and MAE compare different things."
+        )
+    if units.size_um < LARGE_UNIT_UM:
+        found.append("below 55 µm log1p counts are compared, with one depth for the whole slide.")
+    return found
+
+
+def _warnings(pairs: Sequence[Pair], asked: Sequence[str] | None, unknown: Sequence[str]) -> list[str]:
+    found = []
+    if asked is not None and unknown:
+        found.append(
+            f"{len(unknown)} of the {len(dict.fromkeys(asked))} genes asked for are not in every file and are not "
+            f"scored (first: {', '.join(unknown[:3])})."
+        )
+    if len(pairs) > 1 and not all(pair.patient for pair in pairs):
+        found.append("Patients are not named, so each slide counts as one of its own; a CSV can name them.")
+    return found
+
+
+def _version() -> str:
+    try:
+        return version("pixnet")
+    except PackageNotFoundError:
+        return "source"

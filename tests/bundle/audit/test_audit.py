@@ -1,0 +1,295 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+
+from bundle import commands
+from bundle.audit import audit
+from bundle.expression import log1p_cp10k
+from bundle.units import build_units
+
+from .conftest import GENES, MPP
+
+FIGURES = (
+    "PCC@F",
+    "PCC@S",
+    "PCC@M",
+    "PCC@M_pooled",
+    "PCC@M_residual",
+    "ceiling@M",
+    "ceiling@M_residual",
+    "MSE",
+    "MAE",
+    "constant_genes",
+    "filtered_units",
+    "units",
+)
+
+
+def result_of(out: Path) -> dict:
+    return json.loads((out / "audit.json").read_text())
+
+
+def native_of(out: Path) -> dict:
+    return result_of(out)["scales"]["native"]
+
+
+def same(a: dict, b: dict, figures: tuple[str, ...] = FIGURES, tolerance: float = 1e-6) -> None:
+    for figure in figures:
+        assert (a[figure] is None) == (b[figure] is None), figure  # undefined, and null in JSON
+        assert a[figure] is None or abs(a[figure] - b[figure]) <= tolerance, figure
+
+
+# PixNet's own evaluation ----------------------------------------------------------------------------------------------
+
+TINY = {
+    "mpp": 2.0,
+    "crop_px": 128,
+    "crops_per_slide": 4,
+    "max_epochs": 2,
+    "val_interval": 2,
+    "min_total": 20,
+    "panel#n_mean": 8,
+    "panel#n_hvg": 15,
+    "network_def#encoder": {
+        "_target_": "networks.SwinEncoder",
+        "embed_dim": 12,
+        "depths": [2, 2],
+        "num_heads": [1, 2],
+        "window_size": 4,
+    },
+    "network_def#decoder_channels": [8, 8],
+}
+
+
+@pytest.fixture(scope="module", params=["linear", "programs"])
+def run(request, phantom, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp(request.param)
+    commands.train(phantom, folder, settings={**TINY, "head": request.param, "n_programs": 6})
+    return folder
+
+
+@pytest.mark.parametrize(("units", "size_um", "scales"), [("spot55", 55, []), ("bin16", 16, [64.0])])
+def test_it_gives_the_figures_of_the_evaluation(run, phantom, tmp_path, units: str, size_um: float, scales: list):
+    commands.evaluate(run, phantom, "test", scales, "test", size_um)
+    evaluated = json.loads((run / "evaluation" / "test.json").read_text())
+    panel = json.loads((run / "models" / "panel.json").read_text())
+    genes = panel["panels"]["mean8"]
+    assert len(genes) < len(panel["genes"])
+    pred, truth = run / "predictions" / "test" / "P3.h5ad", phantom / "units" / f"P3_{units}.h5ad"
+    audit(pred, truth, tmp_path, scales, genes, min_total=20)
+    audited = result_of(tmp_path)
+    same(audited["scales"]["native"], evaluated["scales"]["native"])
+    if size_um < 55:
+        assert audited["scales"]["native"]["deviance"] == pytest.approx(evaluated["scales"]["native"]["deviance"])
+    if scales and "rate_per_um2" in ad.read_h5ad(pred).layers:  # rates add up; a linear head's cells are approximate
+        same(audited["scales"]["64"], evaluated["scales"]["64"], tolerance=1e-4)
+    ours, theirs = (
+        pd.read_csv(path).set_index("gene")
+        for path in (tmp_path / "audit_genes.csv", run / "evaluation" / "test_genes.csv")
+    )
+    for column in ("pcc_native", "ceiling_native", "mse_native"):
+        np.testing.assert_allclose(ours[column], theirs[column].reindex(ours.index), atol=1e-6)
+
+
+# Other tools' predictions ---------------------------------------------------------------------------------------------
+
+
+def test_how_units_and_genes_are_ordered_or_named_does_not_matter(write_truth, write_pred, tmp_path):
+    truth = write_truth()
+    pred = write_pred(truth)
+    audit(pred, truth, tmp_path / "a")
+    rng = np.random.default_rng(5)
+    adata = ad.read_h5ad(pred)
+    adata = adata[rng.permutation(adata.n_obs)][:, rng.permutation(adata.n_vars)].copy()
+    adata.obs_names = [f"other{i}" for i in range(adata.n_obs)]
+    adata.obsm["spatial"] = adata.obsm["spatial"] + rng.uniform(-30, 30, (adata.n_obs, 2))
+    adata.write_h5ad(tmp_path / "moved.h5ad")
+    audit(tmp_path / "moved.h5ad", truth, tmp_path / "b")
+    assert result_of(tmp_path / "a")["matched"]["S1"]["by"] == "barcode"
+    assert result_of(tmp_path / "b")["matched"]["S1"]["by"] == "position"
+    exact = tuple(f for f in FIGURES if "ceiling" not in f)
+    same(native_of(tmp_path / "a"), native_of(tmp_path / "b"), exact)
+    same(native_of(tmp_path / "a"), native_of(tmp_path / "b"), ("ceiling@M",), 0.02)  # other draws of its thinning
+
+
+def test_what_is_left_out_is_counted(write_truth, write_pred, tmp_path):
+    truth = write_truth()
+
+    def edit(pred: ad.AnnData) -> None:
+        names = pred.obs_names.to_numpy(dtype=object)
+        names[5:9] = [f"elsewhere{i}" for i in range(4)]
+        pred.obs_names = names
+        pred.X[:, 1] = 2.0
+        pred.var_names = ["other", *pred.var_names[1:]]
+
+    text = audit(write_pred(truth, edit=edit), truth, tmp_path, genes=["G0", "G1", "G2", "G7", "G99"])
+    result = result_of(tmp_path)
+    about = result["matched"]["S1"]
+    assert (about["predicted_units_unmatched"], about["measured_units_unmatched"], about["filtered_units"]) == (4, 4, 2)
+    assert about["scored_units"] == result["scales"]["native"]["units"] == 13 * 13 - 6
+    assert (result["shared_genes"], result["genes"], result["genes_not_shared"]) == (7, 3, ["G0", "G99"])
+    assert (result["scales"]["native"]["constant_genes"], result["constant_predictions"]) == (1, 1)
+    pcc = pd.read_csv(tmp_path / "audit_genes.csv").set_index("gene")["pcc_native"]
+    assert pcc["G1"] == 0
+    assert np.isnan(pcc["G7"])
+    assert result["scales"]["native"]["PCC@M"] == pytest.approx((pcc["G1"] + pcc["G2"]) / 2)
+    assert "2 of the 5 genes asked for" in text
+
+
+def test_slides_are_averaged_before_patients(write_truth, write_pred, tmp_path):
+    rows, pcc = [], []
+    for seed, (name, patient, noise) in enumerate([("A1", "A", 0.2), ("A2", "A", 2.0), ("B1", "B", 1.0)]):
+        truth = write_truth(name, seed)
+        pred = write_pred(truth, seed, noise)
+        rows.append({"pred": pred.name, "truth": truth.name, "patient": patient})
+        audit(pred, truth, tmp_path / name)
+        pcc.append(native_of(tmp_path / name)["PCC@M"])
+    pd.DataFrame(rows).to_csv(tmp_path / "pairs.csv", index=False)
+    audit(tmp_path / "pairs.csv", out=tmp_path / "all")
+    result = result_of(tmp_path / "all")
+    expected = ((pcc[0] + pcc[1]) / 2 + pcc[2]) / 2
+    assert result["scales"]["native"]["PCC@M"] == pytest.approx(expected)
+    assert result["patients"] == 2
+    low, high = result["interval_95"]["PCC@M"]
+    assert low < expected < high
+    assert result["depth_oracle"]["fitted_on"] == "the other slides"
+    preds, truths = (",".join(str(tmp_path / row[key]) for row in rows) for key in ("pred", "truth"))
+    audit(preds, truths, tmp_path / "unnamed")
+    assert native_of(tmp_path / "unnamed")["PCC@M"] == pytest.approx(np.mean(pcc))
+    assert "Patients are not named" in result_of(tmp_path / "unnamed")["warnings"][-1]
+
+
+def test_half_of_the_counts_does_not_beat_the_ceiling_of_the_other_half(write_truth, tmp_path):
+    whole = ad.read_h5ad(write_truth())
+    rng = np.random.default_rng(0)
+    counts = whole.X.toarray().astype(int)
+    half = rng.binomial(counts, 0.5).astype(np.float32)
+    truth = whole.copy()
+    truth.X = half
+    truth.write_h5ad(tmp_path / "half.h5ad")
+    pred = ad.AnnData(counts - half, obs=whole.obs[[]], var=whole.var[[]])
+    pred.write_h5ad(tmp_path / "pred.h5ad")
+    audit(tmp_path / "pred.h5ad", tmp_path / "half.h5ad", tmp_path / "o", unit_of_x="counts")
+    figures = native_of(tmp_path / "o")
+    assert 0.9 < figures["share_of_ceiling"] <= 1
+    assert figures["share_of_ceiling"] == pytest.approx(figures["PCC@M"] / figures["ceiling@M"])
+
+
+def test_the_depth_oracle_finds_depth_and_loses_against_more(write_truth, tmp_path):
+    whole = ad.read_h5ad(write_truth())
+    total = np.asarray(whole.X.sum(1)).ravel()
+    noise = np.random.default_rng(0).normal(0, 0.01, (len(total), len(GENES)))
+    mix = np.tile(np.log(total)[:, None] / 2, (1, len(GENES))) + noise
+    pred = ad.AnnData(mix, obs=whole.obs[[]], var=whole.var[[]])
+    pred.write_h5ad(tmp_path / "depth.h5ad")
+    audit(tmp_path / "depth.h5ad", tmp_path / "S1.h5ad", tmp_path / "d")
+    oracle = result_of(tmp_path / "d")["depth_oracle"]
+    low, high = oracle["prediction_minus_oracle_interval_95"]
+    assert low <= oracle["prediction_minus_oracle"] <= high
+    assert oracle["prediction_minus_oracle"] <= 1e-6  # nothing linear in log total does better
+    pred.X = log1p_cp10k(whole.X.toarray(), total)
+    pred.write_h5ad(tmp_path / "truth.h5ad")
+    audit(tmp_path / "truth.h5ad", tmp_path / "S1.h5ad", tmp_path / "t")
+    result = result_of(tmp_path / "t")
+    assert result["scales"]["native"]["PCC@M"] == pytest.approx(1)
+    assert result["depth_oracle"]["prediction_minus_oracle_interval_95"][0] > 0
+
+
+def test_two_tools_are_compared_on_what_both_answer_for(write_truth, write_pred, tmp_path):
+    truth = write_truth()
+    good = write_pred(truth, 1, 0.3)
+
+    def less(pred: ad.AnnData) -> None:
+        pred.obs_names = [*pred.obs_names[:-20], *(f"elsewhere{i}" for i in range(20))]
+        pred.var_names = ["other", *pred.var_names[1:]]
+
+    worse = write_pred(truth, 2, 1.0, less)
+    text = audit(good, truth, tmp_path / "a", against=worse)
+    found = result_of(tmp_path / "a")["against"]
+    assert (found["units"], found["genes"]) == (13 * 13 - 2 - 20, 7)
+    audit(worse, truth, tmp_path / "w")
+    assert found["PCC@M_against"] == pytest.approx(native_of(tmp_path / "w")["PCC@M"])
+    low, high = found["difference_interval_95"]
+    assert 0 < low < found["difference"] < high
+    assert f"difference {found['difference']:.3f}" in text
+    audit(worse, truth, tmp_path / "b", against=good)
+    turned = result_of(tmp_path / "b")["against"]
+    assert turned["difference_interval_95"] == pytest.approx([-high, -low])
+    audit(good, truth, tmp_path / "s", against=good)
+    assert result_of(tmp_path / "s")["against"]["difference_interval_95"] == [0, 0]
+
+
+def test_coarser_scales_are_scored_and_the_approximation_is_named(write_truth, write_pred, tmp_path):
+    truth = write_truth()
+    text = audit(write_pred(truth), truth, tmp_path, scales_um=[200.0, 1200.0])
+    result = result_of(tmp_path)
+    assert result["scales"]["200"]["units"] >= 30
+    assert result["scales"]["200"]["PCC@M"] > 0.5
+    assert result["scales_left_out"] == [1200.0]
+    assert "log1p of the mean over a cell's units of their predicted CP10k" in text
+    assert "Scale 1200 µm is left out" in text
+
+
+def test_without_mpp_the_units_themselves_are_still_scored(write_truth, write_pred, tmp_path):
+    truth = write_truth(mpp=None)
+    pred = write_pred(truth)
+    audit(pred, truth, tmp_path / "a")
+    audit(pred, truth, tmp_path / "b", mpp=MPP)
+    same(native_of(tmp_path / "a"), native_of(tmp_path / "b"))
+
+
+def test_what_is_printed_is_what_is_written(write_truth, write_pred, tmp_path):
+    truth = write_truth()
+    text = audit(write_pred(truth), truth, tmp_path / "o")
+    figures = native_of(tmp_path / "o")
+    (row,) = [line.split() for line in text.splitlines() if line.startswith("60 µm units")]
+    for figure in ("PCC@F", "PCC@S", "PCC@M", "ceiling@M", "MSE", "MAE"):
+        assert f"{figures[figure]:.3f}" in row
+    assert {p.name for p in (tmp_path / "o").iterdir()} == {"audit.json", "audit_genes.csv", "audit.png"}
+    assert (tmp_path / "o" / "audit.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_doubts_are_told(write_truth, write_pred, tmp_path):
+    truth = write_truth()
+
+    def edit(pred: ad.AnnData) -> None:
+        pred.obsm["spatial"] = pred.obsm["spatial"] * 0.1  # a smaller picture's pixels
+        pred.uns["unit"] = {"shape": "square", "size_um": 8.0}
+
+    half = ad.read_h5ad(write_pred(truth, edit=edit))[: 13 * 7].copy()
+    half.write_h5ad(tmp_path / "half.h5ad")
+    audit(tmp_path / "half.h5ad", truth, tmp_path / "o")
+    said = " ".join(result_of(tmp_path / "o")["warnings"])
+    assert "µm apart in the two files" in said
+    assert "predicted for units of 8 µm, measured in units of 60 µm" in said
+    assert "78 of the 167 measured units have no prediction" in said
+
+
+@pytest.mark.real
+def test_depth_and_half_of_the_counts_on_a_real_section(real_data, tmp_path):
+    counts = pd.read_csv(next((real_data / "her2st").rglob("C5.tsv.gz")), sep="\t", index_col=0)
+    counts = counts.loc[:, counts.columns.isin(counts.sum().nlargest(2000).index)]
+    half = np.random.default_rng(0).binomial(counts.to_numpy(int), 0.5)
+    at = np.array([[float(v) for v in str(name).split("x")] for name in counts.index]) * 290
+    names, genes = [str(n) for n in counts.index], list(counts.columns)
+    about = {"shape": "circle", "size_um": 100.0, "mpp": 0.69, "library": "C5"}
+    build_units(counts.to_numpy() - half, genes, names, at, **about).write_h5ad(tmp_path / "C5.h5ad")
+    ad.AnnData(half.astype(np.float32), obs=pd.DataFrame(index=names), var=pd.DataFrame(index=genes)).write_h5ad(
+        tmp_path / "half.h5ad"
+    )
+    asked = list(counts.sum().nlargest(250).index)
+    audit(tmp_path / "half.h5ad", tmp_path / "C5.h5ad", tmp_path / "o", genes=asked, unit_of_x="counts")
+    result = result_of(tmp_path / "o")
+    figures, oracle = result["scales"]["native"], result["depth_oracle"]
+    # A second measurement of equal depth correlates as the reliability, the ceiling squared, or less: the logarithm of
+    # few counts is not linear.
+    ceiling = pd.read_csv(tmp_path / "o" / "audit_genes.csv").query("asked")["ceiling_native"]
+    assert 0.7 * (ceiling**2).mean() < figures["PCC@M"] < (ceiling**2).mean() + 0.01
+    assert 0.1 < oracle["PCC@M"] < figures["ceiling@M"]
+    assert oracle["PCC@M_residual"] < oracle["PCC@M"] / 2
