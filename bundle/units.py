@@ -262,8 +262,8 @@ def read_units(path: str | Path) -> Units:
         unit = {"shape": "circle", "size_um": float(diameter_px) * float(mpp)}
     if unit.get("shape") not in ("circle", "square") or not float(unit.get("size_um", 0)) > 0:
         raise InputError(
-            f'{path}: uns["unit"] needs a "shape", circle or square, and a "size_um" above 0. (Cells have outlines of '
-            "their own: give the GeoJSON or the label image that holds them.)"
+            f'{path}: uns["unit"] needs a "shape", circle or square, and a "size_um" above 0; cells, which have '
+            "outlines of their own, come as GeoJSON or as a label image."
         )
     centers = np.asarray(adata.obsm["spatial"], dtype=np.float64)
     if not np.isfinite(centers).all():

@@ -34,6 +34,8 @@ __all__ = ["MAX_H5AD_UNITS", "MAX_VALUES", "PredictionWriter", "expression_of", 
 
 logger = logging.getLogger(__name__)
 
+#: From features (n, C) to y and, where the head gives them, rates of the genes to write, (n, G) each.
+Express = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray | None]]
 #: Above this many units × genes a prediction keeps the factors, from which any gene is computed.
 MAX_VALUES = 2**28
 #: Above this many units AnnData is written as Zarr.
@@ -152,14 +154,18 @@ class PredictionWriter:
         units = request.units
         folder = path.parent if self.work_dir is None else self.work_dir / slide["section"]
         folder.mkdir(parents=True, exist_ok=True)
+        express: Express
         if isinstance(pred, DenseMap):
             projection = pred.projection
             assert projection is not None
-        else:
+            part = projection.columns(self.genes)
+            express = lambda features: (part.expression(features), part.rate(features) if part.has_rate else None)  # noqa: E731
+        else:  # an evaluation's: the very figures that are scored
             projection = Projection.of(self.panel.genes, pred.shape[1], self.project, self.rate, pred)
+            express = self._by_network(pred)
         factors = len(units) * len(self.panel) > MAX_VALUES
-        chosen = None if factors and self.asked is None else projection.columns(self.genes)
-        names = self.genes if chosen is None else list(chosen.genes)
+        names = self.genes
+        wanted = None if factors and self.asked is None else express
         header = self._header(slide, request, projection, names, factors)
         identity = {"genes": names, "model": header["uns"]["pixnet"]["checkpoint_sha256"], "size_um": units.size_um}
         out = StreamedAnnData(folder / f".{path.stem}.part{path.suffix}", len(units), header, identity)
@@ -168,14 +174,14 @@ class PredictionWriter:
         done = before
         rows = answers(request, pred, slide["mpp"], self.rasterize, folder, before)
         for answer in rows:
-            out.append(_rows(answer, slide["mpp"], chosen, factors))
+            out.append(_rows(answer, slide["mpp"], wanted, factors))
             done += len(answer)
             if time.monotonic() - told > 5:
                 told = time.monotonic()
                 rate = (done - before) / (told - started)
                 logger.info("%d of %d units, %.0f/s, %.0f s left", done, len(units), rate, (len(units) - done) / rate)
         if len(units) == 0:
-            out.append(_rows(_nothing(projection), slide["mpp"], chosen, factors))
+            out.append(_rows(_nothing(projection), slide["mpp"], wanted, factors))
         out.close()
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix == ".zarr":
@@ -184,6 +190,18 @@ class PredictionWriter:
             out.path.replace(path)
         logger.info("%s: %d units x %d genes written to %s", slide["section"], len(units), len(names), path)
         return path
+
+    def _by_network(self, pred: torch.Tensor) -> Express:
+        place = {gene: i for i, gene in enumerate(self.panel.genes)}
+        column = [place[gene] for gene in self.genes]
+
+        def express(features: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+            pooled = torch.from_numpy(np.ascontiguousarray(features)).to(pred)
+            rate = self.rate(pooled)
+            y = self.project(pooled)[:, column].cpu().numpy()
+            return y, None if rate is None else rate[:, column].cpu().numpy()
+
+        return express
 
     def _header(
         self, slide: Mapping[str, Any], request: Request, projection: Projection, names: list[str], factors: bool
@@ -262,14 +280,14 @@ class PredictionWriter:
         return found
 
 
-def _rows(answer: Answer, slide_mpp: float, chosen: Projection | None, factors: bool) -> dict[str, np.ndarray]:
+def _rows(answer: Answer, slide_mpp: float, express: Express | None, factors: bool) -> dict[str, np.ndarray]:
     """An answer as the AnnData's rows."""
     rows = {"obs/_index": answer.names, "obsm/spatial": answer.centers_um / slide_mpp}
     rows |= {f"obs/{name}": values for name, values in answer.obs.items()}
-    if chosen is not None:
-        rows["X"] = chosen.expression(answer.features)
-        if chosen.has_rate:
-            rows["layers/rate_per_um2"] = chosen.rate(answer.features)
+    if express is not None:
+        rows["X"], rate = express(answer.features)
+        if rate is not None:
+            rows["layers/rate_per_um2"] = rate
     if factors:
         rows["obsm/features"] = answer.features.astype(np.float16)
     return rows
