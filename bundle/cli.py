@@ -15,6 +15,9 @@ from .errors import InputError, user_message
 
 __all__ = ["main"]
 
+#: What a cohort does not pass on to the command line for each of its slides.
+_NOT_OF_A_SLIDE = {"command", "slide", "out", "model", "scheduler", "workers", "zarr"}
+
 
 def _positive(text: str) -> float:
     try:
@@ -24,6 +27,12 @@ def _positive(text: str) -> float:
     if not 0 < value < math.inf:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
     return value
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
 
 
 def _numbers(text: str) -> list[float]:
@@ -110,8 +119,10 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--set", action="append", default=[], type=_setting, metavar="KEY=VALUE", dest="settings")
 
     p = commands.add_parser("predict", help="predict spots, bins or the whole map of a slide; a stopped one goes on")
-    p.add_argument("slide", metavar="SLIDE")
-    p.add_argument("out", metavar="OUT", nargs="?", help="OUT.h5ad, or OUT.zarr for more than a million units")
+    p.add_argument("slide", metavar="SLIDE", help="or COHORT.csv with a column slide: see docs/cohorts.md")
+    p.add_argument(
+        "out", metavar="OUT", nargs="?", help="OUT.h5ad, or OUT.zarr for more than a million units; a cohort's folder"
+    )
     p.add_argument("--model", required=True, metavar="RUN", help="its configuration can hold code: trust it")
     p.add_argument("--spots", metavar="FILE.h5ad", help="units to answer for")
     p.add_argument("--cells", metavar="FILE", help="cells to answer for: QuPath's GeoJSON, or a label image")
@@ -128,6 +139,9 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--mpp", type=_positive, metavar="M", help="the slide's µm per pixel, where its file does not say")
     p.add_argument("--genes", type=_names, metavar="LIST", help="comma-separated, or a file with one a line")
     p.add_argument("--set", action="append", default=[], type=_setting, metavar="KEY=VALUE", dest="settings")
+    p.add_argument("--scheduler", metavar="tcp://HOST:PORT", help="cohort: a running dask cluster")
+    p.add_argument("--workers", type=_count, metavar="N", help="cohort: slides at once on this machine")
+    p.add_argument("--zarr", action="store_true", help="cohort: write .zarr, for more than a million units a slide")
 
     p = commands.add_parser("audit", help="score any tool's predictions against measured units")
     p.add_argument(
@@ -155,7 +169,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run(args: argparse.Namespace) -> None:
+def _run(args: argparse.Namespace) -> int:
     from . import commands
 
     if args.command == "phantom":
@@ -199,7 +213,16 @@ def _run(args: argparse.Namespace) -> None:
             args.run, args.dataset, args.split, args.scales_um, args.name, args.size_um, dict(args.settings)
         )
         print(f"Scored: {path}")
+    elif args.command == "predict" and args.slide.lower().endswith(".csv"):
+        from .cohort import predict_cohort
+
+        options = {key: value for key, value in vars(args).items() if key not in _NOT_OF_A_SLIDE}
+        own = {"scheduler": args.scheduler, "workers": args.workers, "as_zarr": args.zarr}
+        results = predict_cohort(args.slide, args.out, args.model, options, **own)
+        return int(any(result.status == "failed" for result in results))
     elif args.command == "predict":
+        if args.scheduler or args.workers or args.zarr:
+            raise InputError("--scheduler, --workers and --zarr are for a cohort: a CSV in the place of the slide.")
         commands.predict(args.slide, args.out, args.model, _asked(args))
         print(f"Predicted: {', '.join(str(path) for path in (args.out, args.map, args.nifti) if path)}")
     elif args.command == "audit":
@@ -227,6 +250,7 @@ def _run(args: argparse.Namespace) -> None:
         from .demo import demo
 
         demo(args.out)
+    return 0
 
 
 def _asked(args: argparse.Namespace) -> dict[str, Any]:
@@ -252,7 +276,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; bad input is answered with a sentence and exit status 2."""
     args = _parser().parse_args(argv)
     try:
-        _run(args)
+        return _run(args)
     except KeyboardInterrupt:
         print("Stopped. The same command goes on after the last whole step.", file=sys.stderr)
         return 130
@@ -262,7 +286,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"pixnet {args.command}: {message}", file=sys.stderr)
         return 2
-    return 0
 
 
 if __name__ == "__main__":
