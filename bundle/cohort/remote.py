@@ -56,7 +56,7 @@ def run_slide(job: dict[str, Any]) -> dict[str, Any]:
         `status` (done or failed), `seconds` and, if it failed, `message`.
     """
     from dask.system import CPU_COUNT
-    from distributed import get_worker
+    from distributed import Reschedule, get_worker
 
     started = time.monotonic()
     folder, name = Path(job["folder"]), job["name"]
@@ -91,7 +91,7 @@ def run_slide(job: dict[str, Any]) -> dict[str, Any]:
                     break
                 except subprocess.TimeoutExpired:
                     if task.state == "cancelled" or worker.status.name in ("closing", "closed"):
-                        raise RuntimeError("nobody waits for this slide any more") from None
+                        raise Reschedule from None  # nobody waits for it here
         finally:
             if child.poll() is None:
                 os.killpg(child.pid, signal.SIGKILL)

@@ -84,7 +84,8 @@ def predict_cohort(
     if jobs:
         with _cluster(scheduler, workers, len(jobs)) as client:
             slots = _slots(client)
-            say(f"{len(jobs)} of {len(slides)} slides to predict, {sum(slots.values())} at once.")
+            at_once = f"{sum(slots.values())} at once" if slots else "as soon as there is a worker"
+            say(f"{len(jobs)} of {len(slides)} slides to predict, {at_once}.")
             progress = Progress(len(jobs), say)
             for result in _run(client, [{**job, "slots": slots} for job in jobs.values()]):
                 results[result.name] = result

@@ -68,7 +68,7 @@ def main(arguments):
         os.kill(os.getpid(), 9)
     for suffix in ("_16um", "_8um") if any("16.0,8.0" in a for a in arguments) else ("",):
         out.with_stem(out.stem + suffix).write_text(todo)
-    return 0
+    return 2 if "--mpp=9.0" in arguments else 0
 """
 
 
@@ -339,10 +339,8 @@ def test_what_is_asked_differently_is_done_again(stub, tmp_path, model):
     (model / "models" / "panel.json").write_text('{"another": "model"}')
     assert status(bin_um=[16.0, 8.0]) == "done"
     assert status(bin_um=[16.0, 8.0]) == "skipped"
-    (tmp_path / "a.svs").write_text("fail")  # it fails, and what is there is no answer to what is asked
-    assert status(bin_um=[16.0]) == "failed"
-    (tmp_path / "a.svs").write_text("fine")
-    assert status(bin_um=[16.0]) == "done"
+    assert status(bin_um=[16.0, 8.0], mpp=9.0) == "failed"  # after the outputs were written anew
+    assert status(bin_um=[16.0, 8.0]) == "done"
 
 
 def test_each_slide_is_asked_for_what_the_table_says(stub, tmp_path, model):
@@ -368,7 +366,8 @@ def test_workers_times_threads_are_the_cores(stub, tmp_path, model, workers: int
     assert {calls(tmp_path / "out", name)[0][1] for name in "ab"} == {str(6 // workers)}
 
 
-def test_a_killed_worker_loses_nothing_and_leaves_nothing_behind(stub, tmp_path, model):
+@pytest.mark.parametrize("end", ["kill", "retire"])
+def test_a_lost_worker_loses_nothing_and_leaves_nothing_behind(stub, tmp_path, model, end: str):
     """The child hangs until it is ended, with a child of its own; another worker does its slide."""
     path = stub_slides(tmp_path, a="hang once", b="fine", c="fine")
     out = tmp_path / "out"
@@ -380,10 +379,13 @@ def test_a_killed_worker_loses_nothing_and_leaves_nothing_behind(stub, tmp_path,
         child, grandchild = int(hung[0]), int(log.read_text())
         assert is_alive(child)
         assert is_alive(grandchild)
-        worker = int(Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[1])
-        assert worker in client.run(os.getpid).values()
+        parent = int(Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[1])
+        (worker,) = (address for address, pid in client.run(os.getpid).items() if pid == parent)
         assert not any(client.run(eval, "{'bundle', 'torch'} & {*__import__('sys').modules}").values())
-        os.kill(worker, signal.SIGKILL)
+        if end == "kill":
+            os.kill(parent, signal.SIGKILL)
+        else:  # as at the end of a job's time
+            client.retire_workers([worker], close_workers=True)
         until(lambda: not is_alive(child) and not is_alive(grandchild), 5)
         results = future.result(60)
     assert [r.status for r in results] == ["done"] * 3
