@@ -7,10 +7,11 @@ from typing import Protocol
 
 import torch
 
+from .conv_swin import ConvSwinEncoder
 from .efficientnet_lite import EfficientNetLiteEncoder
 from .swin import SwinEncoder
 
-__all__ = ["EfficientNetLiteEncoder", "Encoder", "SwinEncoder"]
+__all__ = ["ConvSwinEncoder", "EfficientNetLiteEncoder", "Encoder", "SwinEncoder"]
 
 
 class Encoder(Protocol):
