@@ -9,7 +9,7 @@ from torch import nn
 
 __all__ = ["SimplePyramid"]
 
-_FACTORS = {4.0: "two deconvolutions", 2.0: "one", 1.0: "none", 0.5: "a max pool"}
+_FACTORS = (4, 2, 1, 0.5)
 
 
 class SimplePyramid(nn.Module):
