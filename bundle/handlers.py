@@ -250,9 +250,16 @@ class RunFolder:
         self.panel.save(path, **self.about)
         if self.config is not None:
             write_json(self.folder / "configs" / "train.json", self.config)
-            write_json(
-                self.folder / "configs" / "model.json", {k: self.config[k] for k in self.MODEL_KEYS if k in self.config}
-            )
+            model = {k: self.config[k] for k in self.MODEL_KEYS if k in self.config}
+            write_json(self.folder / "configs" / "model.json", _without_start(model))
+
+
+def _without_start(config: Any) -> Any:
+    """A network's configuration without the files that its training started from: `model.pt` holds all weights."""
+    if not isinstance(config, dict):
+        return config
+    nothing = {"weights": None, "pretrained": False}
+    return {key: nothing.get(key, _without_start(value)) for key, value in config.items()}
 
 
 def plain_references(config: Any) -> Any:

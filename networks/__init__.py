@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .decoder import Decoder
-from .encoders import EfficientNetLiteEncoder, Encoder, SwinEncoder
+from .encoders import BackboneEncoder, ConvSwinEncoder, EfficientNetLiteEncoder, Encoder, SwinEncoder
 from .heads import Head, LinearHead, ProgramsHead
 from .losses import ExpressionLoss
 from .pixnet import ExpressionModel, PixNet, UnitExpression
@@ -13,6 +13,8 @@ from .swin_unetr import PlainSwinUNETR
 
 __all__ = [
     "SAFB",
+    "BackboneEncoder",
+    "ConvSwinEncoder",
     "Decoder",
     "EfficientNetLiteEncoder",
     "Encoder",

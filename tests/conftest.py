@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+import torch
 
 
 @pytest.fixture(scope="session")
@@ -52,6 +53,31 @@ def _write_slide(
             options.pop("subifds", None)
             options.pop("description", None)
     return Path(path)
+
+
+@pytest.fixture(scope="session")
+def save_backbone() -> Callable[[Path, str], Path]:
+    """Save a small random backbone of a published form in a folder, as the transformers library does."""
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    transformers = pytest.importorskip("transformers", reason="the extra `backbone` is not installed")
+    dinov2 = {"hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 2, "image_size": 56, "patch_size": 14}
+    swin = {"image_size": 64, "embed_dim": 8, "depths": [2, 2, 2], "num_heads": [1, 2, 4], "window_size": 4}
+    forms = {
+        "registers": lambda: transformers.Dinov2WithRegistersConfig(**dinov2, num_register_tokens=3),
+        "gated": lambda: transformers.Dinov2WithRegistersConfig(**dinov2, use_swiglu_ffn=True),
+        "swin": lambda: transformers.SwinConfig(**swin),
+        "convnext": lambda: transformers.ConvNextConfig(hidden_sizes=[8, 8, 16, 16], depths=[1, 1, 1, 1]),
+    }
+
+    def save(folder: Path, form: str) -> Path:
+        net = transformers.AutoBackbone.from_config(forms[form]())
+        generator = torch.Generator().manual_seed(0)
+        for parameter in net.parameters():
+            torch.nn.init.normal_(parameter, std=0.3, generator=generator)
+        net.save_pretrained(folder)
+        return folder
+
+    return save
 
 
 @pytest.fixture(scope="session")

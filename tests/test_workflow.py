@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -308,8 +309,22 @@ def test_the_network_is_what_the_metadata_says():
 OVERRIDES = {
     "programs.json": {"n_programs": 4},
     "swin_unetr.json": {"network_def#feature_size": 12, "crop_px": 128},
-    "efficientnet_lite.json": {"crop_px": 128, "mpp": 2.0, "network_def#encoder#pretrained": True},
+    "efficientnet_lite.json": {"crop_px": 128, "mpp": 2.0},
+    "conv_swin.json": {
+        "crop_px": 128,
+        "mpp": 2.0,
+        "network_def#encoder#embed_dim": 12,
+        "network_def#encoder#window_size": 4,
+    },
+    "backbone.json": {
+        "crop_px": 128,
+        "mpp": 2.0,
+        "network_def#encoder#window_px": 64,
+        "network_def#encoder#pyramid_channels": 8,
+    },
 }
+NEEDS = {"efficientnet_lite.json": "encoders", "conv_swin.json": "encoders", "backbone.json": "backbone"}
+MODULES = {"encoders": "efficientnet_lite_pytorch", "backbone": "transformers"}
 
 
 def test_every_override_is_run_here():
@@ -319,15 +334,19 @@ def test_every_override_is_run_here():
 
 
 @pytest.mark.parametrize("name", sorted(OVERRIDES))
-def test_an_override_trains_evaluates_and_predicts(name, phantom, tmp_path):
-    if name == "efficientnet_lite.json":
-        pytest.importorskip("efficientnet_lite_pytorch", reason="the extra `encoders` is not installed")
+def test_an_override_trains_evaluates_and_predicts(name, phantom, tmp_path, request):
+    if name in NEEDS:
+        pytest.importorskip(MODULES[NEEDS[name]], reason=f"the extra `{NEEDS[name]}` is not installed")
     settings = {k: v for k, v in TINY.items() if not k.startswith("network_def")}
     if name == "programs.json":
         settings |= {k: v for k, v in TINY.items() if k.startswith("network_def")}
     settings |= {"max_epochs": 2, "crops_per_slide": 2, **OVERRIDES[name]}
-    settings.pop("network_def#encoder#pretrained", None)
+    if name == "backbone.json":
+        folder = request.getfixturevalue("save_backbone")(tmp_path / "backbone", "registers")
+        settings["network_def#encoder#folder"] = str(folder)
     commands.train(phantom, tmp_path / "run", [ROOT / "configs" / name], settings)
+    if name == "backbone.json":
+        (folder / "model.safetensors").unlink()  # the run's own weights are enough from here on
     losses = pd.read_csv(tmp_path / "run" / "metrics.csv")["loss"]
     assert losses.nunique() == 2
     figures = json.loads(commands.evaluate(tmp_path / "run").read_text())["scales"]["native"]
@@ -336,6 +355,26 @@ def test_an_override_trains_evaluates_and_predicts(name, phantom, tmp_path):
     commands.predict(phantom / "slides" / "P3.tif", out, tmp_path / "run", {"spot_um": 50.0, "pitch_um": 100.0})
     adata = ad.read_h5ad(out)
     assert ("rate_per_um2" in adata.layers) == (name == "programs.json")
+
+
+def test_an_encoder_that_does_not_fit_is_refused_in_a_sentence(phantom, tmp_path):
+    torch.save({"conv1.weight": torch.zeros(1)}, tmp_path / "resnet.pt")
+    encoder = {**ENCODER, "weights": str(tmp_path / "resnet.pt")}
+    with pytest.raises(InputError, match=r"networks\.SwinEncoder does not work.*resnet\.pt holds no Swin"):
+        commands.train(phantom, tmp_path / "run", [], {**TINY, "network_def#encoder": encoder})
+
+
+def test_weights_of_the_start_are_not_needed_again(phantom, tmp_path):
+    from networks import SwinEncoder
+
+    shape = {k: v for k, v in ENCODER.items() if k != "_target_"}
+    state = {k.replace(".mlp.linear", ".mlp.fc"): v for k, v in SwinEncoder(**shape).state_dict().items()}
+    state = {re.sub(r"^downsamples\.(\d)", r"layers.\1.downsample", k): v for k, v in state.items()}
+    torch.save({k: v for k, v in state.items() if not k.startswith("norms")}, tmp_path / "swin.pt")
+    settings = {**TINY, "max_epochs": 1, "network_def#encoder": {**ENCODER, "weights": str(tmp_path / "swin.pt")}}
+    commands.train(phantom, tmp_path / "run", [], settings)
+    (tmp_path / "swin.pt").unlink()
+    assert commands.evaluate(tmp_path / "run").is_file()
 
 
 def test_the_same_command_goes_on_and_other_settings_or_slides_are_refused(run, tiny, phantom, tmp_path):

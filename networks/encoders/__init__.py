@@ -7,10 +7,12 @@ from typing import Protocol
 
 import torch
 
+from .backbone import BackboneEncoder
+from .conv_swin import ConvSwinEncoder
 from .efficientnet_lite import EfficientNetLiteEncoder
 from .swin import SwinEncoder
 
-__all__ = ["EfficientNetLiteEncoder", "Encoder", "SwinEncoder"]
+__all__ = ["BackboneEncoder", "ConvSwinEncoder", "EfficientNetLiteEncoder", "Encoder", "SwinEncoder"]
 
 
 class Encoder(Protocol):

@@ -7,15 +7,11 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-__all__ = ["EfficientNetLiteEncoder", "MissingExtraError"]
+from .errors import MissingExtraError
+
+__all__ = ["EfficientNetLiteEncoder"]
 
 _GRID_PX = 32
-
-
-class MissingExtraError(ImportError):
-    """An optional package is not installed; the sentence says how to get it."""
-
-    for_user = True  # the command line prints the sentence alone
 
 
 class EfficientNetLiteEncoder(nn.Module):

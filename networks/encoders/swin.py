@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 
 import torch
@@ -11,25 +12,25 @@ from monai.networks.layers import trunc_normal_
 from monai.networks.nets.swin_unetr import BasicLayer, PatchMergingV2
 from torch import nn
 
-__all__ = ["SwinEncoder", "swin_margin_px"]
+from .state_file import read_state
+from .swin_weights import SwinShape, rename_swin, swin_shape
+
+__all__ = ["SwinEncoder", "SwinStages", "swin_margin_px"]
 
 
-class SwinEncoder(nn.Module):
-    """Swin Transformer (Liu et al. 2021, https://arxiv.org/abs/2103.14030) with any number of stages.
+class SwinStages(nn.Module):
+    """The stages of a Swin Transformer (Liu et al. 2021, https://arxiv.org/abs/2103.14030) on any map of features.
 
     MONAI's `SwinTransformer` has four stages and returns each **after** merging, so that its finest map is the bare
-    patch embedding. This one returns what the attention blocks wrote, each with a LayerNorm of its own (as Swin's
-    detection backbones do). Modules are named as in the original (`patch_embed`, `layers.i.blocks.j`), except
-    `mlp.linear1/2` for `fc1/2`, and merging, which stands in `downsamples` and takes its four neighbours in the order
-    (0,0), (0,1), (1,0), (1,1) where the original takes (0,0), (1,0), (0,1), (1,1).
+    patch embedding. These return what the attention blocks wrote, each with a LayerNorm of its own (as Swin's
+    detection backbones do).
 
     Args:
-        in_channels: channels of the image.
         embed_dim: channels of the first stage; they double with each.
         depths: blocks per stage; odd ones have shifted windows.
         num_heads: attention heads per stage.
         window_size: side of an attention window, in cells.
-        patch_size: side of a patch in pixels, the stride of the first stage.
+        stride: pixels per cell of the first stage.
         drop_path_rate: stochastic depth of the last block; rises linearly from 0 at the first.
 
     Attributes:
@@ -44,13 +45,12 @@ class SwinEncoder(nn.Module):
 
     def __init__(
         self,
-        in_channels: int = 3,
-        embed_dim: int = 48,
-        depths: Sequence[int] = (2, 2, 2, 2),
-        num_heads: Sequence[int] = (3, 6, 12, 24),
-        window_size: int = 8,
-        patch_size: int = 4,
-        drop_path_rate: float = 0.1,
+        embed_dim: int,
+        depths: Sequence[int],
+        num_heads: Sequence[int],
+        window_size: int,
+        stride: int,
+        drop_path_rate: float,
     ) -> None:
         super().__init__()
         if len(depths) != len(num_heads):
@@ -59,7 +59,7 @@ class SwinEncoder(nn.Module):
             )
         self.depths = tuple(depths)
         self.window_size = window_size
-        self.strides = tuple(patch_size * 2**i for i in range(len(depths)))
+        self.strides = tuple(stride * 2**i for i in range(len(depths)))
         self.channels = tuple(embed_dim * 2**i for i in range(len(depths)))
         self.grid_px = window_size * self.strides[-1]
         for channels, heads in zip(self.channels, num_heads, strict=True):
@@ -68,7 +68,6 @@ class SwinEncoder(nn.Module):
                     f"A stage of {channels} channels cannot be split into {heads} heads: change num_heads."
                 )
 
-        self.patch_embed = PatchEmbed(patch_size, in_channels, embed_dim, nn.LayerNorm, spatial_dims=2)
         drop_path = torch.linspace(0, drop_path_rate, sum(depths)).tolist()
         self.layers = nn.ModuleList(
             BasicLayer(
@@ -86,17 +85,9 @@ class SwinEncoder(nn.Module):
         self.norms = nn.ModuleList(nn.LayerNorm(c) for c in self.channels)
         self.apply(_init_linear)
 
-    def forward(self, image: torch.Tensor) -> list[torch.Tensor]:
-        """Features of each stage, finest first.
-
-        Args:
-            image: (B, in_channels, H, W); H and W multiples of `grid_px`, else windows are filled up with zeros.
-
-        Returns:
-            One (B, channels[l], H / strides[l], W / strides[l]) per stage.
-        """
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        """(B, embed_dim, h, w) -> features of each stage, finest first; see `Encoder`."""
         features = []
-        x = self.patch_embed(image)
         for level, (layer, norm) in enumerate(zip(self.layers, self.norms, strict=True)):
             if level:
                 x = self.downsamples[level - 1](x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
@@ -108,6 +99,98 @@ class SwinEncoder(nn.Module):
         """Input pixels read beyond a `grid_px`-aligned core by the cells of `level` up to `margin_px` beyond it."""
         windows_px = [self.window_size * s for s in self.strides[: level + 1]]
         return swin_margin_px(margin_px, windows_px, self.depths[: level + 1])
+
+
+class SwinEncoder(SwinStages):
+    """A 2-D Swin Transformer with any number of stages, from scratch or from weights of timm or transformers.
+
+    Modules are named as in the original (`patch_embed`, `layers.i.blocks.j`), except `mlp.linear1/2` for `fc1/2`, and
+    merging, which stands in `downsamples`.
+
+    Args:
+        in_channels: channels of the image.
+        embed_dim: channels of the first stage; they double with each.
+        depths: blocks per stage; odd ones have shifted windows.
+        num_heads: attention heads per stage.
+        window_size: side of an attention window, in cells.
+        patch_size: side of a patch in pixels, the stride of the first stage.
+        drop_path_rate: stochastic depth of the last block; rises linearly from 0 at the first.
+        weights: a local file (`.pt`, `.pth`, `.safetensors`) with a Swin's state dict as timm, the original repository
+            or transformers name it, of the same shape; it may have more stages. Normalise intensities as it was
+            trained (ImageNet: mean 123.675, 116.28, 103.53 and std 58.395, 57.12, 57.375).
+
+    Attributes:
+        strides: pixels per cell of each stage.
+        channels: channels of each stage.
+        grid_px: a window of the last stage in pixels; see `SwinStages`.
+
+    Raises:
+        ValueError: if `depths` and `num_heads` differ in length, channels do not divide by heads, or the weights are
+            not of this encoder.
+        MissingExtraError: if the weights are `.safetensors` and that package is missing.
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 3,
+        embed_dim: int = 48,
+        depths: Sequence[int] = (2, 2, 2, 2),
+        num_heads: Sequence[int] = (3, 6, 12, 24),
+        window_size: int = 8,
+        patch_size: int = 4,
+        drop_path_rate: float = 0.1,
+        weights: str | None = None,
+    ) -> None:
+        patch_embed = PatchEmbed(patch_size, in_channels, embed_dim, nn.LayerNorm, spatial_dims=2)
+        super().__init__(embed_dim, depths, num_heads, window_size, patch_size, drop_path_rate)
+        self.patch_embed = patch_embed
+        if weights is not None:
+            shape = SwinShape(embed_dim, tuple(depths), tuple(num_heads), window_size, patch_size)
+            self._load(weights, shape)
+
+    def forward(self, image: torch.Tensor) -> list[torch.Tensor]:
+        """Features of each stage, finest first.
+
+        Args:
+            image: (B, in_channels, H, W); H and W multiples of `grid_px`, else windows are filled up with zeros.
+
+        Returns:
+            One (B, channels[l], H / strides[l], W / strides[l]) per stage.
+        """
+        return super().forward(self.patch_embed(image))
+
+    def _load(self, path: str, shape: SwinShape) -> None:
+        """Take what the file has of this encoder; norms of stages that it lacks stay as they are."""
+        state = read_state(path)
+        try:
+            found = rename_swin(state)
+            there = swin_shape(found)
+        except ValueError as error:
+            raise ValueError(f"{path} {error}") from error
+        stages = len(shape.depths)
+        if there._replace(depths=there.depths[:stages], num_heads=there.num_heads[:stages]) != shape:
+            raise ValueError(
+                f"{path} holds a Swin of {there}, and this encoder is of {shape}. Set them alike (the first stages are "
+                "enough), or weights to null."
+            )
+        own = self.state_dict()
+        found = {name: value for name, value in found.items() if not _is_beyond(name, stages)}
+        missing = [n for n in own if n not in found and not n.startswith("norms.") and "position_index" not in n]
+        strange = [n for n in found if n not in own]
+        unlike = [n for n in found if n in own and found[n].shape != own[n].shape]
+        for names, what in ((missing, "lacks"), (strange, "has besides"), (unlike, "has in another shape")):
+            if names:
+                raise ValueError(
+                    f"{path} {what} {', '.join(names[:3])}{f' and {len(names) - 3} more' if names[3:] else ''}: it is "
+                    "no plain Swin Transformer of this shape. Give another file, or set weights to null."
+                )
+        self.load_state_dict(found, strict=False)
+
+
+def _is_beyond(name: str, stages: int) -> bool:
+    """Whether a weight belongs to a stage after the first `stages`, or leads there."""
+    match = re.match(r"(layers|norms|downsamples)\.(\d+)\.", name)
+    return match is not None and int(match[2]) >= stages - (match[1] == "downsamples")
 
 
 def swin_margin_px(margin_px: int, windows_px: Sequence[int], depths: Sequence[int]) -> int:

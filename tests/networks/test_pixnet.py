@@ -8,7 +8,7 @@ import torch
 from monai.data import MetaTensor
 from torch import nn
 
-from networks import ExpressionLoss, ExpressionModel, PixNet, PlainSwinUNETR
+from networks import BackboneEncoder, ConvSwinEncoder, ExpressionLoss, ExpressionModel, PixNet, PlainSwinUNETR
 
 Build = Callable[..., PixNet]
 Scramble = Callable[[nn.Module], ExpressionModel]
@@ -48,12 +48,41 @@ def test_rates_of_the_parts_add_up_to_the_whole(tiny_pixnet: Build, scramble: Sc
     torch.testing.assert_close((rate[:5] * area).sum(0), rate[5] * 64**2, rtol=1e-9, atol=0)
 
 
-NETS = {
-    "four stages": lambda tiny: tiny(4),
-    "three stages": lambda tiny: tiny(3),
-    "SwinUNETR": lambda tiny: PlainSwinUNETR(2, feature_size=12, window_size=4),
+def hybrid(stem_stride: int) -> PixNet:
+    pytest.importorskip("efficientnet_lite_pytorch", reason="the extra `encoders` is not installed")
+    encoder = ConvSwinEncoder(stem_stride, 12, (2, 2), (1, 2), window_size=4)
+    return PixNet(2, encoder, (8,) * len(encoder.strides))
+
+
+def windowed(request: pytest.FixtureRequest, form: str, strides: tuple[int, ...]) -> PixNet:
+    folder = request.getfixturevalue("save_backbone")(request.getfixturevalue("tmp_path"), form)
+    return PixNet(2, BackboneEncoder(str(folder), 64, strides, pyramid_channels=8), (8,) * len(strides))
+
+
+NETS: dict[str, Callable[[Build, pytest.FixtureRequest], ExpressionModel]] = {
+    "four stages": lambda tiny, _: tiny(4),
+    "three stages": lambda tiny, _: tiny(3),
+    "SwinUNETR": lambda *_: PlainSwinUNETR(2, feature_size=12, window_size=4),
+    "stem to 4": lambda *_: hybrid(4),
+    "stem to 8": lambda *_: hybrid(8),
+    "stem to 16": lambda *_: hybrid(16),
+    "ViT in windows": lambda _, request: windowed(request, "registers", (4, 8, 16, 32)),
+    "Swin in windows": lambda _, request: windowed(request, "swin", (4, 8, 16)),
+    "ConvNeXt in windows": lambda _, request: windowed(request, "convnext", (4, 8, 16, 32)),
 }
-HALO_PX = {"four stages": (256, 480), "three stages": (128, 224), "SwinUNETR": (64, 248)}
+HALO_PX = {
+    "four stages": (256, 480),
+    "three stages": (128, 224),
+    "SwinUNETR": (64, 248),
+    "stem to 4": (32, 57),
+    "stem to 8": (64, 193),
+    "stem to 16": (128, 489),
+    "ViT in windows": (64, 128),
+    "Swin in windows": (64, 64),
+    "ConvNeXt in windows": (64, 128),
+}
+#: EfficientNet pads a strided convolution on one side alone, so above and to the left it reads less than the halo.
+SLACK_PX = {"stem to 8": 8, "stem to 16": 16}
 
 
 def strip(width_px: int, height_px: int, axis: int) -> torch.Tensor:
@@ -63,8 +92,10 @@ def strip(width_px: int, height_px: int, axis: int) -> torch.Tensor:
 
 @pytest.mark.parametrize("axis", [-2, -1])
 @pytest.mark.parametrize("name", NETS)
-def test_halo_is_all_that_a_core_sees_and_no_more(name: str, axis: int, tiny_pixnet: Build, scramble: Scramble) -> None:
-    net = scramble(NETS[name](tiny_pixnet))
+def test_halo_is_all_that_a_core_sees_and_no_more(
+    name: str, axis: int, tiny_pixnet: Build, scramble: Scramble, request: pytest.FixtureRequest
+) -> None:
+    net = scramble(NETS[name](tiny_pixnet, request))
     grid_px, halo_px = net.grid_px, net.halo_px
     assert (grid_px, halo_px) == HALO_PX[name]
     before_px = -(-(halo_px + 1) // grid_px) * grid_px
@@ -78,16 +109,20 @@ def test_halo_is_all_that_a_core_sees_and_no_more(name: str, axis: int, tiny_pix
             difference = net.features(other) - net.features(image)
         return float(difference.transpose(axis, -1)[..., core].abs().max())
 
+    with torch.no_grad():
+        noise = 1e-14 * float(net.features(image).abs().max())  # of an untiled map's own sums, in another order
     first_px, last_px = before_px - halo_px, before_px + grid_px + halo_px
-    assert change(0, first_px) < 1e-12
-    assert change(last_px, None) < 1e-12
-    assert change(first_px, first_px + 4) > 1e-12
-    assert change(last_px - 4, last_px) > 1e-12
+    assert change(0, first_px) <= noise
+    assert change(last_px, None) <= noise
+    assert change(first_px, first_px + SLACK_PX.get(name, 4)) > noise
+    assert change(last_px - 4, last_px) > noise
 
 
 @pytest.mark.parametrize("name", NETS)
-def test_tiles_on_the_grid_equal_the_untiled_map(name: str, tiny_pixnet: Build, scramble: Scramble) -> None:
-    net = scramble(NETS[name](tiny_pixnet))
+def test_tiles_on_the_grid_equal_the_untiled_map(
+    name: str, tiny_pixnet: Build, scramble: Scramble, request: pytest.FixtureRequest
+) -> None:
+    net = scramble(NETS[name](tiny_pixnet, request))
     grid_px, stride = net.grid_px, net.stride
     halo_px = -(-net.halo_px // grid_px) * grid_px
     image = strip(2 * halo_px + 3 * grid_px, grid_px, -1)
