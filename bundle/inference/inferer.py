@@ -6,6 +6,7 @@ import json
 import logging
 import shutil
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -65,6 +66,7 @@ class _TiledInferer(Inferer):
         tile_px: side of a tile's core in working pixels, rounded to blocks of the map; by default the smallest whose
             margin costs at most 60 % more pixels.
         progress: log how many tiles are done, the rate and the time left.
+        num_readers: tiles read ahead, a thread each; on a GPU several keep up with the network.
     """
 
     def __init__(
@@ -74,8 +76,10 @@ class _TiledInferer(Inferer):
         mpp: float,
         tile_px: int | None = None,
         progress: bool = False,
+        num_readers: int = 1,
     ) -> None:
         super().__init__()
+        self.num_readers = max(int(num_readers), 1)
         self.reader = reader
         self.transform = transform
         self.mpp = float(mpp)
@@ -124,11 +128,11 @@ class _TiledInferer(Inferer):
             image = self.transform(np.ascontiguousarray(pixels.transpose(2, 0, 1), dtype=np.float32))
             return torch.as_tensor(image).as_subclass(torch.Tensor)[None]
 
-        with ThreadPoolExecutor(max_workers=1) as reader, torch.inference_mode():
-            ahead = [reader.submit(read, tile) for tile in tiles[:1]]
-            for number, tile in enumerate(tiles, start=1):  # the next tile is read while the network runs
-                image = ahead.pop().result()
-                ahead = [reader.submit(read, following) for following in tiles[number : number + 1]]
+        with ThreadPoolExecutor(max_workers=self.num_readers) as readers, torch.inference_mode():
+            ahead = deque(readers.submit(read, tile) for tile in tiles[: self.num_readers])
+            for number, tile in enumerate(tiles):  # the next tiles are read while the network runs
+                image = ahead.popleft().result()
+                ahead.extend(readers.submit(read, t) for t in tiles[number + self.num_readers :][:1])
                 _, _, width_px, height_px = tile.region
                 computed = compute(image.to(device))
                 yield tile, computed[..., : height_px // network.stride, : width_px // network.stride]
@@ -227,6 +231,7 @@ class MapInferer(_TiledInferer):
         model: what identifies the weights (`ModelFile.sha256`).
         runtime: what computes the map: `torch`, or one of `bundle.inference.runtime`.
         cache_dir: where a converted network is kept for the next slide.
+        num_readers: tiles read ahead, a thread each; on a GPU several keep up with the network.
         progress: log how many tiles are done, the rate and the time left.
     """
 
@@ -242,13 +247,15 @@ class MapInferer(_TiledInferer):
         runtime: str = "torch",
         cache_dir: str | None = None,
         progress: bool = False,
+        num_readers: int = 1,
     ) -> None:
-        super().__init__(reader, transform, mpp, tile_px, progress)
+        super().__init__(reader, transform, mpp, tile_px, progress, num_readers)
         self.genes = list(genes)
         self.work_dir = Path(work_dir)
         self.model = model
         self.runtime = runtime
         self.cache_dir = cache_dir
+        self._built: dict[tuple[int, int], Callable[[torch.Tensor], torch.Tensor]] = {}  # the last slide's
 
     def __call__(  # type: ignore[override]
         self, inputs: Mapping[str, Any], network: Any, *args: Any, **kwargs: Any
@@ -275,7 +282,9 @@ class MapInferer(_TiledInferer):
         compute, size_px = None, None
         if self.runtime != "torch" and done < len(tiles):
             size_px = max(t.region[3] for t in tiles), max(t.region[2] for t in tiles)
-            compute = build_runtime(self.runtime, network, *size_px, cache_dir=self.cache_dir)
+            if size_px not in self._built:
+                self._built = {size_px: build_runtime(self.runtime, network, *size_px, cache_dir=self.cache_dir)}
+            compute = self._built[size_px]
         with ThreadPoolExecutor(max_workers=1) as writer:
             pending: Future | None = None
             for tile, features in self.maps(slide, network, tiles[done:], compute, size_px, done):

@@ -27,11 +27,24 @@ def blocks_of_units(units: Units, slide_mpp: float, block_um: float, margin_um: 
 
 def blocks_of_tissue(tissue: TissueMap, block_um: float, margin_um: float) -> Blocks:
     """Blocks that hold tissue, `margin_um` around it included."""
-    row, column = np.nonzero(tissue.mask)
-    corner_um = np.column_stack([column, row]) * tissue.mpp
-    low = np.floor((corner_um - margin_um) / block_um).astype(np.int64)
-    high = np.floor((corner_um + tissue.mpp + margin_um) / block_um).astype(np.int64)
-    return _between(low, high)
+    bounds = tissue.bounds_um
+    if bounds is None:
+        return np.zeros((0, 2), np.int64)
+    # tissue pixels up to each place, so that the number in any rectangle is a difference of four
+    below = np.zeros(np.add(tissue.mask.shape, 1), np.int64)
+    below[1:, 1:] = tissue.mask.cumsum(0, dtype=np.int64).cumsum(1)
+    (x0, y0), (x1, y1) = (np.floor((v + m) / block_um).astype(int) for v, m in zip(bounds, (-margin_um, margin_um)))
+    rows, columns = np.arange(y0, y1 + 1), np.arange(x0, x1 + 1)
+
+    def pixels(block: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
+        first = np.floor((block * block_um - margin_um) / tissue.mpp).astype(int)
+        last = np.ceil(((block + 1) * block_um + margin_um) / tissue.mpp).astype(int)
+        return np.clip(first, 0, n), np.clip(last, 0, n)
+
+    (top, bottom), (left, right) = pixels(rows, tissue.mask.shape[0]), pixels(columns, tissue.mask.shape[1])
+    count = below[bottom][:, right] - below[top][:, right] - below[bottom][:, left] + below[top][:, left]
+    row, column = np.nonzero(count)
+    return np.column_stack([rows[row], columns[column]])
 
 
 def blocks_of_grid(units: GridUnits, block_um: float, margin_um: float) -> Blocks:
@@ -65,10 +78,10 @@ def tiles_with(tiles: Iterable[Tile], blocks: Blocks, block_px: int) -> list[Til
 
 def _between(low: np.ndarray, high: np.ndarray) -> Blocks:
     """All blocks of the rectangles low..high (x, y), both included; as unique (row, column)."""
-    found = []
-    spans = np.unique(high - low, axis=0)
-    for columns, rows in spans:  # most units touch one block or four, so there are few different spans
-        some = np.unique(low[((high - low) == (columns, rows)).all(1)], axis=0)
+    found = [np.zeros((0, 2), np.int64)]
+    span = high - low
+    for columns, rows in np.unique(span, axis=0):  # most units touch one block or four, so there are few spans
+        some = low[(span == (columns, rows)).all(1)]
         step = np.stack(np.meshgrid(np.arange(rows + 1), np.arange(columns + 1), indexing="ij"), -1).reshape(-1, 2)
-        found.append((some[:, None, ::-1] + step[None]).reshape(-1, 2))
-    return np.unique(np.concatenate(found), axis=0) if found else np.zeros((0, 2), np.int64)
+        found.append(np.unique((some[:, None, ::-1] + step[None]).reshape(-1, 2), axis=0))
+    return np.unique(np.concatenate(found), axis=0)

@@ -45,8 +45,7 @@ def build_runtime(
 
     `torch` is the network itself, for regions of any size. `onnx` (ONNX Runtime) and `openvino` convert it for one size
     and the CPU, with the weights that it has now: build them after the checkpoint is loaded. A converted model is
-    compared with the network on a random region before it is given out, also one that comes from the cache. The
-    result serves one thread at a time.
+    compared with the network on a random region before it is given out or kept. The result serves one thread at a time.
 
     Args:
         name: one of `RUNTIMES`.
@@ -71,19 +70,17 @@ def build_runtime(
         raise InputError(f'The runtime "{name}" is for the CPU: set device to cpu, or runtime to torch.')
     model = engine(torch.get_num_threads() if threads is None else int(threads))
     shape = (1, 3, int(height_px), int(width_px))
-    image = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    with eval_mode(network), torch.no_grad():
-        expected = cast(Any, network).features(image)
     cache = ConvertedModels(cache_dir)
     key = f"{name}-{fingerprint(network, name, version, torch.__version__, shape)}.model"
     kept = cache.read(key)
-    if kept is not None:
+    if kept is not None:  # it was compared with the network before it was kept, and its bytes are the same
         try:
-            _check(name, load := model.load(kept), image, expected)
+            return _fixed_size(model.load(kept), shape)
         except Exception as error:  # whatever an engine says of a model that it cannot use
             logger.warning("The model kept in %s cannot be used (%s): it is made again.", cache_dir, error)
-        else:
-            return _fixed_size(load, shape)
+    image = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    with eval_mode(network), torch.no_grad():
+        expected = cast(Any, network).features(image)
     converted = _convert(name, model, network, image)
     run = model.load(converted)
     _check(name, run, image, expected)
