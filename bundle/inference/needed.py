@@ -33,7 +33,9 @@ def blocks_of_tissue(tissue: TissueMap, block_um: float, margin_um: float) -> Bl
     # tissue pixels up to each place, so that the number in any rectangle is a difference of four
     below = np.zeros(np.add(tissue.mask.shape, 1), np.int64)
     below[1:, 1:] = tissue.mask.cumsum(0, dtype=np.int64).cumsum(1)
-    (x0, y0), (x1, y1) = (np.floor((v + m) / block_um).astype(int) for v, m in zip(bounds, (-margin_um, margin_um)))
+    (x0, y0), (x1, y1) = (
+        np.floor((v + m) / block_um).astype(int) for v, m in zip(bounds, (-margin_um, margin_um), strict=True)
+    )
     rows, columns = np.arange(y0, y1 + 1), np.arange(x0, x1 + 1)
 
     def pixels(block: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
