@@ -164,6 +164,15 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("run", metavar="RUN")
     p.add_argument("out", metavar="OUT.html", nargs="?")
 
+    p = commands.add_parser("export", help="the network as ONNX for regions of one size")
+    p.add_argument("run", metavar="RUN")
+    p.add_argument("out", metavar="OUT.onnx")
+    p.add_argument("--size-px", type=int, metavar="N", help="side of the region in working pixels, 1024 by default")
+
+    p = commands.add_parser("export-bundle", help="the model as a zip that monai.bundle runs without PixNet installed")
+    p.add_argument("run", metavar="RUN")
+    p.add_argument("out", metavar="OUT.zip")
+
     p = commands.add_parser("demo", help="phantom, training, evaluation, prediction and report in a few minutes")
     p.add_argument("out", metavar="OUT", nargs="?", default="demo")
     return parser
@@ -246,6 +255,14 @@ def _run(args: argparse.Namespace) -> int:
         from .report import write_report
 
         print(f"Report: {write_report(args.run, args.out)}")
+    elif args.command == "export":
+        from .export import export_onnx
+
+        print(f"Exported: {export_onnx(args.run, args.out, args.size_px)}")
+    elif args.command == "export-bundle":
+        from .archive import export_bundle
+
+        print(f"Exported: {export_bundle(args.run, args.out)}")
     elif args.command == "demo":
         from .demo import demo
 
