@@ -7,11 +7,11 @@ import json
 import math
 import sys
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from .errors import InputError, user_message
+from .version import bundle_version
 
 __all__ = ["main"]
 
@@ -66,16 +66,9 @@ def _setting(text: str) -> tuple[str, Any]:
         return key, value
 
 
-def _version() -> str:
-    try:
-        return version("pixnet")
-    except PackageNotFoundError:
-        return "(source)"
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="pixnet", description="Dense gene expression from H&E slides.")
-    parser.add_argument("--version", action="version", version=f"pixnet {_version()}")
+    parser.add_argument("--version", action="version", version=f"pixnet {bundle_version()}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     p = commands.add_parser("phantom", help="generate slides that look like H&E with a known expression")

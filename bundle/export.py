@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,6 +16,7 @@ from .errors import InputError
 from .files import replacing
 from .inference.runtime import check_equal, onnx_model, onnx_session
 from .panel import load_panel
+from .version import bundle_version
 
 __all__ = ["SIZE_PX", "export_onnx", "load_network"]
 
@@ -107,7 +107,7 @@ def _about(run: Path, network: Any, config: dict[str, Any], size_px: int) -> dic
     weights = (run / "models" / "model.pt").read_bytes()
     intensity = cast(dict, config["intensity"])
     return {
-        "pixnet_version": _version(),
+        "pixnet_version": bundle_version(),
         "genes": load_panel(run / "models" / "panel.json").genes,
         "unit_of_pred": "log1p of counts per 10,000",
         "head": config["head"],
@@ -121,10 +121,3 @@ def _about(run: Path, network: Any, config: dict[str, Any], size_px: int) -> dic
         "checkpoint_sha256": hashlib.sha256(weights).hexdigest(),
         "intended_use": "Research only. Not for diagnosis or any clinical decision.",
     }
-
-
-def _version() -> str:
-    try:
-        return version("pixnet")
-    except PackageNotFoundError:
-        return "source"
