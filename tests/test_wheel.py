@@ -170,4 +170,8 @@ def test_the_wheel_trains_and_predicts_from_another_folder(installed, elsewhere,
     adata = ad.read_h5ad(out)
     assert np.isfinite(adata.X).all()
     assert adata.uns["pixnet"]["version"] == VERSION
+
+    _run(sys.executable, "-c", CONSOLE, "export-bundle", tmp_path / "run", tmp_path / "model.zip", **elsewhere)
+    with zipfile.ZipFile(tmp_path / "model.zip") as archive:
+        assert archive.read("model/LICENSE") == (ROOT / "LICENSE").read_bytes()
     assert not list(elsewhere["cwd"].iterdir())

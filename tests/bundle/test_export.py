@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from bundle.cli import main
 from bundle.errors import InputError
 from bundle.export import _Expression, export_onnx, load_network
 from networks import PixNet, SwinEncoder
@@ -63,9 +64,9 @@ def test_a_head_that_knows_rates_gives_them_too():
 
 
 @pytest.mark.parametrize("size_px", [100, 0, -32])
-def test_a_size_off_the_grid_is_refused(tiny_run, tmp_path, size_px: int):
-    with pytest.raises(InputError, match="multiple of 32 px"):
-        export_onnx(tiny_run, tmp_path / "m.onnx", size_px)
+def test_a_size_off_the_grid_is_refused(tiny_run, tmp_path, capsys, size_px: int):
+    assert main(["export", str(tiny_run), str(tmp_path / "m.onnx"), "--size-px", str(size_px)]) == 2
+    assert "give a multiple of 32 px" in capsys.readouterr().err
 
 
 def test_places_that_cannot_be_are_refused(tiny_run, tmp_path):
