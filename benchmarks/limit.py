@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from bundle.inference.runtime import build_runtime
 from torch.utils.flop_counter import FlopCounterMode
 
 from bundle.inference.memory import keep_freed_memory
+from bundle.inference.runtime import build_runtime
 from bundle.inference.tiles import Tile
 
 from .workload import arguments, default_run, evaluator, finish, phantom_slide, prepared_section, row, workspace

@@ -21,6 +21,7 @@ from .manifest import read_manifest, read_split, slide_records
 from .metrics import EvaluationWriter, ExpressionMetric, ExpressionMetricHandler
 from .panel import GenePanel, fit_panel, load_panel, n_genes
 from .tissue import stain_of_slides
+from .tracking import MLFlowTracking
 from .units import Units, build_units, read_units, units_table
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "ExpressionMetricHandler",
     "GenePanel",
     "InputError",
+    "MLFlowTracking",
     "MapInferer",
     "MetricsCsv",
     "PredictionDataset",

@@ -7,11 +7,11 @@ import json
 import math
 import sys
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from .errors import InputError, user_message
+from .version import bundle_version
 
 __all__ = ["main"]
 
@@ -66,16 +66,9 @@ def _setting(text: str) -> tuple[str, Any]:
         return key, value
 
 
-def _version() -> str:
-    try:
-        return version("pixnet")
-    except PackageNotFoundError:
-        return "(source)"
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="pixnet", description="Dense gene expression from H&E slides.")
-    parser.add_argument("--version", action="version", version=f"pixnet {_version()}")
+    parser.add_argument("--version", action="version", version=f"pixnet {bundle_version()}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     p = commands.add_parser("phantom", help="generate slides that look like H&E with a known expression")
@@ -164,6 +157,15 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("run", metavar="RUN")
     p.add_argument("out", metavar="OUT.html", nargs="?")
 
+    p = commands.add_parser("export", help="the network as ONNX for regions of one size")
+    p.add_argument("run", metavar="RUN")
+    p.add_argument("out", metavar="OUT.onnx")
+    p.add_argument("--size-px", type=int, metavar="N", help="side of the region in working pixels, 1024 by default")
+
+    p = commands.add_parser("export-bundle", help="the model as a zip that monai.bundle runs without PixNet installed")
+    p.add_argument("run", metavar="RUN")
+    p.add_argument("out", metavar="OUT.zip")
+
     p = commands.add_parser("demo", help="phantom, training, evaluation, prediction and report in a few minutes")
     p.add_argument("out", metavar="OUT", nargs="?", default="demo")
     return parser
@@ -246,6 +248,14 @@ def _run(args: argparse.Namespace) -> int:
         from .report import write_report
 
         print(f"Report: {write_report(args.run, args.out)}")
+    elif args.command == "export":
+        from .export import export_onnx
+
+        print(f"Exported: {export_onnx(args.run, args.out, args.size_px)}")
+    elif args.command == "export-bundle":
+        from .archive import export_bundle
+
+        print(f"Exported: {export_bundle(args.run, args.out)}")
     elif args.command == "demo":
         from .demo import demo
 

@@ -88,3 +88,24 @@ def phantom(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_phantom(
         tmp_path_factory.mktemp("phantom"), slides=3, size_um=600.0, mpp=1.0, genes=30, units="spot:55:60,bin:16"
     )
+
+
+@pytest.fixture(scope="session")
+def tiny_run(phantom: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder of a tiny network trained for an epoch on the phantom; not to be changed."""
+    from bundle import commands
+
+    encoder = {"embed_dim": 12, "depths": [2, 2], "num_heads": [1, 2], "window_size": 4}
+    settings = {
+        "mpp": 2.0,
+        "crop_px": 128,
+        "crops_per_slide": 2,
+        "max_epochs": 1,
+        "val_interval": 1,
+        "min_total": 20,
+        "network_def#encoder": {"_target_": "networks.SwinEncoder", **encoder},
+        "network_def#decoder_channels": [8, 8],
+    }
+    folder = tmp_path_factory.mktemp("tiny_run")
+    commands.train(phantom, folder, settings=settings)
+    return folder

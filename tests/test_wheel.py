@@ -1,4 +1,4 @@
-"""The wheel is the repository's own bundle, and works where the repository is not."""
+"""The wheel is the repository's own bundle, made of the source archive, and works where the repository is not."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import tomllib
 import zipfile
 from email.message import Message
@@ -17,9 +18,22 @@ import anndata as ad
 import numpy as np
 import pytest
 
+from bundle.cli import main
+
 ROOT = Path(__file__).parents[1]
 ROOMS = ("bundle", "networks", "transforms")
-VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+FILES = (
+    "CHANGELOG.md",
+    "CITATION.cff",
+    "LICENSE",
+    "MANIFEST.in",
+    "Makefile",
+    "README.md",
+    "constraints.txt",
+    "pyproject.toml",
+    "setup.py",
+)
+VERSION = json.loads((ROOT / "configs" / "metadata.json").read_text())["version"]
 TINY = {
     "mpp": 2.0,
     "crop_px": 128,
@@ -56,17 +70,21 @@ def _run(*command: object, **options) -> str:
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory) -> Path:
-    """Built offline from a copy, so that no leftover of an earlier build gets in."""
-    source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
+def built(tmp_path_factory) -> Path:
+    """The source archive, and the wheel made of it alone: offline, from a copy without leftovers of earlier builds."""
+    source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("built")
     for folder in (*ROOMS, "configs", "docs", "tests", "benchmarks"):
         shutil.copytree(ROOT / folder, source / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    for file in ("pyproject.toml", "README.md", "LICENSE"):
+    for file in FILES:
         shutil.copy(ROOT / file, source)
-    pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "wheel", "--no-index")
-    _run(*pip, "--no-deps", "--no-build-isolation", "--wheel-dir", out, source)
-    (built,) = out.glob("*.whl")
-    return built
+    _run(sys.executable, "-m", "build", "--no-isolation", "--outdir", out, source)
+    return out
+
+
+@pytest.fixture(scope="module")
+def wheel(built) -> Path:
+    (path,) = built.glob("*.whl")
+    return path
 
 
 @pytest.fixture(scope="module")
@@ -101,11 +119,28 @@ def test_the_wheel_holds_the_bundle_and_nothing_else(wheel):
     assert held == {f"pixnet/{path.relative_to(ROOT).as_posix()}" for path in wanted}
 
 
-def test_every_place_says_the_same_version(wheel):
+def test_the_source_archive_holds_what_builds_and_tests_it(built):
+    (path,) = built.glob("*.tar.gz")
+    with tarfile.open(path) as archive:
+        held = {name.partition("/")[2] for name in archive.getnames()}
+    folders = (*ROOMS, "configs", "docs", "tests", "benchmarks")
+    kinds = {".py", ".json", ".conf", ".md", ".txt", ".typed"}
+    wanted = {p.relative_to(ROOT).as_posix() for f in folders for p in (ROOT / f).rglob("*") if p.suffix in kinds}
+    assert not {*wanted, *FILES} - held
+    assert not [name for name in held if "__pycache__" in name]
+
+
+def test_every_place_says_the_same_version(wheel, capsys):
     about = _metadata(wheel)
     assert about["Version"] == VERSION
     assert wheel.name.startswith(f"pixnet-{VERSION}-")
-    assert json.loads((ROOT / "configs" / "metadata.json").read_text())["version"] == VERSION
+    assert "version" not in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert f"\nversion: {VERSION}\n" in (ROOT / "CITATION.cff").read_text()
+    assert (ROOT / "CHANGELOG.md").read_text().split("\n## ")[1].startswith(f"{VERSION} ")
+    assert VERSION in json.loads((ROOT / "configs" / "metadata.json").read_text())["changelog"]
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    assert capsys.readouterr().out == f"pixnet {VERSION}\n"
     assert about.get_payload().strip() == (ROOT / "README.md").read_text().strip()
 
 
@@ -135,4 +170,8 @@ def test_the_wheel_trains_and_predicts_from_another_folder(installed, elsewhere,
     adata = ad.read_h5ad(out)
     assert np.isfinite(adata.X).all()
     assert adata.uns["pixnet"]["version"] == VERSION
+
+    _run(sys.executable, "-c", CONSOLE, "export-bundle", tmp_path / "run", tmp_path / "model.zip", **elsewhere)
+    with zipfile.ZipFile(tmp_path / "model.zip") as archive:
+        assert archive.read("model/LICENSE") == (ROOT / "LICENSE").read_bytes()
     assert not list(elsewhere["cwd"].iterdir())

@@ -6,7 +6,7 @@ import contextlib
 import importlib
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
@@ -18,7 +18,7 @@ from monai.networks.utils import eval_mode
 from ..errors import InputError
 from .converted import ConvertedModels, fingerprint
 
-__all__ = ["RUNTIMES", "Runtime", "build_runtime", "onnx_model"]
+__all__ = ["RUNTIMES", "Runtime", "build_runtime", "check_equal", "onnx_model", "onnx_session"]
 
 #: A region, float32 (1, 3, H, W) -> the network's map of it, float32 (1, C, H / stride, W / stride).
 Runtime = Callable[[torch.Tensor], torch.Tensor]
@@ -83,12 +83,12 @@ def build_runtime(
         expected = cast(Any, network).features(image)
     converted = _convert(name, model, network, image)
     run = model.load(converted)
-    _check(name, run, image, expected)
+    check_equal(name, torch.from_numpy(run(image.numpy())), expected)
     cache.write(key, converted)
     return _fixed_size(run, shape)
 
 
-def onnx_model(network: torch.nn.Module, image: torch.Tensor, output: str = "features") -> Any:
+def onnx_model(network: torch.nn.Module, image: torch.Tensor, outputs: Sequence[str]) -> Any:
     """`network(image)` as an `onnx.ModelProto` for the size of `image`; its input is called `image`.
 
     Raises:
@@ -103,10 +103,45 @@ def onnx_model(network: torch.nn.Module, image: torch.Tensor, output: str = "fea
             dynamo=True,
             opset_version=_OPSET,
             input_names=["image"],
-            output_names=[output],
+            output_names=list(outputs),
             verbose=False,
         )
     return cast(Any, program).model_proto
+
+
+def onnx_session(model: bytes, threads: int) -> Callable[[np.ndarray], list[np.ndarray]]:
+    """ONNX Runtime on the CPU: from `image` to the model's outputs.
+
+    Raises:
+        InputError: if the packages of the extra `onnx` are missing.
+    """
+    onnxruntime: Any = _import("onnxruntime", "onnx")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    return lambda image: session.run(None, {"image": image})
+
+
+def check_equal(name: str, got: torch.Tensor, expected: torch.Tensor) -> None:
+    """Refuse the result of a converted model that is not the network's.
+
+    Raises:
+        InputError: if shapes differ, or any value by more than `TOLERANCE` of the range of the network's.
+    """
+    if got.shape != expected.shape:
+        raise InputError(
+            f'The model converted for "{name}" gives a map of {tuple(got.shape)} where the network gives '
+            f"{tuple(expected.shape)}: it is not used."
+        )
+    difference = (got - expected).abs().max().item()
+    spread = (expected.max() - expected.min()).item()
+    if not difference <= TOLERANCE * max(spread, torch.finfo(torch.float32).tiny):  # also where either is not finite
+        raise InputError(
+            f'The model converted for "{name}" differs from the network by {difference:.2g} where values spread over '
+            f"{spread:.2g}: it is not used."
+        )
+    logger.info("runtime %s: largest difference from torch %.1e of the values' range", name, difference / (spread or 1))
 
 
 def _torch_runtime(network: Any) -> Runtime:
@@ -134,16 +169,11 @@ class _Onnx:
         self.threads = threads
 
     def convert(self, network: torch.nn.Module, image: torch.Tensor) -> bytes:
-        return onnx_model(_Features(network), image).SerializeToString()
+        return onnx_model(_Features(network), image, ["features"]).SerializeToString()
 
     def load(self, model: bytes) -> Callable[[np.ndarray], np.ndarray]:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = self.threads
-        options.log_severity_level = 3
-        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        return lambda image: session.run(None, {"image": image})[0]
+        session = onnx_session(model, self.threads)
+        return lambda image: session(image)[0]
 
 
 class _OpenVino:
@@ -201,24 +231,6 @@ def _convert(name: str, model: _Onnx | _OpenVino, network: torch.nn.Module, imag
         raise InputError(
             f'The network could not be converted for the runtime "{name}" ({reason}). Choose the runtime torch.'
         ) from error
-
-
-def _check(name: str, run: Callable[[np.ndarray], np.ndarray], image: torch.Tensor, expected: torch.Tensor) -> None:
-    """Refuse a model whose result is not the network's."""
-    got = torch.from_numpy(run(image.numpy()))
-    if got.shape != expected.shape:
-        raise InputError(
-            f'The runtime "{name}" gives a map of {tuple(got.shape)} where the network gives {tuple(expected.shape)}. '
-            "Choose the runtime torch."
-        )
-    difference = (got - expected).abs().max().item()
-    spread = (expected.max() - expected.min()).item()
-    if not difference <= TOLERANCE * max(spread, torch.finfo(torch.float32).tiny):  # also where either is not finite
-        raise InputError(
-            f'The runtime "{name}" differs from the network by {difference:.2g} where values spread over {spread:.2g}. '
-            "Choose the runtime torch."
-        )
-    logger.info("runtime %s: largest difference from torch %.1e of the values' range", name, difference / (spread or 1))
 
 
 def _fixed_size(run: Callable[[np.ndarray], np.ndarray], shape: tuple[int, ...]) -> Runtime:

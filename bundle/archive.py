@@ -1,0 +1,108 @@
+"""A trained model as the plain bundle folder that `monai.bundle` runs, in a zip."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+from typing import Any
+
+from .commands import bundle_root
+from .errors import InputError
+from .export import load_network
+from .files import replacing
+from .panel import load_panel
+
+__all__ = ["export_bundle"]
+
+#: Folders of the bundle and what is taken of each.
+_FOLDERS = {
+    "bundle": ("*.py", "py.typed"),
+    "configs": ("*.json", "*.conf"),
+    "docs": ("*.md", "*.txt", "*.jpg", "*.png"),
+    "networks": ("*.py", "py.typed"),
+    "transforms": ("*.py", "py.typed"),
+}
+#: Configurations that describe a model, which take over the run's.
+_OF_A_MODEL = ("train.json", "evaluate.json", "inference.json")
+#: Of the run: the model, and how well it predicted each gene, which predictions repeat.
+_OF_THE_RUN = ("models/model.pt", "models/panel.json", "evaluation/validation.json", "evaluation/validation_genes.csv")
+
+
+def export_bundle(run: str | Path, out: str | Path) -> Path:
+    """Write a zip that unpacks to a folder of the zip's name, from inside which `monai.bundle` needs no PixNet.
+
+    Its configurations hold the run's network, resolution and intensities, its metadata the run's genes and sizes. The
+    bytes depend on the run, the bundle and the zip's name alone. `models/panel.json` names the training slides and
+    patients: look at it before you pass the zip on.
+
+    Args:
+        run: the run folder.
+        out: the .zip to write.
+
+    Raises:
+        InputError: if the folder holds no finished run, or the zip cannot be written.
+    """
+    run, out = Path(run), Path(out)
+    if out.suffix != ".zip":
+        raise InputError(f"{out}: a bundle is written as a zip; end its name in .zip.")
+    if out.is_dir():
+        raise InputError(f"{out} is a folder; give the name of the file to write.")
+    network, _ = load_network(run)
+    files = _code() | {"LICENSE": _license()}
+    model = json.loads((run / "configs" / "model.json").read_text())
+    for name in _OF_A_MODEL:
+        config = json.loads(files[f"configs/{name}"])
+        files[f"configs/{name}"] = _json(config | {key: value for key, value in model.items() if key in config})
+    metadata = json.loads(files["configs/metadata.json"])
+    genes = load_panel(run / "models" / "panel.json").genes
+    files["configs/metadata.json"] = _json(_described(metadata, network, genes))
+    for name in _OF_THE_RUN:
+        if (run / name).is_file():
+            files[name] = (run / name).read_bytes()
+    try:
+        with replacing(out) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name in sorted(files):
+                entry = zipfile.ZipInfo(f"{out.stem}/{name}", (1980, 1, 1, 0, 0, 0))
+                entry.compress_type, entry.create_system, entry.external_attr = zipfile.ZIP_DEFLATED, 3, 0o644 << 16
+                archive.writestr(entry, files[name])
+    except OSError as error:
+        raise InputError(f"Nothing can be written to {out} ({error.strerror}); choose another place.") from error
+    return out
+
+
+def _code() -> dict[str, bytes]:
+    """The bundle's own files by their path."""
+    root = bundle_root()
+    paths = {path for folder, kinds in _FOLDERS.items() for kind in kinds for path in (root / folder).rglob(kind)}
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in paths if path.is_file()}
+
+
+def _license() -> bytes:
+    """Of the repository, or of the installed package."""
+    path = bundle_root() / "LICENSE"
+    if path.is_file():
+        return path.read_bytes()
+    try:
+        text = distribution("pixnet").read_text("licenses/LICENSE")
+    except PackageNotFoundError:
+        text = None
+    if text is None:
+        raise InputError("The installed PixNet has lost its LICENSE, without which it is not passed on: install again.")
+    return text.encode()
+
+
+def _described(metadata: dict[str, Any], network: Any, genes: list[str]) -> dict[str, Any]:
+    """Metadata of this model: its sizes and its genes."""
+    shapes = metadata["network_data_format"]
+    shapes["inputs"]["image"]["spatial_shape"] = [f"{network.grid_px}*n"] * 2
+    prediction = shapes["outputs"]["pred"]
+    prediction["spatial_shape"] = [f"{network.grid_px // network.stride}*n"] * 2
+    prediction["num_channels"] = len(genes)
+    prediction["channel_def"] = {str(number): f"log1p CP10k of {gene}" for number, gene in enumerate(genes)}
+    return metadata
+
+
+def _json(content: Any) -> bytes:
+    return (json.dumps(content, indent=4) + "\n").encode()
