@@ -6,6 +6,7 @@ absent), the default network at its working mpp, so that the slide is resampled;
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,6 +27,7 @@ __all__ = ["main"]
 def _map(slide: Path, run: Path, work: Path, tile_px: int) -> tuple[np.ndarray, int, int]:
     """The features of the slide's tissue, and pixels computed and needed."""
     folder = work / f"tiles_{tile_px}"
+    shutil.rmtree(folder, ignore_errors=True)  # or it would go on with what an earlier call kept
     _, parser = evaluator(slide, run, folder, map=str(folder / "m.zarr"), output=None, tile_px=tile_px)
     inferer, network = parser.get_parsed_content("inferer"), parser.get_parsed_content("network").eval()
     counted: list[tuple[int, int]] = []
@@ -88,6 +90,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
             tiled, computed, needed = _map(slide, run, work, size)
             both = np.isfinite(tiled) & np.isfinite(untiled)
             assert both.any()
+            assert span > 1e-3
             diff = float(np.abs(tiled - untiled)[both].max())
             worst = max(worst, diff / float(span))
             row(size, f"{diff:.2e}", f"{diff / span:.2e}", computed / needed)

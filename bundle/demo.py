@@ -9,7 +9,7 @@ from pathlib import Path
 
 from . import commands
 from .phantom import make_phantom
-from .report import write_report
+from .report import write_picture, write_report
 
 __all__ = ["demo"]
 
@@ -24,7 +24,7 @@ def demo(out: str | Path) -> Path:
     """Run the main job end to end; run again, it goes on where it was stopped.
 
     Args:
-        out: folder that gets `phantom/`, `run/` and `prediction.h5ad`.
+        out: folder that gets `phantom/`, `run/`, `prediction.h5ad` and `picture.jpg`.
 
     Returns:
         The report.
@@ -50,10 +50,13 @@ def demo(out: str | Path) -> Path:
     commands.predict(phantom / slide, out / "prediction.h5ad", run, {"bin_um": 16.0})
     step("5/5 Writing the report")
     report = write_report(run)
+    write_picture(run, out / "prediction.h5ad", out / "picture.jpg")
     native = measured["scales"]["native"]
     print(f"\nPCC@M on {native['units']} measured spots: {native['PCC@M']:.3f} (ceiling {native['ceiling@M']:.3f})")
     for scale, figures in truth["scales"].items():
         at = figures["size_um"] if scale == "native" else float(scale)
         print(f"PCC@M against the noise-free truth at {at:g} µm: {figures['PCC@M']:.3f} ({figures['units']} cells)")
-    step(f"Done. Report: {report}\n         Prediction: {out / 'prediction.h5ad'}\n         Run folder: {run}")
+    step(
+        f"Done. Report: {report}\n         Picture: {out / 'picture.jpg'}\n         Prediction: {out / 'prediction.h5ad'}\n         Run folder: {run}"
+    )
     return report
