@@ -56,7 +56,7 @@ def demo(out: str | Path) -> Path:
     for scale, figures in truth["scales"].items():
         at = figures["size_um"] if scale == "native" else float(scale)
         print(f"PCC@M against the noise-free truth at {at:g} µm: {figures['PCC@M']:.3f} ({figures['units']} cells)")
-    step(
-        f"Done. Report: {report}\n         Picture: {out / 'picture.jpg'}\n         Prediction: {out / 'prediction.h5ad'}\n         Run folder: {run}"
-    )
+    step(f"Done. Report: {report}")
+    for name, path in (("Picture", "picture.jpg"), ("Prediction", "prediction.h5ad"), ("Run folder", "run")):
+        print(f"         {name}: {out / path}")
     return report
