@@ -1,6 +1,6 @@
 """How close the whole pipeline is to the network's own speed, and what computes the network fastest.
 
-`python -m benchmarks.limit`: the default network on the tiles of a generated slide of 10,000 x 10,000 px at 0.5 µm/px,
+`python -m benchmarks.limit`: the default network on the tiles of a generated slide of 20,000 x 20,000 px at 0.5 µm/px,
 and on a section of Her2ST. Pure forward: the same tiles, read before. Pipeline: opening the slide, finding tissue,
 reading, network, map and AnnData of 100 µm spots, in the same process.
 """
@@ -126,7 +126,7 @@ def _pipeline(slide: Path, run: Path, work: Path, runtime: str, times: int) -> t
 def main(argv: Sequence[str] | None = None) -> dict[str, float] | None:
     """Run it."""
     parser = arguments(__doc__)
-    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--runs", type=int, default=2)
     parser.add_argument("--regions-px", type=int, nargs="+", default=[1024, 2560, 3584])
     parser.add_argument("--forward", nargs=7, help="(used by itself)")
     args = parser.parse_args(argv)
@@ -137,7 +137,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float] | None:
     torch.set_num_threads(args.threads)
     regions = [512, 768] if args.quick else args.regions_px
     with workspace(args.work) as work:
-        slide, run = phantom_slide(work, 2000 if args.quick else 10_000), default_run(work)
+        slide, run = phantom_slide(work, 2000 if args.quick else 20_000), default_run(work)
         _, config = evaluator(slide, run, work)
         network = config.get_parsed_content("network").eval()
         margin = 2 * 256

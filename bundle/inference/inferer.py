@@ -86,14 +86,17 @@ class _TiledInferer(Inferer):
         self.tile_px = None if tile_px is None else int(tile_px)
         self.progress = progress
 
-    def tiles(self, network: Any, low_px: Sequence[float], high_px: Sequence[float]) -> Iterator[Tile]:
-        """Tiles over a rectangle of the slide, sized for the network."""
+    def tiles(
+        self, network: Any, low_px: Sequence[float], high_px: Sequence[float], even: bool = False
+    ) -> Iterator[Tile]:
+        """Tiles over a rectangle of the slide, sized for the network; see `tile_grid`."""
         spec = {"grid_px": network.grid_px, "halo_px": network.halo_px, "stride": network.stride}
         return tile_grid(
             (low_px[0], low_px[1]),
             (high_px[0], high_px[1]),
             tile_px=self.tile_px or default_tile_px(**spec),
             align_px=block_px(network.grid_px, network.stride),
+            even=even,
             **spec,
         )
 
@@ -276,7 +279,7 @@ class MapInferer(_TiledInferer):
         if len(blocks) == 0:
             raise InputError(f"{inputs['image']}: nothing was asked for, or no tissue was found.")
         low, high = blocks.min(0)[::-1] * side_px, (blocks.max(0)[::-1] + 1) * side_px
-        tiles = tiles_with(self.tiles(network, low, high), blocks, side_px)
+        tiles = tiles_with(self.tiles(network, low, high, self.runtime != "torch"), blocks, side_px)
         work = self.work_dir / inputs["section"]
         dense, done = self._open(work, inputs, network, slide, low, high, side_px, tiles)
         compute, size_px = None, None

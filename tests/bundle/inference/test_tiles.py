@@ -6,13 +6,17 @@ import pytest
 from bundle.inference.tiles import block_px, default_tile_px, margin_px, tile_grid
 
 
+@pytest.mark.parametrize("even", [False, True])
 @pytest.mark.parametrize("align_px", [None, 256])
 @pytest.mark.parametrize("tile_px", [1, 128, 300, 5000])
-def test_tiles_cover_the_rectangle_once_on_the_slides_grid(tile_px, align_px):
+def test_tiles_cover_the_rectangle_once_on_the_slides_grid(tile_px, align_px, even):
     low, high = (-37.0, 401.5), (900.2, 1111.0)
     covered = np.zeros((2000, 2000), int)
     step = align_px or 128
-    for tile in tile_grid(low, high, tile_px=tile_px, grid_px=128, halo_px=352, stride=4, align_px=align_px):
+    spec = {"grid_px": 128, "halo_px": 352, "stride": 4, "align_px": align_px, "even": even}
+    widths = set()
+    for tile in tile_grid(low, high, tile_px=tile_px, **spec):
+        widths.add(tile.width_px)
         assert tile.x_px % step == tile.y_px % step == tile.width_px % step == tile.height_px % step == 0
         assert tile.margin_px % 128 == 0
         assert tile.margin_px >= 356
@@ -20,6 +24,9 @@ def test_tiles_cover_the_rectangle_once_on_the_slides_grid(tile_px, align_px):
             tile.y_px + 600 : tile.y_px + 600 + tile.height_px, tile.x_px + 600 : tile.x_px + 600 + tile.width_px
         ] += 1
     assert covered.max() == 1
+    assert len(widths) <= 2
+    if even:
+        assert max(widths) <= max(round(tile_px / step), 1) * step
     assert (covered[600 + 401 : 600 + 1111, 600 - 37 : 600 + 901] == 1).all()
 
 
