@@ -29,7 +29,7 @@ class Answer:
     Attributes:
         names: bytes or str, (n,).
         centers_um: (x, y) from the slide's corner, (n, 2).
-        features: float32 (n, C).
+        features: (n, C), in single or half precision.
         obs: further columns, each (n,).
     """
 
@@ -54,6 +54,7 @@ def answers(
     rasterize: Callable[..., Any] | None,
     scratch: Path | None,
     skip: int = 0,
+    half: bool = False,
 ) -> Iterator[Answer]:
     """Answer for a request's units, in their order.
 
@@ -64,12 +65,13 @@ def answers(
         rasterize: see `UnitAccumulator`; needed with a map.
         scratch: folder for the features of given units, which are pooled in another order than they are written.
         skip: so many units were answered for already.
+        half: features in half precision are enough.
     """
     units = request.units
     if isinstance(units, GridUnits):
         assert isinstance(pred, DenseMap)
         assert rasterize is not None
-        yield from _of_grid(units, pred, rasterize, skip)
+        yield from _of_grid(units, pred, rasterize, skip, half)
         return
     if isinstance(pred, DenseMap):
         assert rasterize is not None
@@ -97,7 +99,9 @@ def _of_units(units: Units, request: Request, features: np.ndarray, slide_mpp: f
     return Answer(units.barcodes[part], units.centers_px[part] * slide_mpp, np.asarray(features[part]), obs)
 
 
-def _of_grid(units: GridUnits, dense: DenseMap, rasterize: Callable[..., Any], skip: int) -> Iterator[Answer]:
+def _of_grid(
+    units: GridUnits, dense: DenseMap, rasterize: Callable[..., Any], skip: int, half: bool
+) -> Iterator[Answer]:
     done = 0
     for band in units.bands(_UNITS_AT_ONCE):
         kept = band.kept
@@ -113,5 +117,5 @@ def _of_grid(units: GridUnits, dense: DenseMap, rasterize: Callable[..., Any], s
             "array_row": band.rows[row].astype(np.int32),
             "array_col": band.columns[column].astype(np.int32),
         }
-        answer = Answer(units.names(band), band.centers_um, pool_band(dense, units, band, rasterize), obs)
+        answer = Answer(units.names(band), band.centers_um, pool_band(dense, units, band, rasterize, half), obs)
         yield answer.after(max(n - (done - skip), 0))

@@ -60,46 +60,55 @@ def _pool_block(dense: DenseMap, units: Units, slide_mpp: float, rasterize: Call
     return pool.pooled().numpy()
 
 
-def pool_band(dense: DenseMap, units: GridUnits, band: Band, rasterize: Callable[..., Any]) -> np.ndarray:
-    """Mean features of a band's kept units, row by row, float32 (n, C).
+def pool_band(
+    dense: DenseMap, units: GridUnits, band: Band, rasterize: Callable[..., Any], half: bool = False
+) -> np.ndarray:
+    """Mean features of a band's kept units, row by row, (n, C).
 
     Bins cover a rectangle of working pixels, so what they average is a product of a row's and a column's weights; so is
     bilinear sampling of units smaller than a map pixel. Larger disks are drawn.
+
+    Args:
+        dense: the map, computed wherever a unit reaches.
+        units: the lattice.
+        band: some of its rows.
+        rasterize: see `UnitAccumulator`.
+        half: round to half precision at once, which saves half of the time of millions of bins.
     """
-    kept = band.kept
+    kept, channels = band.kept, dense.array.shape[0]
+    dtype = torch.float16 if half else torch.float32
     if not kept.any():
-        return np.zeros((0, dense.array.shape[0]), np.float32)
+        return torch.empty((0, channels), dtype=dtype).numpy()
     if units.shape == "circle" and not units.is_interpolated(dense.resolution_um):
         spots = _explicit(units, band)
-        out = np.empty((len(spots), dense.array.shape[0]), np.float32)
+        out = np.empty((len(spots), channels), np.float32)
         for index, features in pool_units(dense, spots, 1.0, rasterize):
             out[index] = features
-        return out
-    out = np.empty((int(kept.sum()), dense.array.shape[0]), np.float32)
-    place = np.cumsum(kept).reshape(kept.shape)
+        return out.astype(np.float16) if half else out
+    lattice = torch.empty((*kept.shape, channels), dtype=dtype)
     phases = 2 if units.grid.lattice == "hex" else 1
     for phase in range(min(phases, len(band.rows))):  # every second row of a hex lattice has the same columns
         rows = slice(phase, None, phases)
-        for at, features in _separable(dense, units, band.x_um[phase], band.y_um[rows], kept[rows]):
-            out[place[rows][at] - 1] = features
-    return out
+        _fill(lattice[rows], dense, units, band.x_um[phase], band.y_um[rows], np.flatnonzero(kept[rows].any(0)))
+    flat = lattice.numpy()
+    return flat.reshape(-1, channels) if kept.all() else flat[kept]
 
 
-def _separable(
-    dense: DenseMap, units: GridUnits, x_um: np.ndarray, y_um: np.ndarray, kept: np.ndarray
-) -> Iterator[tuple[tuple[np.ndarray, ...], np.ndarray]]:
-    """Features of kept places of a rectangular lattice, as their (row, column) and (n, C)."""
-    columns = np.flatnonzero(kept.any(0))
+def _fill(
+    lattice: torch.Tensor, dense: DenseMap, units: GridUnits, x_um: np.ndarray, y_um: np.ndarray, columns: np.ndarray
+) -> None:
+    """Features of a rectangular lattice, (rows, columns, C), from the first to the last of the columns wanted."""
+    if len(columns) == 0:
+        return
     y_low, y_weight = _weights(y_um, units, dense)
     strip = dense.read_rows(y_low, y_weight.shape[1])
-    for some in np.split(columns, np.arange(_COLUMNS, len(columns), _COLUMNS)):
+    rows = torch.from_numpy(y_weight) @ torch.from_numpy(strip.reshape(len(strip), -1))
+    rows = rows.reshape(len(y_um), *strip.shape[1:])
+    for first in range(columns[0], columns[-1] + 1, _COLUMNS):
+        some = slice(first, min(first + _COLUMNS, columns[-1] + 1))
         x_low, x_weight = _weights(x_um[some], units, dense)
-        cells = strip[:, dense.column(np.arange(x_low, x_low + x_weight.shape[1]))]
-        rows = torch.from_numpy(y_weight) @ torch.from_numpy(cells.reshape(len(cells), -1))
-        bins = torch.matmul(torch.from_numpy(x_weight), rows.reshape(len(y_um), cells.shape[1], cells.shape[2]))
-        chosen = kept[:, some]
-        row, column = np.nonzero(chosen)
-        yield (row, some[column]), bins.numpy()[chosen]
+        cells = rows[:, torch.from_numpy(dense.column(np.arange(x_low, x_low + x_weight.shape[1])))]
+        lattice[:, some] = torch.matmul(torch.from_numpy(x_weight), cells)
 
 
 def _weights(center_um: np.ndarray, units: GridUnits, dense: DenseMap) -> tuple[int, np.ndarray]:

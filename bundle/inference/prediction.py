@@ -6,7 +6,8 @@ import hashlib
 import logging
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -172,8 +173,9 @@ class PredictionWriter:
         started, told = time.monotonic(), time.monotonic()
         before = out.written
         done = before
-        rows = answers(request, pred, slide["mpp"], self.rasterize, folder, before)
-        for answer in rows:
+        half = factors and wanted is None
+        rows = answers(request, pred, slide["mpp"], self.rasterize, folder, before, half)
+        for answer in _ahead(rows):
             out.append(_rows(answer, slide["mpp"], wanted, factors))
             done += len(answer)
             if time.monotonic() - told > 5:
@@ -280,6 +282,15 @@ class PredictionWriter:
         return found
 
 
+def _ahead(items: Iterator[Answer]) -> Iterator[Answer]:
+    """The same, the next one being made while one is written."""
+    with ThreadPoolExecutor(max_workers=1) as maker:
+        following = maker.submit(next, items, None)
+        while (item := following.result()) is not None:
+            following = maker.submit(next, items, None)
+            yield item
+
+
 def _rows(answer: Answer, slide_mpp: float, express: Express | None, factors: bool) -> dict[str, np.ndarray]:
     """An answer as the AnnData's rows."""
     rows = {"obs/_index": answer.names, "obsm/spatial": answer.centers_um / slide_mpp}
@@ -289,7 +300,7 @@ def _rows(answer: Answer, slide_mpp: float, express: Express | None, factors: bo
         if rate is not None:
             rows["layers/rate_per_um2"] = rate
     if factors:
-        rows["obsm/features"] = answer.features.astype(np.float16)
+        rows["obsm/features"] = answer.features.astype(np.float16, copy=False)
     return rows
 
 

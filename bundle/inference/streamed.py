@@ -19,7 +19,7 @@ import zarr
 from anndata.io import write_elem
 from zarr.codecs import BloscCodec
 
-from ..files import write_json
+from ..files import replacing, write_json
 
 __all__ = ["StreamedAnnData"]
 
@@ -118,7 +118,11 @@ class StreamedAnnData:
         self.written += n
 
         def write(name: str, values: np.ndarray) -> None:
-            self._array(name, values)[first : first + n] = _strings(values, self.zarr)
+            whole = n // CHUNK_UNITS * CHUNK_UNITS if self.zarr and values.dtype.kind == "S" else 0
+            if whole:
+                self._write_names(name, first, values[:whole])
+            if whole < n:
+                self._array(name, values)[first + whole : first + n] = _strings(values[whole:], self.zarr)
 
         for name, values in rows.items():
             self._array(name, values)  # made one after the other
@@ -127,6 +131,19 @@ class StreamedAnnData:
         else:
             for name, values in rows.items():
                 write(name, values[:n])
+
+    def _write_names(self, name: str, first: int, values: np.ndarray) -> None:
+        """Write whole chunks of names of one length: ten times faster than one string after the other.
+
+        A chunk of Zarr's `vlen-utf8` is the number of strings, then each one's length and bytes
+        (https://github.com/zarr-developers/zarr-extensions/tree/main/codecs/vlen-utf8).
+        """
+        chunk = np.empty(CHUNK_UNITS, dtype=[("length", "<u4"), ("text", values.dtype)])
+        chunk["length"] = values.dtype.itemsize
+        for at in range(0, len(values), CHUNK_UNITS):
+            chunk["text"] = values[at : at + CHUNK_UNITS]
+            with replacing(self.path / name / "c" / str((first + at) // CHUNK_UNITS)) as temporary:
+                temporary.write_bytes(np.uint32(CHUNK_UNITS).astype("<u4").tobytes() + chunk.tobytes())
 
     def _settle(self) -> None:
         """Wait until what was handed over is on disk, and only then count it."""
@@ -145,8 +162,9 @@ class StreamedAnnData:
             chunks = (max(min(CHUNK_UNITS, self.n_units), 1), *(max(v, 1) for v in values.shape[1:]))
             text = values.dtype.kind in "SUTO"
             if self.zarr:
-                # half precision does not shrink; all else does, at little cost
-                packed = None if values.dtype == np.float16 else BloscCodec(cname="lz4", clevel=1, shuffle="shuffle")
+                # half precision does not shrink, names are written as they are; all else shrinks at little cost
+                plain = text or values.dtype == np.float16
+                packed = None if plain else BloscCodec(cname="lz4", clevel=1, shuffle="shuffle")
                 array = self.group.create_array(
                     name, shape=shape, chunks=chunks, dtype="string" if text else values.dtype, compressors=packed
                 )
