@@ -80,9 +80,9 @@ def _code() -> dict[str, bytes]:
 
 
 def _carry_folders(config: Any, files: dict[str, bytes]) -> Any:
-    """The configuration with a backbone's `folder`, a path of this machine, taken into the bundle with its `config.json`.
+    """The configuration with a backbone's `folder`, a path of this machine, moved into the bundle.
 
-    `model.pt` holds the weights, so that file is all that is needed of the folder.
+    `model.pt` holds the weights, so its `config.json` is all that is needed of the folder.
     """
     if not isinstance(config, dict):
         return config
