@@ -51,7 +51,7 @@ def export_bundle(run: str | Path, out: str | Path) -> Path:
         raise InputError(f"{out} is a folder; give the name of the file to write.")
     network, _ = load_network(run)
     files = _code() | {"LICENSE": _license()}
-    model = json.loads((run / "configs" / "model.json").read_text())
+    model = _carry_folders(json.loads((run / "configs" / "model.json").read_text()), files)
     for name in _OF_A_MODEL:
         config = json.loads(files[f"configs/{name}"])
         files[f"configs/{name}"] = _json(config | {key: value for key, value in model.items() if key in config})
@@ -77,6 +77,21 @@ def _code() -> dict[str, bytes]:
     root = bundle_root()
     paths = {path for folder, kinds in _FOLDERS.items() for kind in kinds for path in (root / folder).rglob(kind)}
     return {path.relative_to(root).as_posix(): path.read_bytes() for path in paths if path.is_file()}
+
+
+def _carry_folders(config: Any, files: dict[str, bytes]) -> Any:
+    """The configuration with a backbone's `folder`, a path of this machine, moved into the bundle.
+
+    `model.pt` holds the weights, so its `config.json` is all that is needed of the folder.
+    """
+    if not isinstance(config, dict):
+        return config
+    carried = {key: _carry_folders(value, files) for key, value in config.items()}
+    description = Path(str(config.get("folder"))) / "config.json"
+    if isinstance(config.get("folder"), str) and description.is_file():
+        files["models/backbone/config.json"] = description.read_bytes()
+        carried["folder"] = "$@bundle_root + '/models/backbone'"
+    return carried
 
 
 def _license() -> bytes:

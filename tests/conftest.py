@@ -1,13 +1,21 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import absl.logging
 import numpy as np
 import pytest
 import tifffile
 import torch
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _stderr_stays_open() -> None:
+    """When a run sets up logging, TensorBoard's absl would close a stderr that a test has redirected meanwhile."""
+    absl.logging.get_absl_handler().python_handler.stream = sys.__stderr__
 
 
 @pytest.fixture(scope="session")

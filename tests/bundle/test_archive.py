@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from bundle import commands
-from bundle.archive import export_bundle
+from bundle.archive import _carry_folders, export_bundle
 from bundle.cli import main
 from bundle.errors import InputError
 
@@ -69,6 +69,16 @@ def test_it_holds_no_path_of_this_machine(unzipped, tiny_run, phantom):
         if path.suffix in {".json", ".csv", ".conf"}:
             text = path.read_text()
             assert not any(str(place) in text for place in (tiny_run, phantom, ROOT, unzipped.parent)), path
+
+
+def test_a_backbones_folder_goes_along(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "dinov2"}')
+    encoder = {"_target_": "networks.BackboneEncoder", "folder": str(tmp_path), "window_px": 256}
+    files: dict[str, bytes] = {}
+    carried = _carry_folders({"mpp": 0.5, "network_def": {"encoder": encoder}}, files)
+    assert str(tmp_path) not in json.dumps(carried)
+    assert carried["network_def"]["encoder"] == encoder | {"folder": "$@bundle_root + '/models/backbone'"}
+    assert files == {"models/backbone/config.json": b'{"model_type": "dinov2"}'}
 
 
 def test_the_same_run_gives_the_same_bytes(archive, tiny_run, tmp_path):
