@@ -21,6 +21,7 @@ from ..errors import InputError
 from ..files import write_json
 from .accumulate import UnitAccumulator
 from .dense_map import DenseMap, create_map
+from .memory import release_freed_memory
 from .needed import tiles_with
 from .projection import Projection
 from .runtime import build_runtime
@@ -123,22 +124,29 @@ class _TiledInferer(Inferer):
         compute = network.features if features is None else features
         progress = _Progress(slide, tiles, self.mpp, done_before) if self.progress else None
 
-        def read(tile: Tile) -> torch.Tensor:
+        def read(tile: Tile) -> np.ndarray:
             x_px, y_px, width_px, height_px = tile.region
             if size_px is not None:
                 height_px, width_px = size_px
-            pixels = slide.read_region(x_px, y_px, width_px, height_px, self.mpp)
-            image = self.transform(np.ascontiguousarray(pixels.transpose(2, 0, 1), dtype=np.float32))
-            return torch.as_tensor(image).as_subclass(torch.Tensor)[None]
+            return slide.read_region(x_px, y_px, width_px, height_px, self.mpp)
 
+        # The network's input has a place of its own, so that each tile finds the memory as the first one did.
+        largest_px = max((t.region[2] * t.region[3] for t in tiles), default=0)
+        buffer = torch.empty(3 * (largest_px if size_px is None else size_px[0] * size_px[1]))
         with ThreadPoolExecutor(max_workers=self.num_readers) as readers, torch.inference_mode():
             ahead = deque(readers.submit(read, tile) for tile in tiles[: self.num_readers])
             for number, tile in enumerate(tiles):  # the next tiles are read while the network runs
-                image = ahead.popleft().result()
+                pixels = ahead.popleft().result()
                 ahead.extend(readers.submit(read, t) for t in tiles[number + self.num_readers :][:1])
                 _, _, width_px, height_px = tile.region
-                computed = compute(image.to(device))
+                # What waits is bytes: four times smaller than the network's input.
+                image = self.transform(np.ascontiguousarray(pixels.transpose(2, 0, 1), dtype=np.float32))
+                given = buffer[: pixels.size].view(1, *image.shape)
+                given.copy_(torch.as_tensor(image).as_subclass(torch.Tensor)[None])
+                del pixels, image
+                computed = compute(given.to(device))
                 yield tile, computed[..., : height_px // network.stride, : width_px // network.stride]
+                del computed
                 if progress is not None:
                     progress.step(tile)
 
@@ -281,6 +289,8 @@ class MapInferer(_TiledInferer):
         low, high = blocks.min(0)[::-1] * side_px, (blocks.max(0)[::-1] + 1) * side_px
         tiles = tiles_with(self.tiles(network, low, high, self.runtime != "torch"), blocks, side_px)
         work = self.work_dir / inputs["section"]
+        # Largest first: each then fits into the memory that the one before left (see `keep_freed_memory`).
+        tiles.sort(key=lambda tile: (-tile.height_px, -tile.width_px, tile.y_px, tile.x_px))
         dense, done = self._open(work, inputs, network, slide, low, high, side_px, tiles)
         compute, size_px = None, None
         if self.runtime != "torch" and done < len(tiles):
@@ -288,14 +298,26 @@ class MapInferer(_TiledInferer):
             if size_px not in self._built:
                 self._built = {size_px: build_runtime(self.runtime, network, *size_px, cache_dir=self.cache_dir)}
             compute = self._built[size_px]
+        # One buffer for what waits to be written, made before the network's blocks: between them it would break up
+        # the memory that they leave behind for the next tile (see `keep_freed_memory`).
+        cells = [
+            max((getattr(t, side) for t in tiles), default=0) // network.stride for side in ("height_px", "width_px")
+        ]
+        waiting = np.empty((network.channels, *cells), np.float32)
         with ThreadPoolExecutor(max_workers=1) as writer:
             pending: Future | None = None
             for tile, features in self.maps(slide, network, tiles[done:], compute, size_px, done):
                 if pending is not None:
                     pending.result()  # one tile waits at the most
-                pending = writer.submit(_keep, dense, tile, features.cpu(), work, done := done + 1)
+                margin = tile.margin_px // dense.stride
+                inner = features[0, :, margin : features.shape[2] - margin, margin : features.shape[3] - margin]
+                core = waiting[:, : inner.shape[1], : inner.shape[2]]
+                core[:] = inner.cpu().numpy()
+                del features, inner
+                pending = writer.submit(_keep, dense, tile, core, work, done := done + 1)
             if pending is not None:
                 pending.result()
+        release_freed_memory()
         return dense
 
     def _open(
@@ -346,10 +368,8 @@ class MapInferer(_TiledInferer):
         return dense, 0
 
 
-def _keep(dense: DenseMap, tile: Tile, features: torch.Tensor, work: Path, done: int) -> None:
+def _keep(dense: DenseMap, tile: Tile, core: np.ndarray, work: Path, done: int) -> None:
     """Write a tile's core, and only then that it is done."""
-    margin = tile.margin_px // dense.stride
-    core = features[0, :, margin : features.shape[2] - margin, margin : features.shape[3] - margin]
     x, y = ((at - low) // dense.stride for at, low in zip((tile.x_px, tile.y_px), dense.origin_px, strict=True))
-    dense.array[:, y : y + core.shape[1], x : x + core.shape[2]] = core.numpy()
+    dense.array[:, y : y + core.shape[1], x : x + core.shape[2]] = core
     write_json(work / "done.json", {"tiles": done})
