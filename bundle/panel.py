@@ -16,6 +16,7 @@ from .errors import InputError
 from .expression import LARGE_UNIT_UM, eligible, log1p_cp10k, pearson_residuals
 from .files import write_json
 from .units import Units, read_units
+from .version import bundle_version
 
 __all__ = ["GenePanel", "fit_panel", "load_panel", "load_units", "n_genes"]
 
@@ -116,8 +117,8 @@ class GenePanel:
 
     def save(self, path: str | Path, **about: Any) -> None:
         """Write `panel.json`; `about` (working mpp, head, ...) goes beside the genes."""
-        versions = {}
-        for package in ("pixnet", "torch", "monai", "numpy", "anndata"):
+        versions = {"pixnet": bundle_version()}
+        for package in ("torch", "monai", "numpy", "anndata"):
             try:
                 versions[package] = version(package)
             except PackageNotFoundError:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from ..expression import LARGE_UNIT_UM, eligible
 from ..files import make_folder, replacing, write_json
 from ..metrics import gene_table
 from ..units import Units, read_units
+from ..version import bundle_version
 from .against import compare_tools
 from .match import match_units
 from .pairs import Pair, read_pairs
@@ -72,7 +72,7 @@ def audit(
     per_gene = found.pop("per_gene")
     unknown = [g for g in dict.fromkeys(genes or ()) if g not in place]
     about: dict[str, Any] = {
-        "version": _version(),
+        "version": bundle_version(),
         "patients": len({p.patient for p in pairs}) if all(p.patient for p in pairs) else None,
         "min_total": min_total,
         "matched": {slide.name: slide.about for slide in slides},
@@ -215,10 +215,3 @@ def _warnings(pairs: Sequence[Pair], asked: Sequence[str] | None, unknown: Seque
     if len(pairs) > 1 and not all(pair.patient for pair in pairs):
         found.append("Patients are not named, so each slide counts as one of its own; a CSV can name them.")
     return found
-
-
-def _version() -> str:
-    try:
-        return version("pixnet")
-    except PackageNotFoundError:
-        return "source"

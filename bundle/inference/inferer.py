@@ -337,6 +337,7 @@ class MapInferer(_TiledInferer):
             "slide": [str(inputs["image"]), stat.st_size, stat.st_mtime_ns, slide.mpp],
             "model": self.model,
             "mpp": self.mpp,
+            "runtime": self.runtime,
             "tiles": [[t.x_px, t.y_px, t.width_px, t.height_px, t.margin_px] for t in tiles],
         }
         state = work / "plan.json"

@@ -8,7 +8,6 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from ..files import move_folder
 from ..panel import GenePanel
 from ..tissue import stain_unlike
 from ..units import is_interpolated
+from ..version import bundle_version
 from .answers import Answer, answers
 from .dense_map import DenseMap, write_map
 from .nifti import write_nifti
@@ -225,7 +225,7 @@ class PredictionWriter:
             "unit_size_um": units.size_um,
             "trained_on_um": list(self.panel.unit_sizes_um),
             "checkpoint_sha256": model_sha256(self.model_file),
-            "version": _version(),
+            "version": bundle_version(),
             "warnings": np.array(self._warnings(slide, request, projection.has_rate), dtype=str),
         }
         varm = {}
@@ -332,10 +332,3 @@ def expression_of(adata: Any, genes: Sequence[str]) -> np.ndarray:
     if unknown:
         raise InputError(f"The model does not predict {', '.join(unknown[:5])}.")
     return projection.columns(list(genes)).expression(np.asarray(adata.obsm["features"], np.float32))
-
-
-def _version() -> str:
-    try:
-        return version("pixnet")
-    except PackageNotFoundError:
-        return "source"
