@@ -197,13 +197,19 @@ class GridUnits:
                     hits[part] += padded[np.ix_(row[part], column)]
         return (hits / n_points).astype(np.float32)
 
+    @cached_property
+    def _digits(self) -> int:
+        return max(5, *(len(str(end)) for r in (self.rows, self.columns) for end in (r.start, r.stop)))
+
+    @cached_property
+    def _column_names(self) -> np.ndarray:
+        return np.array([f"{c:0{self._digits}d}".encode() for c in self.columns])
+
     def names(self, band: Band) -> np.ndarray:
         """Names of a band's kept units: size, row, column, as 10x name their bins; bytes of one length, (U,)."""
         row, column = np.nonzero(band.kept)
-        head = f"s_{f'{self.size_um:g}'.zfill(3)}um_"
-        width = max(5, *(len(str(end)) for r in (self.rows, self.columns) for end in (r.start, r.stop)))
-        left = np.array([f"{head}{r:0{width}d}_".encode() for r in band.rows])
-        right = np.array([f"{c:0{width}d}".encode() for c in band.columns])
+        head, right = f"s_{f'{self.size_um:g}'.zfill(3)}um_", self._column_names
+        left = np.array([f"{head}{r:0{self._digits}d}_".encode() for r in band.rows])
         names = np.empty(len(row), dtype=[("left", left.dtype), ("right", right.dtype)])
         names["left"], names["right"] = left[row], right[column]
         return names.view(f"S{names.itemsize}")
