@@ -128,6 +128,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float] | None:
     parser = arguments(__doc__)
     parser.add_argument("--runs", type=int, default=2)
     parser.add_argument("--regions-px", type=int, nargs="+", default=[1024, 2560, 3584])
+    parser.add_argument("--only", choices=("torch", "onnx", "openvino"), help="compare nothing: this one's pipeline")
     parser.add_argument("--forward", nargs=7, help="(used by itself)")
     args = parser.parse_args(argv)
     if args.forward:
@@ -141,6 +142,12 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float] | None:
         _, config = evaluator(slide, run, work)
         network = config.get_parsed_content("network").eval()
         margin = 2 * 256
+        if args.only:
+            keep_freed_memory()
+            ratio, wall, mm2, mpx = _pipeline(slide, run, work, args.only, args.runs)
+            result = {"pipeline_over_forward": ratio, "mm2_per_s": mm2 / wall, "mpx_per_s": mpx / wall}
+            finish(result)
+            return result
         main_px = regions[len(regions) // 2]
         counter = FlopCounterMode(display=False)
         with counter, torch.inference_mode():

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import scipy.sparse as sp
 import torch
 
 from ..crops import layer_of, take_layer
@@ -110,17 +111,16 @@ class UnitAccumulator:
         origin_um = (tile.x_px * self.mpp, tile.y_px * self.mpp)
         near = take_layer(self.layer, units)
         mask, drawn = self.rasterize([near], (tile.height_px, tile.width_px), origin_um, self.mpp)
-        index = torch.from_numpy(units[drawn[0]])
-        label = torch.from_numpy(mask[0]).long()
-        rows, columns = torch.nonzero(label, as_tuple=True)
+        index = units[drawn[0]]
         core = features[0, :, margin : features.shape[2] - margin, margin : features.shape[3] - margin]
+        rows, columns = np.nonzero(mask[0])
         cell = (rows // self.stride) * core.shape[2] + columns // self.stride
-        pairs, count = torch.unique((label[rows, columns] - 1) * core[0].numel() + cell, return_counts=True)
-        unit, cell = pairs // core[0].numel(), pairs % core[0].numel()
-        weight = count.to(features)
-        flat = core.flatten(1).T.index_select(0, cell.to(features.device)) * weight[:, None]
-        self.sums.index_add_(0, index[unit], flat.double().cpu())
-        self.weights.index_add_(0, index[unit], count.double())
+        # How many pixels of each unit each cell holds; a cell that several units share counts for each.
+        shape = (len(index), core.shape[1] * core.shape[2])
+        pixels = sp.csr_matrix((np.ones(len(rows)), (mask[0][rows, columns] - 1, cell)), shape=shape)
+        cells = core.flatten(1).T.cpu().numpy()
+        self.sums[index] += torch.from_numpy(pixels @ cells.astype(np.float64))
+        self.weights[index] += torch.from_numpy(np.asarray(pixels.sum(1)).ravel())
 
     def pooled(self) -> torch.Tensor:
         """Mean features, float32 (U, C)."""

@@ -124,11 +124,13 @@ class _TiledInferer(Inferer):
         compute = network.features if features is None else features
         progress = _Progress(slide, tiles, self.mpp, done_before) if self.progress else None
 
-        def read(tile: Tile) -> np.ndarray:
+        def read(tile: Tile) -> torch.Tensor:
             x_px, y_px, width_px, height_px = tile.region
             if size_px is not None:
                 height_px, width_px = size_px
-            return slide.read_region(x_px, y_px, width_px, height_px, self.mpp)
+            pixels = slide.read_region(x_px, y_px, width_px, height_px, self.mpp)
+            image = self.transform(np.ascontiguousarray(pixels.transpose(2, 0, 1), dtype=np.float32))
+            return torch.as_tensor(image).as_subclass(torch.Tensor)[None]
 
         # The network's input has a place of its own, so that each tile finds the memory as the first one did.
         largest_px = max((t.region[2] * t.region[3] for t in tiles), default=0)
@@ -136,14 +138,12 @@ class _TiledInferer(Inferer):
         with ThreadPoolExecutor(max_workers=self.num_readers) as readers, torch.inference_mode():
             ahead = deque(readers.submit(read, tile) for tile in tiles[: self.num_readers])
             for number, tile in enumerate(tiles):  # the next tiles are read while the network runs
-                pixels = ahead.popleft().result()
+                image = ahead.popleft().result()
                 ahead.extend(readers.submit(read, t) for t in tiles[number + self.num_readers :][:1])
                 _, _, width_px, height_px = tile.region
-                # What waits is bytes: four times smaller than the network's input.
-                image = self.transform(np.ascontiguousarray(pixels.transpose(2, 0, 1), dtype=np.float32))
-                given = buffer[: pixels.size].view(1, *image.shape)
-                given.copy_(torch.as_tensor(image).as_subclass(torch.Tensor)[None])
-                del pixels, image
+                given = buffer[: image.numel()].view(image.shape)
+                given.copy_(image)
+                del image
                 computed = compute(given.to(device))
                 yield tile, computed[..., : height_px // network.stride, : width_px // network.stride]
                 del computed
