@@ -1,6 +1,6 @@
 """Killed at any moment, a prediction goes on to identical contents; a cohort loses nothing.
 
-`python -m benchmarks.crash [--kills 20]`: 8 µm bins of a generated slide as Zarr with features, killed with SIGKILL at
+`python -m benchmarks.crash [--kills 20]`: 4 µm bins of a generated slide as Zarr with features, killed with SIGKILL at
 moments spread evenly over a run, a quarter of them while the AnnData is written; then the same command again. Then a
 cohort of six slides, one of them corrupt, one worker killed.
 """

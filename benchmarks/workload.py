@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -190,11 +189,6 @@ def predict(arguments: Sequence[str], threads: int, **env: str) -> Timed:
     if process.returncode:
         raise RuntimeError(text[-3000:])
     return Timed(seconds, usage.ru_maxrss / 1024, text)
-
-
-def own_rss_mb() -> float:
-    """Peak memory of this process."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def row(*cells: Any, widths: Sequence[int] = (34, 12, 12, 12, 12, 12)) -> None:

@@ -249,12 +249,17 @@ def predict(slide: str | Path, out: str | Path | None, run: str | Path, settings
         make_folder(Path(path).resolve().parent)
     if out is None and any(settings.get(key) is not None for key in ("units", "spot_um", "bin_um")):
         raise InputError("Units are asked for, but no file to write them to: give OUT.h5ad after the slide.")
+    if out is not None and settings.get("map") is not None and Path(out).resolve() == Path(settings["map"]).resolve():
+        raise InputError(f"{out} is asked for twice, for units and for the map; give one another name.")
+    if Path(slide).is_dir():
+        raise InputError(f"{slide} is a folder; give one slide, or a table of slides (docs/cohorts.md).")
     if out is None and not settings.get("map") and not settings.get("nifti"):
         raise InputError("Nothing to write: give OUT.h5ad for units, or --map OUT.zarr, or --nifti OUT.nii.gz.")
     run, model = _trained(run)
     overrides = {
         "slides": str(Path(slide).resolve()),
-        "output": None if out is None else str(Path(out).resolve()),
+        # MONAI leaves out what is None, and the configuration's own would stand.
+        "output": "$None" if out is None else str(Path(out).resolve()),
         "model_dir": str(run / "models"),
         **{k: v for k, v in settings.items() if v is not None},
     }

@@ -245,6 +245,10 @@ def test_the_map_of_a_region_answers_for_its_bins(run, phantom, tmp_path):
     np.testing.assert_allclose(values[:, rows, columns].T, bins.X, atol=1e-5)
     nifti = np.asarray(nib.load(tmp_path / "m.nii.gz").dataobj)
     assert nifti.shape == (40, 30, 1, 2)
+    assert main(["predict", slide, *options, "--map", str(tmp_path / "alone.zarr")]) == 0
+    np.testing.assert_array_equal(open_map(tmp_path / "alone.zarr").array[:], values)
+    assert not list(ROOT.glob("predictions*"))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["alone.zarr", "b.h5ad", "m.nii.gz", "m.zarr"]
     np.testing.assert_allclose(nifti[0, 0, 0], values[:, 20 - y0, 20 - x0], atol=1e-6)
 
 
@@ -269,6 +273,17 @@ def test_what_cannot_be_predicted_is_told(run, phantom, tmp_path, monkeypatch, c
     assert main(["predict", str(phantom / "slides" / "P3.tif"), *arguments, "--model", str(run)]) == 2
     assert sentence in capsys.readouterr().err
     assert [p.suffix for p in tmp_path.iterdir()] in ([], [".work"])
+
+
+def test_several_slides_do_not_overwrite_one_file(run, phantom, tmp_path):
+    with pytest.raises(InputError, match="is a folder"):
+        commands.predict(phantom / "slides", tmp_path / "o.h5ad", run, {"bin_um": 16.0})
+    files = [ROOT / "configs" / "inference.json", run / "configs" / "model.json"]
+    keys = {"slides": str(phantom / "slides"), "model_dir": str(run / "models"), "bin_um": 60.0}
+    with pytest.raises(InputError, match="holds one slide, and 3 are given"):
+        commands.run_config("inferring", files, {**keys, "output": str(tmp_path / "o.h5ad")})
+    commands.run_config("inferring", files, {**keys, "output": str(tmp_path / "all")})
+    assert sorted(p.name for p in (tmp_path / "all").iterdir()) == ["P1.h5ad", "P2.h5ad", "P3.h5ad"]
 
 
 def test_a_prediction_that_was_killed_goes_on_to_the_same_contents(run, phantom, tmp_path):

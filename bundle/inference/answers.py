@@ -20,6 +20,7 @@ from .requests import Request
 __all__ = ["Answer", "answers"]
 
 _UNITS_AT_ONCE = 2**17
+_CELLS_AT_ONCE = 128  # rows of the map that a band of large units may cover
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +104,7 @@ def _of_grid(
     units: GridUnits, dense: DenseMap, rasterize: Callable[..., Any], skip: int, half: bool
 ) -> Iterator[Answer]:
     done = 0
-    for band in units.bands(_UNITS_AT_ONCE):
+    for band in units.bands(_UNITS_AT_ONCE, _CELLS_AT_ONCE * dense.resolution_um):
         kept = band.kept
         n = int(kept.sum())
         done += n

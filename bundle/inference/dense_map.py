@@ -89,7 +89,7 @@ class DenseMap:
         return np.clip(x - self.origin_px[0] // self.stride, 0, self.array.shape[2] - 1)
 
     def read_rows(self, y: int, height: int) -> np.ndarray:
-        """All columns of some rows, (height, W, C); quick when called from top to bottom.
+        """All columns of some rows, (height, W, C), 0 where nothing was computed; quick from top to bottom.
 
         Args:
             y: first row, counted from the slide's corner; beyond the map the nearest row's.
@@ -102,7 +102,8 @@ class DenseMap:
             if strip not in self._strips:  # the last two are kept: bands are thinner than chunks
                 self._strips = {k: v for k, v in self._strips.items() if k == strip - 1}
                 part = self.array[:, strip * side : (strip + 1) * side]
-                self._strips[strip] = np.ascontiguousarray(part.transpose(1, 2, 0))
+                # Bins are products of whole rows and columns, and 0 x NaN of a tile that nothing needs would be NaN.
+                self._strips[strip] = np.nan_to_num(part.transpose(1, 2, 0), nan=0.0)
             parts.append(self._strips[strip][rows[rows // side == strip] - strip * side])
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
@@ -226,18 +227,21 @@ def write_map(source: DenseMap, path: str | Path, name: str, genes: Sequence[str
                 )
             )
         step = side * 2**depth  # a block of every level at once
+        low, high = np.full(n_channels, np.inf), np.full(n_channels, -np.inf)
         for top in range(0, height, step):
             for left in range(0, width, step):
                 block = source.array[:, top : top + step, left : left + step]
                 if part is not None:
                     block = part.expression(block.transpose(1, 2, 0)).transpose(2, 0, 1)
+                low = np.fmin(low, np.where(np.isfinite(block), block, np.inf).min((1, 2)))
+                high = np.fmax(high, np.where(np.isfinite(block), block, -np.inf).max((1, 2)))
                 for level, array in enumerate(arrays):
                     row, column = top >> level, left >> level
                     array[:, row : row + block.shape[1], column : column + block.shape[2]] = block
                     block = _halve(block)
-        group.attrs["ome"] = _ome(name, source, depth, labels)
+        group.attrs["ome"] = _ome(name, source, depth, labels, low, high)
         group.attrs["pixnet"] = {
-            **{k: v for k, v in source.about.items() if k not in ("fingerprint",)},
+            **source.about,
             "channels": labels,
             "unit": "features" if part is None else "log1p of counts per 10,000, predicted",
             "genes": None if part is not None else list(projection.genes),
@@ -256,7 +260,9 @@ def _halve(block: np.ndarray) -> np.ndarray:
     return np.divide(total, count, out=np.full(total.shape, np.nan, np.float32), where=count > 0).astype(np.float32)
 
 
-def _ome(name: str, source: DenseMap, depth: int, labels: list[str]) -> dict[str, Any]:
+def _ome(
+    name: str, source: DenseMap, depth: int, labels: list[str], low: np.ndarray, high: np.ndarray
+) -> dict[str, Any]:
     um = source.resolution_um
     x0, y0 = (v * source.mpp for v in source.origin_px)
     datasets = [
@@ -275,10 +281,13 @@ def _ome(name: str, source: DenseMap, depth: int, labels: list[str]) -> dict[str
         {"name": "y", "type": "space", "unit": "micrometer"},
         {"name": "x", "type": "space", "unit": "micrometer"},
     ]
+    channels = []
+    for number, label in enumerate(labels):
+        ends = (float(low[number]), float(high[number])) if np.isfinite(low[number]) else (0.0, 1.0)
+        window = {"min": ends[0], "max": ends[1], "start": ends[0], "end": ends[1]}
+        channels.append({"label": label, "color": "FFFFFF", "active": number == 0, "window": window})
     return {
         "version": _NGFF,
         "multiscales": [{"name": name, "axes": axes, "datasets": datasets, "type": "mean of 2 x 2"}],
-        "omero": {
-            "channels": [{"label": label, "color": "FFFFFF", "active": i == 0} for i, label in enumerate(labels)]
-        },
+        "omero": {"channels": channels},
     }

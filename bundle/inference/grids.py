@@ -5,6 +5,7 @@ A lattice is arithmetic: rows, columns and a pitch. Its units are never held as 
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -83,7 +84,7 @@ class UnitGrid:
         columns = range(
             math.floor(low[0] / self.pitch_um) - (self.lattice == "hex"), math.ceil(high[0] / self.pitch_um) + 1
         )
-        return GridUnits(self, tissue, rows, columns, name)
+        return GridUnits(self, tissue, rows, columns, name, None if region_um is None else tuple(region_um))
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,6 +127,7 @@ class GridUnits:
         rows: rows that can hold tissue.
         columns: likewise.
         name: of the slide, for messages.
+        region_um: units whose centre lies in this rectangle alone, (x, y, width, height).
     """
 
     grid: UnitGrid
@@ -133,6 +135,7 @@ class GridUnits:
     rows: range
     columns: range
     name: str
+    region_um: tuple[float, ...] | None = None
 
     @property
     def shape(self) -> Shape:
@@ -160,9 +163,11 @@ class GridUnits:
     def __len__(self) -> int:
         return self._count
 
-    def bands(self, max_units: int) -> Iterator[Band]:
-        """The lattice in bands of at most `max_units` places (but one row at least)."""
+    def bands(self, max_units: int, max_height_um: float = math.inf) -> Iterator[Band]:
+        """The lattice in bands of at most `max_units` places and `max_height_um` (but one row at least)."""
         height = max(max_units // max(len(self.columns), 1), 1)
+        if math.isfinite(max_height_um):
+            height = min(height, max(int(max_height_um // self.grid.row_pitch_um), 1))
         for first in range(self.rows.start, self.rows.stop, height):
             yield self._band(np.arange(first, min(first + height, self.rows.stop)))
 
@@ -171,7 +176,18 @@ class GridUnits:
         shift = 0.5 * (rows % 2) if self.grid.lattice == "hex" else np.zeros(len(rows))
         x_um = (columns[None, :] + 0.5 + shift[:, None]) * self.grid.pitch_um
         y_um = (rows + 0.5) * self.grid.row_pitch_um
-        return Band(rows, columns, x_um, y_um, self._fraction(x_um, y_um))
+        fraction = self._fraction(x_um, y_um)
+        if self.region_um is not None:
+            x, y, width, height = self.region_um
+            inside = (x_um >= x) & (x_um < x + width) & ((y_um >= y) & (y_um < y + height))[:, None]
+            fraction = np.where(inside, fraction, np.float32(0))
+        return Band(rows, columns, x_um, y_um, fraction)
+
+    @cached_property
+    def digest(self) -> str:
+        """What tells these units from others: the arrangement, its place and the tissue."""
+        about = (self.grid, self.rows, self.columns, self.region_um, self.tissue.mpp, self.tissue.mask.shape)
+        return hashlib.sha256(repr(about).encode() + np.packbits(self.tissue.mask).tobytes()).hexdigest()
 
     def _fraction(self, x_um: np.ndarray, y_um: np.ndarray) -> np.ndarray:
         """As `tissue_fraction`, row by row: rows share their x, so the mask is taken at row and column numbers."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import shutil
@@ -135,7 +136,7 @@ class _TiledInferer(Inferer):
         # The network's input has a place of its own, so that each tile finds the memory as the first one did.
         largest_px = max((t.region[2] * t.region[3] for t in tiles), default=0)
         buffer = torch.empty(3 * (largest_px if size_px is None else size_px[0] * size_px[1]))
-        with ThreadPoolExecutor(max_workers=self.num_readers) as readers, torch.inference_mode():
+        with ThreadPoolExecutor(max_workers=self.num_readers) as readers:
             ahead = deque(readers.submit(read, tile) for tile in tiles[: self.num_readers])
             for number, tile in enumerate(tiles):  # the next tiles are read while the network runs
                 image = ahead.popleft().result()
@@ -144,7 +145,8 @@ class _TiledInferer(Inferer):
                 given = buffer[: image.numel()].view(image.shape)
                 given.copy_(image)
                 del image
-                computed = compute(given.to(device))
+                with torch.inference_mode():
+                    computed = compute(given.to(device))
                 yield tile, computed[..., : height_px // network.stride, : width_px // network.stride]
                 del computed
                 if progress is not None:
@@ -338,6 +340,7 @@ class MapInferer(_TiledInferer):
             "model": self.model,
             "mpp": self.mpp,
             "runtime": self.runtime,
+            "preprocessing": _digest(self.transform),
             "tiles": [[t.x_px, t.y_px, t.width_px, t.height_px, t.margin_px] for t in tiles],
         }
         state = work / "plan.json"
@@ -367,6 +370,12 @@ class MapInferer(_TiledInferer):
         write_json(work / "done.json", {"tiles": 0})
         write_json(state, plan)
         return dense, 0
+
+
+def _digest(transform: Callable[[Any], Any]) -> str:
+    """What tells one preparation of pixels from another: what it makes of some."""
+    pixels = np.linspace(0, 255, 3 * 8 * 8, dtype=np.float32).reshape(3, 8, 8)
+    return hashlib.sha256(np.asarray(transform(pixels), dtype=np.float32).tobytes()).hexdigest()
 
 
 def _keep(dense: DenseMap, tile: Tile, core: np.ndarray, work: Path, done: int) -> None:

@@ -109,8 +109,17 @@ class PredictionWriter:
 
     def attach(self, engine: Engine) -> None:
         """Refuse what cannot be written before the network runs, and write at the end of each slide."""
+        engine.add_event_handler(Events.STARTED, self._check_several)
         engine.add_event_handler(Events.GET_BATCH_COMPLETED, self._check)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+
+    def _check_several(self, engine: Engine) -> None:
+        one = [p for p in (self.output, self.map_path, self.nifti_path) if p is not None and Path(p).suffix]
+        if (engine.state.epoch_length or 1) > 1 and one:
+            raise InputError(
+                f"{one[0]} holds one slide, and {engine.state.epoch_length} are given: each would overwrite it. "
+                "Give a folder for the output, or a table of slides (docs/cohorts.md)."
+            )
 
     def _check(self, engine: Engine) -> None:
         slide: Any = engine.state.batch
@@ -168,7 +177,8 @@ class PredictionWriter:
         names = self.genes
         wanted = None if factors and self.asked is None else express
         header = self._header(slide, request, projection, names, factors)
-        identity = {"genes": names, "model": header["uns"]["pixnet"]["checkpoint_sha256"], "size_um": units.size_um}
+        model = header["uns"]["pixnet"]["checkpoint_sha256"]
+        identity = {"genes": names, "model": model, "asked": request.digest, "with_X": wanted is not None}
         out = StreamedAnnData(folder / f".{path.stem}.part{path.suffix}", len(units), header, identity)
         started, told = time.monotonic(), time.monotonic()
         before = out.written

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,15 @@ class Request:
     suffix: str = ""
     tissue_fraction: np.ndarray | None = None
 
+    @cached_property
+    def digest(self) -> str:
+        """What tells these units from others of the same number and size."""
+        if isinstance(self.units, GridUnits):
+            return self.units.digest
+        names = "\n".join(str(name) for name in self.units.barcodes).encode()
+        places = np.ascontiguousarray(self.units.centers_px).tobytes() + self.units.areas_um2.tobytes()
+        return hashlib.sha256(names + places).hexdigest()
+
 
 class PredictionDataset(Dataset):
     """Slides with what to predict: units of a file, lattices over the tissue, the map.
@@ -46,7 +57,8 @@ class PredictionDataset(Dataset):
         reader: opens slides.
         tissue: from a picture, uint8 (3, h, w), and its mpp to a tissue mask, bool (1, h, w).
         grids: the arrangements of units where a record brings none.
-        region_px: the map and the lattices of this rectangle alone, (x, y, width, height) in level-0 pixels.
+        region_px: the map and the lattices of this rectangle alone, (x, y, width, height) in level-0 pixels; given
+            units are all answered for.
         whole_map: the map is asked for, so that it is needed wherever there is tissue.
         labels: opens a label image of cells (`transforms.LabelImage` is one).
     """
@@ -66,7 +78,9 @@ class PredictionDataset(Dataset):
         self.tissue = tissue
         self.grids = list(grids)
         self.region_px = None if region_px is None else [float(v) for v in region_px]
-        if self.region_px is not None and (len(self.region_px) != 4 or min(self.region_px[2:]) <= 0):
+        if self.region_px is not None and (
+            len(self.region_px) != 4 or not np.isfinite(self.region_px).all() or min(self.region_px[2:]) <= 0
+        ):
             raise InputError(
                 "A region is x,y,width,height in pixels of the slide's full resolution, the last two above 0."
             )
@@ -92,12 +106,18 @@ class PredictionDataset(Dataset):
                 raise InputError(
                     f"{record['image']} has {slide.level_dimensions[0]} px; the region lies outside of it."
                 )
-            region_um = (x * slide.mpp, y * slide.mpp, width * slide.mpp, height * slide.mpp)
+            right, bottom = np.minimum((x + width, y + height), slide.level_dimensions[0])
+            x, y = max(x, 0.0), max(y, 0.0)
+            region_um = (x * slide.mpp, y * slide.mpp, (right - x) * slide.mpp, (bottom - y) * slide.mpp)
         if self.grids:
             suffixes = [f"_{grid.size_um:g}um" for grid in self.grids] if len(self.grids) > 1 else [""]
             lattices = [grid.over(tissue, name, region_um) for grid in self.grids]
             requests = [Request(units, suffix) for units, suffix in zip(lattices, suffixes, strict=True)]
         elif record.get("label"):
+            if region_um is not None and not self.whole_map:
+                raise InputError(
+                    "A region goes with bins, a lattice of spots or a map; given units are all answered for."
+                )
             if is_cells(record["label"]):
                 units = read_cells(record["label"], slide.mpp, slide.level_dimensions[0], self.labels)
             else:

@@ -38,7 +38,7 @@ def test_reads_are_windows_of_the_array_and_repeat_its_edge(dense):
     np.testing.assert_array_equal(edge[:, :3], np.repeat(values[300:302, :1], 3, 1))
     for y, height in ((y0 - 1, 3), (y0 + 62, 4), (y0 + 200, 130), (y0 + 3, 10)):
         rows = np.clip(np.arange(y, y + height) - y0, 0, len(values) - 1)
-        np.testing.assert_array_equal(dense.read_rows(y, height), values[rows])
+        np.testing.assert_array_equal(dense.read_rows(y, height), np.nan_to_num(values[rows]))
 
 
 def test_levels_are_means_and_what_is_unknown_stays_so(dense, tmp_path):
@@ -50,6 +50,9 @@ def test_levels_are_means_and_what_is_unknown_stays_so(dense, tmp_path):
     four = known.reshape(4, known.shape[1] // 2, 2, known.shape[2] // 2, 2).mean((2, 4))
     np.testing.assert_allclose(coarse[:, 32:, 64:], four, rtol=1e-5)
     assert np.isnan(coarse[:, :32, :64]).all()
+    for number, channel in enumerate(group.attrs["ome"]["omero"]["channels"]):
+        assert channel["window"]["max"] == pytest.approx(float(np.nanmax(fine[number])))
+        assert channel["window"]["start"] == pytest.approx(float(np.nanmin(fine[number])))
     transforms = group.attrs["ome"]["multiscales"][0]["datasets"][1]["coordinateTransformations"]
     assert transforms[0]["scale"] == [1.0, 16.0, 16.0]
     assert transforms[1]["translation"] == [0.0, -512 + 8.0, 1024 + 8.0]

@@ -73,8 +73,10 @@ def test_bands_of_any_height_give_the_same_units_in_the_same_order(grid):
 def test_a_region_keeps_its_units_alone():
     units = UnitGrid("square", 10, 10).over(_tissue(), "s", (300, 200, 100, 50))
     centers = _centers_um(units)
-    assert ((centers >= (290, 190)) & (centers <= (410, 260))).all()
-    assert len(centers) >= 50
+    assert ((centers >= (300, 200)) & (centers < (400, 250))).all()
+    assert len(centers) == 50
+    neighbour = UnitGrid("square", 10, 10).over(_tissue(), "s", (400, 200, 100, 50))
+    assert not {tuple(c) for c in centers} & {tuple(c) for c in _centers_um(neighbour)}
     with pytest.raises(InputError, match="no tissue"):
         UnitGrid("square", 10, 10).over(_tissue(), "s", (700, 700, 50, 50))
 
@@ -100,3 +102,24 @@ def test_bad_grids_are_told_in_a_sentence():
         unit_grids(pitch_um=100)
     assert unit_grids() == []
     assert [grid.size_um for grid in unit_grids(bin_um=[8, 16, 8])] == [8, 16]
+
+
+def test_a_band_of_large_units_is_no_higher_than_asked():
+    units = UnitGrid("square", 50, 50).over(_tissue(), "s")
+    heights = [len(band.rows) * 50 for band in units.bands(10**9, 120.0)]
+    assert max(heights) == 100
+    assert sum(heights) == len(units.rows) * 50
+
+
+def test_what_is_asked_has_a_name_of_its_own():
+    grid = UnitGrid("square", 50, 50)
+    others = [
+        grid.over(_tissue(), "s"),
+        grid.over(_tissue(), "s", (200, 100, 200, 200)),
+        grid.over(_tissue(), "s", (250, 100, 200, 200)),
+        UnitGrid("square", 50, 60).over(_tissue(), "s"),
+        grid.over(_tissue(lambda image, mpp: image[:1] < 101), "s"),
+    ]
+    names = [units.digest for units in others]
+    assert names[0] == names[4]  # the same tissue
+    assert len(set(names[:4])) == 4

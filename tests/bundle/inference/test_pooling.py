@@ -106,3 +106,22 @@ def test_the_blocks_of_a_lattice_hold_those_of_its_units(grid):
         gap = np.maximum(low - (centers + grid.size_um / 2), (centers - grid.size_um / 2) - (low + block_um))
         if (gap.max(1) < margin_um - 1e-6).any():
             assert (row, column) in needed
+
+
+@pytest.mark.parametrize("grid", GRIDS, ids=str)
+def test_what_no_unit_needs_is_not_read(dense, grid, tmp_path):
+    """Tiles that were not computed are NaN on disk; the units beside them must not notice."""
+    units = grid.over(_Tissue(), "s")
+    about, side = {"working_mpp": MPP}, 256
+    high = tuple(v + CELLS * STRIDE for v in LOW)
+    part = create_map(
+        tmp_path / "m", channels=3, low_px=LOW, high_px=high, stride=STRIDE, block_px=side, about=about, projection=None
+    )
+    cells = side // STRIDE
+    for row, column in blocks_of_grid(units, side * MPP, STRIDE * MPP):
+        y, x = ((at * side - low) // STRIDE for at, low in ((row, LOW[1]), (column, LOW[0])))
+        part.array[:, y : y + cells, x : x + cells] = dense.array[:, y : y + cells, x : x + cells]
+    assert np.isnan(part.array[:]).any()
+    for band in units.bands(20_000):
+        expected = pool_band(dense, units, band, RasterizeUnits(drop_cut=False))
+        np.testing.assert_allclose(pool_band(part, units, band, RasterizeUnits(drop_cut=False)), expected, atol=1e-6)
