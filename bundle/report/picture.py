@@ -59,7 +59,7 @@ def write_picture(run: str | Path, bins: str | Path, path: str | Path, gene: str
         (f"{gene}, predicted\n{size_um:g} µm bins", dense.paint(y, low, high)),
     ]
     with rc_context({"font.size": 9}):
-        figure = Figure(figsize=(10, 3.1), layout="constrained")
+        figure = Figure(figsize=(10, 3.8), layout="constrained")
         FigureCanvasAgg(figure)
         for axis, (title, image) in zip(figure.subplots(1, len(panels)), panels, strict=True):
             axis.imshow(image)
