@@ -183,7 +183,7 @@ def test_a_slide_that_is_none(run, tmp_path):
     assert "plain picture" in sentence("predict", picture, *more)
     assert "cannot be read as a slide" in sentence("predict", tmp_path / "text.tif", *more)
     assert "No such slide" in sentence("predict", tmp_path / "none.tif", *more)
-    assert "No slide in" in sentence("predict", tmp_path / "folder", *more)
+    assert "is a folder" in sentence("predict", tmp_path / "folder", *more)
 
 
 # Units ----------------------------------------------------------------------------------------------------------------
