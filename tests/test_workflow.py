@@ -178,6 +178,7 @@ def test_given_spots_are_all_answered_for_and_equal_the_evaluation(run, phantom,
     adata, given = ad.read_h5ad(out), ad.read_h5ad(spots)
     assert list(adata.obs_names) == list(given.obs_names)
     assert list(adata.var_names) == [gene]
+    assert list(adata.obs["in_tissue"]) == list(given.obs["in_tissue"].astype(bool))
     commands.evaluate(run)
     scored = ad.read_h5ad(run / "predictions" / "test" / "P3.h5ad")
     np.testing.assert_allclose(adata[scored.obs_names, gene].X, scored[:, gene].X, atol=1e-5)

@@ -93,7 +93,7 @@ def _of_units(units: Units, request: Request, features: np.ndarray, slide_mpp: f
         obs = {"in_tissue": units.in_tissue[part]}
     else:
         fraction = request.tissue_fraction[part].astype(np.float32)
-        obs = {"in_tissue": fraction >= 0.5, "tissue_fraction": fraction}
+        obs = {"in_tissue": units.in_tissue[part], "tissue_fraction": fraction}  # the source's own mark is kept
     for name, column in units_table(units).iloc[part].items():
         text = isinstance(column.dtype, pd.CategoricalDtype) or column.dtype == object
         obs[str(name)] = column.astype(object).fillna("").to_numpy(object) if text else column.to_numpy()

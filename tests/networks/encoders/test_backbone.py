@@ -43,7 +43,7 @@ def test_levels_have_their_strides(folder: Path) -> None:
 
 @pytest.mark.parametrize("folder", KINDS, indirect=True)
 def test_each_window_is_what_the_backbone_says(folder: Path) -> None:
-    transformers = pytest.importorskip("transformers")
+    transformers = pytest.importorskip("transformers", reason="the extra `backbone` is not installed")
     image = torch.randn(2, 3, 2 * WINDOW_PX, WINDOW_PX)
     net = encoder(folder, window_batch=3).eval()
     net.pyramid = nn.Identity()
