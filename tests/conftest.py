@@ -18,6 +18,13 @@ def _stderr_stays_open() -> None:
     absl.logging.get_absl_handler().python_handler.stream = sys.__stderr__
 
 
+@pytest.fixture(autouse=True)
+def _same_draws_every_time() -> None:
+    """A test that draws unseeded numbers draws the same ones alone, in any order and on any worker."""
+    np.random.seed(0)
+    torch.manual_seed(0)
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     root = Path(os.environ.get("PIXNET_DATA", Path(__file__).parents[2] / "shared" / "data"))
