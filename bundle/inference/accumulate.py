@@ -118,8 +118,8 @@ class UnitAccumulator:
         # How many pixels of each unit each cell holds; a cell that several units share counts for each.
         shape = (len(index), core.shape[1] * core.shape[2])
         pixels = sp.csr_matrix((np.ones(len(rows)), (mask[0][rows, columns] - 1, cell)), shape=shape)
-        cells = core.flatten(1).T.cpu().numpy()
-        self.sums[index] += torch.from_numpy(pixels @ cells.astype(np.float64))
+        cells = core.permute(1, 2, 0).double().cpu().contiguous().flatten(0, 1).numpy()
+        self.sums[index] += torch.from_numpy(pixels @ cells)
         self.weights[index] += torch.from_numpy(np.asarray(pixels.sum(1)).ravel())
 
     def pooled(self) -> torch.Tensor:

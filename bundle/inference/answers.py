@@ -13,8 +13,9 @@ import torch
 
 from ..units import Units, units_table
 from .dense_map import DenseMap
+from .grid_pooling import pool_band
 from .grids import GridUnits
-from .pooling import pool_band, pool_units
+from .pooling import pool_units
 from .requests import Request
 
 __all__ = ["Answer", "answers"]
@@ -63,7 +64,7 @@ def answers(
         request: the units.
         pred: the slide's map, or the units' pooled features (U, C).
         slide_mpp: micrometres per level-0 pixel.
-        rasterize: see `UnitAccumulator`; needed with a map.
+        rasterize: see `UnitAccumulator`; needed for given units with a map.
         scratch: folder for the features of given units, which are pooled in another order than they are written.
         skip: so many units were answered for already.
         half: features in half precision are enough.
@@ -71,8 +72,7 @@ def answers(
     units = request.units
     if isinstance(units, GridUnits):
         assert isinstance(pred, DenseMap)
-        assert rasterize is not None
-        yield from _of_grid(units, pred, rasterize, skip, half)
+        yield from _of_grid(units, pred, skip, half)
         return
     if isinstance(pred, DenseMap):
         assert rasterize is not None
@@ -100,9 +100,7 @@ def _of_units(units: Units, request: Request, features: np.ndarray, slide_mpp: f
     return Answer(units.barcodes[part], units.centers_px[part] * slide_mpp, np.asarray(features[part]), obs)
 
 
-def _of_grid(
-    units: GridUnits, dense: DenseMap, rasterize: Callable[..., Any], skip: int, half: bool
-) -> Iterator[Answer]:
+def _of_grid(units: GridUnits, dense: DenseMap, skip: int, half: bool) -> Iterator[Answer]:
     done = 0
     for band in units.bands(_UNITS_AT_ONCE, _CELLS_AT_ONCE * dense.resolution_um):
         kept = band.kept
@@ -118,5 +116,5 @@ def _of_grid(
             "array_row": band.rows[row].astype(np.int32),
             "array_col": band.columns[column].astype(np.int32),
         }
-        answer = Answer(units.names(band), band.centers_um, pool_band(dense, units, band, rasterize, half), obs)
+        answer = Answer(units.names(band), band.centers_um, pool_band(dense, units, band, half), obs)
         yield answer.after(max(n - (done - skip), 0))

@@ -22,7 +22,6 @@ from ..errors import InputError
 from ..files import write_json
 from .accumulate import UnitAccumulator
 from .dense_map import DenseMap, create_map
-from .memory import release_freed_memory
 from .needed import tiles_with
 from .projection import Projection
 from .runtime import build_runtime
@@ -319,7 +318,6 @@ class MapInferer(_TiledInferer):
                 pending = writer.submit(_keep, dense, tile, core, work, done := done + 1)
             if pending is not None:
                 pending.result()
-        release_freed_memory()
         return dense
 
     def _open(

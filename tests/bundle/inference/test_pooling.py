@@ -8,9 +8,10 @@ import torch
 
 from bundle.inference.accumulate import UnitAccumulator
 from bundle.inference.dense_map import create_map
+from bundle.inference.grid_pooling import pool_band
 from bundle.inference.grids import UnitGrid, empty_units
 from bundle.inference.needed import blocks_of_grid, blocks_of_units
-from bundle.inference.pooling import pool_band, pool_units
+from bundle.inference.pooling import pool_units
 from bundle.inference.tiles import Tile
 from transforms import RasterizeUnits
 
@@ -75,6 +76,9 @@ GRIDS = [
     UnitGrid("square", 55.0, 55.0),
     UnitGrid("circle", 4.0, 9.0, "hex"),
     UnitGrid("circle", 55.0, 100.0, "hex"),
+    UnitGrid("circle", 60.0, 60.0),  # its radius is whole: pixel centres lie on the very edge
+    UnitGrid("circle", 33.3, 41.7),
+    UnitGrid("circle", 180.0, 200.0),
     UnitGrid("square", 16.0, 20.0, "hex"),
 ]
 
@@ -86,7 +90,7 @@ def test_lattices(dense, grid, max_units):
         max_units = 700  # a row a time would take a while
     units = grid.over(_Tissue(), "s")
     bands = list(units.bands(max_units))
-    found = np.concatenate([pool_band(dense, units, band, RasterizeUnits(drop_cut=False)) for band in bands])
+    found = np.concatenate([pool_band(dense, units, band) for band in bands])
     centers = np.concatenate([band.centers_um for band in bands])
     explicit = empty_units(np.arange(len(centers)).astype(str), centers, grid.shape, grid.size_um, "u")
     np.testing.assert_allclose(found, _in_memory(dense, explicit), atol=1e-5)
@@ -123,5 +127,5 @@ def test_what_no_unit_needs_is_not_read(dense, grid, tmp_path):
         part.array[:, y : y + cells, x : x + cells] = dense.array[:, y : y + cells, x : x + cells]
     assert np.isnan(part.array[:]).any()
     for band in units.bands(20_000):
-        expected = pool_band(dense, units, band, RasterizeUnits(drop_cut=False))
-        np.testing.assert_allclose(pool_band(part, units, band, RasterizeUnits(drop_cut=False)), expected, atol=1e-6)
+        expected = pool_band(dense, units, band)
+        np.testing.assert_allclose(pool_band(part, units, band), expected, atol=1e-6)
