@@ -6,6 +6,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from .pieces import is_whole, pieces
+
 __all__ = ["SAFB"]
 
 
@@ -38,6 +40,13 @@ class SAFB(nn.Module):
     def forward(self, skip: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
         """(B, skip_channels, h, w) and (B, channels, h, w) -> (B, channels, h, w)."""
         separable = self.depthwise(skip)
+        if is_whole(self, skip):
+            return self._fuse(separable, up)
+        rows = pieces(skip.shape[2], skip.shape[3])
+        return torch.cat([self._fuse(separable[:, :, some], up[:, :, some]) for some in rows], dim=2)
+
+    def _fuse(self, separable: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
+        """What is done cell by cell."""
         mixed = self.pointwise(F.silu(separable))
         mixed = self.layer_norm(mixed.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         enhanced = self.batch_norm(F.silu(mixed + separable))

@@ -32,8 +32,8 @@ def pool_band(dense: DenseMap, units: GridUnits, band: Band, half: bool = False)
     if not kept.any():
         return torch.empty((0, channels), dtype=dtype).numpy()
     if units.shape == "circle" and not units.is_interpolated(dense.resolution_um):
-        rows = [_disks(dense, units.size_um, x[some], y) for x, y, some in zip(band.x_um, band.y_um, kept, strict=True)]
-        disks = np.concatenate(rows)
+        lines = zip(band.x_um, band.y_um, kept, strict=True)
+        disks = np.concatenate([_disks(dense, units.size_um, x[some], y) for x, y, some in lines])
         return disks.astype(np.float16) if half else disks
     lattice = torch.empty((*kept.shape, channels), dtype=dtype)
     phases = 2 if units.grid.lattice == "hex" else 1
