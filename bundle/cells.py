@@ -13,7 +13,7 @@ import scipy.sparse as sp
 from .errors import InputError
 from .geojson import read_polygons
 from .outlines import Labels, LabelSource, Outlines
-from .units import Shape, Units
+from .units import Shape, Units, off_slide
 
 __all__ = ["is_cells", "read_cells"]
 
@@ -103,7 +103,12 @@ def _of_polygons(path: Path, mpp: float, slide_size_px: tuple[int, int]) -> Unit
             found.degenerate[0],
         )
     _check_names(path, names)
-    _check_inside(path, outlines, names, slide_size_px)
+    outside = off_slide("cells", outlines.centroids_px, names, slide_size_px, "the slide")
+    if outside is not None:
+        raise InputError(
+            f"{path}: {outside}. Coordinates must be (x, y) in level-0 pixels of this very slide, from its upper left "
+            "corner; are they in micrometres, or of another picture?"
+        )
     obs = None
     if classes.notna().any():
         obs = pd.DataFrame({"classification": pd.Categorical(classes)}, index=pd.Index(names))
@@ -164,20 +169,6 @@ def _check_names(path: Path, names: np.ndarray) -> None:
         raise InputError(
             f"{path}: {(count > 1).sum()} names belong to more than one cell (first: {unique[count > 1][0]}). Give "
             'each cell an "id" of its own, or remove ids and names to have the cells numbered.'
-        )
-
-
-def _check_inside(path: Path, outlines: Outlines, names: np.ndarray, slide_size_px: tuple[int, int]) -> None:
-    """Refuse cells off the slide; an outline may cross its edge."""
-    width, height = slide_size_px
-    x, y = outlines.centroids_px.T
-    outside = (x < 0) | (y < 0) | (x > width) | (y > height)
-    if outside.any():
-        first = int(np.flatnonzero(outside)[0])
-        raise InputError(
-            f"{path}: {outside.sum()} of {len(names)} cells lie outside the slide ({width} x {height} px), first "
-            f"{names[first]} at ({x[first]:.0f}, {y[first]:.0f}). Coordinates must be (x, y) in level-0 pixels of this "
-            "very slide, from its upper left corner; are they in micrometres, or of another picture?"
         )
 
 

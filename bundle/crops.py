@@ -16,7 +16,7 @@ from .expression import eligible, log1p_cp10k
 from .manifest import slide_name
 from .outlines import take_ragged
 from .panel import GenePanel, load_units
-from .units import Units
+from .units import Units, off_slide
 
 __all__ = [
     "CropDataset",
@@ -92,17 +92,13 @@ def slide_units(record: Mapping[str, Any], slide: OpenSlide, sizes_um: Sequence[
                 f"{units.name} was registered at {units.mpp:.4g} µm per pixel, {record['image']} has {slide.mpp:.4g}. "
                 "One of them is wrong, or the units belong to another picture of the slide."
             )
-    width, height = slide.level_dimensions[0]
     for units in found:
         _check_distance(units, slide.mpp)
-        x, y = units.centers_px.T
-        outside = (x < 0) | (y < 0) | (x > width) | (y > height)
-        if outside.any():
-            first = int(np.flatnonzero(outside)[0])
+        outside = off_slide("units", units.centers_px, units.barcodes, slide.level_dimensions[0], record["image"])
+        if outside is not None:
             raise InputError(
-                f"{units.name}: {outside.sum()} of {len(units)} units lie outside {record['image']} "
-                f"({width} x {height} px), first {units.barcodes[first]} at ({x[first]:.0f}, {y[first]:.0f}). "
-                "Positions must be (x, y) in level-0 pixels of this very picture; was a smaller one registered?"
+                f"{units.name}: {outside}. Positions must be (x, y) in level-0 pixels of this very picture; was a "
+                "smaller one registered?"
             )
     return found
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-__all__ = ["InputError", "reason", "user_message"]
+import difflib
+from collections.abc import Iterable
+
+__all__ = ["InputError", "did_you_mean", "missing_extra", "reason", "user_message"]
 
 
 class InputError(ValueError):
@@ -14,6 +17,18 @@ class InputError(ValueError):
     #: Marks exceptions whose text is for the user. (The packages do not import each other, and each is importable
     #: under two names, so a class check would miss some.)
     for_user = True
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """` Did you mean "..."?` where a known name is close, whatever its case; else nothing."""
+    folded = {str(k).casefold(): str(k) for k in known}
+    close = difflib.get_close_matches(name.casefold(), folded, 1)
+    return f' Did you mean "{folded[close[0]]}"?' if close else ""
+
+
+def missing_extra(what: str, extra: str) -> InputError:
+    """What to say where an optional dependency is not installed (PixNet is installed from a clone, not from PyPI)."""
+    return InputError(f"{what}, which is not installed: pip install '.[{extra}]' in a clone of PixNet.")
 
 
 def reason(error: BaseException) -> str:

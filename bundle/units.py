@@ -14,9 +14,19 @@ import pandas as pd
 import scipy.sparse as sp
 
 from .errors import InputError, reason
+from .library import Library, library_of
 from .outlines import Labels, Outlines
 
-__all__ = ["Shape", "Units", "build_units", "is_interpolated", "read_units", "unit_area_um2", "units_table"]
+__all__ = [
+    "Shape",
+    "Units",
+    "build_units",
+    "is_interpolated",
+    "off_slide",
+    "read_units",
+    "unit_area_um2",
+    "units_table",
+]
 
 Shape = Literal["circle", "square", "polygon", "label"]
 
@@ -39,6 +49,7 @@ class Units:
         mpp: micrometres per level-0 pixel that the units were registered with, if stated; always for cells.
         geometry: the outlines of `polygon` and `label`, whose centres are centroids.
         obs: further columns about the units, one row each, or None.
+        library: the slide they lie on, if their file names it.
     """
 
     name: str
@@ -53,6 +64,7 @@ class Units:
     mpp: float | None
     geometry: Outlines | Labels | None = None
     obs: pd.DataFrame | None = None
+    library: Library | None = None
 
     def __len__(self) -> int:
         return len(self.barcodes)
@@ -138,6 +150,19 @@ class Units:
                 "panel from the genes that are shared."
             )
         return [column[g] for g in genes]
+
+
+def off_slide(what: str, centers_px: np.ndarray, names: np.ndarray, size_px: tuple[int, int], slide: str) -> str | None:
+    """Which positions lie off a slide, as the beginning of a sentence; None where all lie on it."""
+    outside = ((centers_px < 0) | (centers_px > size_px)).any(1)
+    if not outside.any():
+        return None
+    first = int(outside.argmax())
+    x, y = centers_px[first]
+    return (
+        f"{outside.sum()} of {len(names)} {what} lie outside {slide} ({size_px[0]} x {size_px[1]} px), first "
+        f"{names[first]} at ({x:.0f}, {y:.0f})"
+    )
 
 
 def unit_area_um2(shape: str, size_um: float) -> float:
@@ -284,4 +309,5 @@ def read_units(path: str | Path) -> Units:
         size_um=float(unit["size_um"]),
         kind=str(unit.get("kind", "counts")),
         mpp=None if mpp is None else float(mpp),
+        library=library_of(adata.uns, path.name),
     )

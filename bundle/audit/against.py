@@ -10,7 +10,7 @@ import numpy as np
 from ..errors import InputError
 from ..expression import eligible
 from ..units import Units
-from .match import match_units
+from .match import match_units, slide_doubts
 from .pairs import Pair
 from .predicted import Predicted
 from .scoring import MatchedSlide, difference
@@ -43,9 +43,13 @@ def compare_tools(
         common = [gene for gene in common if gene in present]
     if not common:
         raise InputError(f"{others[0].name} predicts none of the {len(genes)} genes that are compared.")
+    warnings: list[str] = []
     sides: tuple[list[MatchedSlide], list[MatchedSlide]] = ([], [])
     for (pair, first, units), second in zip(read, others, strict=True):
-        rows = [match_units(tool, units, mpp or units.mpp).rows(len(units)) for tool in (first, second)]
+        pixel_um = mpp or units.mpp
+        matches = [match_units(tool, units, pixel_um) for tool in (first, second)]
+        warnings += [f"{pair.name}: {told}" for told in slide_doubts(second, units, matches[1], pixel_um)]
+        rows = [match.rows(len(units)) for match in matches]
         both = np.flatnonzero(eligible(units, min_total, training=False) & (rows[0] >= 0) & (rows[1] >= 0))
         if len(both) < 2:
             raise InputError(f"{first.name} and {second.name} answer for no common units of {units.name}.")
@@ -57,5 +61,6 @@ def compare_tools(
         "pred": [str(pair.against) for pair, _, _ in read],
         "units": sum(len(slide.units) for slide in sides[0]),
         "genes": len(common),
+        "warnings": warnings,
         **difference(*sides, common),
     }

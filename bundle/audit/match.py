@@ -9,13 +9,16 @@ import pandas as pd
 from scipy.spatial import cKDTree
 
 from ..errors import InputError
+from ..library import other_slide
 from ..units import Units
 from .predicted import Predicted
 
-__all__ = ["MIN_SHARE", "Match", "match_units"]
+__all__ = ["MIN_SHARE", "Match", "match_units", "slide_doubts"]
 
 #: Of the file with fewer units, this share must be found in the other.
 MIN_SHARE = 0.5
+#: Positions whose spread differs by more than this count other pixels, as those of a smaller picture do.
+_SCALE_TOLERANCE = 0.05
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +83,39 @@ def match_units(predicted: Predicted, units: Units, mpp: float | None) -> Match:
         f"{predicted.name} answers for other units than {units.name}: of {len(predicted):,} predicted and "
         f"{len(units):,} measured units {len(named.truth):,} share a barcode, {hint}."
     )
+
+
+def slide_doubts(predicted: Predicted, units: Units, match: Match, mpp: float | None) -> list[str]:
+    """What makes it doubtful that a prediction is of the very slide that was measured.
+
+    Raises:
+        InputError: if it is of another one: the two name different slides whose pictures differ, or units of one
+            barcode lie further apart than a unit is wide while both files count pixels of one size.
+    """
+    found = []
+    told, certain = other_slide(predicted.library, units.library)
+    if certain:
+        raise InputError(
+            f"{told}; barcodes repeat between sections. Give the prediction of this very slide, or name it alike in "
+            'uns["spatial"].'
+        )
+    if told:
+        found.append(f"{told}; if they are different slides, the figures mean nothing.")
+    if match.apart_px is None or mpp is None or predicted.centers_px is None:
+        return found
+    apart_um = float(np.median(match.apart_px)) * mpp
+    spread = [centers.std(0).mean() for centers in (predicted.centers_px[match.pred], units.centers_px[match.truth])]
+    if match.by == "barcode" and apart_um > units.size_um and abs(np.log(spread[0] / spread[1])) < _SCALE_TOLERANCE:
+        raise InputError(
+            f"Units of one barcode lie {apart_um:.4g} µm apart in {predicted.name} and {units.name} (median), more "
+            f"than a unit's {units.size_um:g} µm: another section's barcodes, or positions of a shifted picture. Give "
+            'the prediction of this very slide; if it is, take obsm["spatial"] out of it to go by barcodes alone.'
+        )
+    if apart_um > units.size_um / 2:
+        found.append(
+            f"units of one name lie {apart_um:.4g} µm apart in the two files (median), if both count level-0 pixels."
+        )
+    return found
 
 
 def _match(by: str, place: np.ndarray, predicted: Predicted, units: Units) -> Match:

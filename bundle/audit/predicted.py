@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import scipy.sparse as sp
 
 from ..errors import InputError, reason
 from ..expression import TARGET_SUM, log1p_cp10k
+from ..library import Library, library_of
 from ..metrics.score import Prediction
 
 __all__ = ["UNITS_OF_X", "Predicted", "read_predicted"]
@@ -40,6 +41,8 @@ class Predicted:
         size_um: size of the units, if stated.
         unit_of_x: one of `UNITS_OF_X`.
         coarser: how several units' prediction is made from theirs, in words.
+        library: the slide, if the file names it.
+        about: what PixNet says of its own predictions, `uns["pixnet"]`.
     """
 
     name: str
@@ -52,9 +55,26 @@ class Predicted:
     size_um: float | None
     unit_of_x: str
     coarser: str
+    library: Library | None = None
+    about: Mapping[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.barcodes)
+
+    @property
+    def panels(self) -> dict[str, list[str]]:
+        """The model's named lists of genes, the headline's first; none where the file does not say them."""
+        named = dict(self.about.get("panels", {}))
+        first = self.about.get("panel")
+        order = sorted(named, key=lambda name: name != first)  # HDF5 keeps no order
+        return {str(name): [str(gene) for gene in named[name]] for name in order}
+
+    def same_patient(self, patient: str | None) -> bool | None:
+        """Whether the slide's patient was trained on; None where nothing says it."""
+        if "same_patient" in self.about:
+            return bool(self.about["same_patient"])
+        trained = {str(name) for name in self.about.get("training_patients", ())}
+        return None if patient is None or not trained else patient in trained or "unknown" in trained
 
     def columns(self, genes: Sequence[str]) -> np.ndarray:
         """Where `genes`, all of them predicted, stand."""
@@ -132,6 +152,8 @@ def read_predicted(path: str | Path, unit_of_x: str | None = None) -> Predicted:
         None if size is None else float(size),
         unit,
         coarser,
+        library_of(adata.uns, path.name),
+        _entry(adata, "pixnet"),
     )
 
 

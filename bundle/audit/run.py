@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, did_you_mean
 from ..expression import LARGE_UNIT_UM, eligible
 from ..files import make_folder, replacing, write_json
 from ..metrics import gene_table
 from ..units import Units, read_units
 from ..version import bundle_version
 from .against import compare_tools
-from .match import match_units
+from .match import match_units, slide_doubts
 from .pairs import Pair, read_pairs
 from .picture import draw
 from .predicted import Predicted, read_predicted
@@ -34,7 +34,7 @@ def audit(
     truth: str | Path | None = None,
     out: str | Path = "audit",
     scales_um: Sequence[float] = (),
-    genes: Sequence[str] | None = None,
+    genes: Sequence[str] | Mapping[str, Sequence[str]] | None = None,
     unit_of_x: str | None = None,
     min_total: float = 200.0,
     mpp: float | None = None,
@@ -47,7 +47,8 @@ def audit(
         truth: the measured units' .h5ad, as many.
         out: folder to write to.
         scales_um: sides of the cells that units are summed to, beside their own scale.
-        genes: the genes that figures are summarised over; all shared ones by default.
+        genes: the genes that figures are summarised over, or named panels of them, the first the headline's; by default
+            the panels that the predictions name, and where they name none all shared genes.
         unit_of_x: what X of the predictions is (see `bundle.audit.predicted.UNITS_OF_X`).
         min_total: measured units (55 µm and above) with fewer counts are left out.
         mpp: µm per level-0 pixel, where the measured units do not say.
@@ -60,31 +61,34 @@ def audit(
         InputError: if a file cannot be read or is not what it should be, or too few units or no genes are shared.
     """
     pairs = read_pairs(str(pred), *(None if v is None else str(v) for v in (truth, against)))
-    folder = Path(out)
-    make_folder(folder)
     read = [(pair, read_predicted(pair.pred, unit_of_x), _measured(pair.truth)) for pair in pairs]
     shared = _shared_genes(read)
-    panels = _panels(shared, genes)
+    asked = _asked(genes, [predicted for _, predicted, _ in read], shared)
+    panels = _panels(shared, asked)
     others = [read_predicted(pair.against, unit_of_x) for pair in pairs if pair.against is not None]
     slides = [_matched(pair, predicted, units, shared, min_total, mpp, scales_um) for pair, predicted, units in read]
     place = {gene: i for i, gene in enumerate(shared)}
     found = score(slides, shared, {n: np.array([place[g] for g in p]) for n, p in panels.items()}, scales_um, min_total)
     per_gene = found.pop("per_gene")
-    unknown = [g for g in dict.fromkeys(genes or ()) if g not in place]
+    unknown = [g for g in dict.fromkeys(gene for named in asked.values() for gene in named) if g not in place]
     about: dict[str, Any] = {
         "version": bundle_version(),
+        "same_patient": _same_patient(slides),
         "patients": len({p.patient for p in pairs}) if all(p.patient for p in pairs) else None,
         "min_total": min_total,
         "matched": {slide.name: slide.about for slide in slides},
         "shared_genes": len(shared),
         "genes_not_shared": unknown,
-        "warnings": [w for slide in slides for w in slide.about.pop("warnings")] + _warnings(pairs, genes, unknown),
+        "warnings": [w for slide in slides for w in slide.about.pop("warnings")] + _warnings(pairs, asked, unknown),
     }
     compared = compare_tools(read, others, panels[found["panel"]], min_total, mpp) if others else None
+    about["warnings"] += compared.pop("warnings") if compared else []
     result = {**about, **found, "against": compared}
     table = gene_table(shared, panels, per_gene)
     if "ceiling_native" in table:
         table["share_of_ceiling_native"] = table["pcc_native"] / table["ceiling_native"].where(lambda c: c > 0)
+    folder = Path(out)
+    make_folder(folder)
     write_json(folder / "audit.json", result)
     with replacing(folder / "audit_genes.csv") as temporary:
         table.to_csv(temporary, index=False)
@@ -119,17 +123,36 @@ def _shared_genes(read: Sequence[tuple[Pair, Predicted, Units]]) -> list[str]:
     return shared
 
 
-def _panels(shared: list[str], asked: Sequence[str] | None) -> dict[str, list[str]]:
-    if asked is None:
-        return {"shared": shared}
+def _asked(
+    genes: Sequence[str] | Mapping[str, Sequence[str]] | None, predictions: Sequence[Predicted], shared: Sequence[str]
+) -> dict[str, list[str]]:
+    """The panels to score: those asked for, else those that all predictions name, if the first of them is whole."""
+    if isinstance(genes, Mapping):
+        return {name: list(dict.fromkeys(panel)) for name, panel in genes.items()}
+    if genes is not None:
+        return {"asked": list(dict.fromkeys(genes))}
+    named = predictions[0].panels
+    agree = named and all(predicted.panels == named for predicted in predictions)
+    return named if agree and set(next(iter(named.values()))) <= set(shared) else {}
+
+
+def _panels(shared: list[str], asked: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    """Each panel's genes among the shared ones, and those all."""
     present = set(shared)
-    chosen = [gene for gene in dict.fromkeys(asked) if gene in present]
-    if not chosen:
+    chosen = {name: [gene for gene in panel if gene in present] for name, panel in asked.items()}
+    if asked and not next(iter(chosen.values())):
+        wanted = next(iter(asked.values()))
         raise InputError(
-            f"None of the {len(list(asked))} genes asked for is among the {len(shared)} that predictions and "
-            f"measurements share ({', '.join(shared[:3])}, ...)."
+            f"None of the {len(wanted)} genes asked for is among the {len(shared)} that predictions and "
+            f"measurements share ({', '.join(shared[:3])}, ...).{did_you_mean(wanted[0], shared)}"
         )
-    return {"asked": chosen, "shared": shared}
+    return {**{name: panel for name, panel in chosen.items() if panel}, "shared": shared}
+
+
+def _same_patient(slides: Sequence[MatchedSlide]) -> bool | None:
+    """Whether some slide's patient was trained on; None where that is not known of every slide."""
+    known = [slide.about["same_patient"] for slide in slides]
+    return True if True in known else None if None in known else False
 
 
 def _matched(
@@ -156,7 +179,7 @@ def _matched(
     predict = predicted.for_groups(match.pred[scored], predicted.columns(genes))
     filtered = int((~keep).sum())
     unanswered = int(keep.sum() - scored.sum())
-    doubts = _doubts(predicted, units, match.apart_px, match.by, mpp)
+    doubts = slide_doubts(predicted, units, match, mpp) + _doubts(predicted, units, match.by)
     if unanswered > 0.05 * keep.sum():
         doubts.append(
             f"{unanswered:,} of the {int(keep.sum()):,} measured units have no prediction and are not scored; figures "
@@ -166,6 +189,7 @@ def _matched(
         "pred": str(pair.pred),
         "truth": str(pair.truth),
         "patient": pair.patient,
+        "same_patient": predicted.same_patient(pair.patient),
         "by": match.by,
         "scored_units": len(kept),
         "predicted_units": len(predicted),
@@ -183,16 +207,14 @@ def _matched(
     return MatchedSlide(pair.name, patient, kept, predict, mpp or 1.0, filtered, about)
 
 
-def _doubts(predicted: Predicted, units: Units, apart_px: np.ndarray | None, by: str, mpp: float | None) -> list[str]:
-    """What lets a figure be read wrongly."""
+def _doubts(predicted: Predicted, units: Units, by: str) -> list[str]:
+    """What else lets a figure be read wrongly."""
     found = []
     if by == "row number":
         found.append("units have no names, so the order of rows alone says which is which.")
-    if apart_px is not None and mpp is not None and float(np.median(apart_px)) * mpp > units.size_um / 2:
-        found.append(
-            f"units of one name lie {float(np.median(apart_px)) * mpp:.4g} µm apart in the two files (median), if both "
-            "count level-0 pixels."
-        )
+    trained_on = {str(name) for name in predicted.about.get("training_sections", ())}
+    if units.library is not None and units.library.name in trained_on:
+        found.append("the model was trained on this very slide.")
     if predicted.size_um is not None and not np.isclose(predicted.size_um, units.size_um):
         found.append(f"predicted for units of {predicted.size_um:g} µm, measured in units of {units.size_um:g} µm.")
     if predicted.unit_of_x == "counts" and len(predicted.genes) < 0.5 * len(units.genes):
@@ -205,11 +227,12 @@ def _doubts(predicted: Predicted, units: Units, apart_px: np.ndarray | None, by:
     return found
 
 
-def _warnings(pairs: Sequence[Pair], asked: Sequence[str] | None, unknown: Sequence[str]) -> list[str]:
+def _warnings(pairs: Sequence[Pair], asked: Mapping[str, Sequence[str]], unknown: Sequence[str]) -> list[str]:
     found = []
-    if asked is not None and unknown:
+    if unknown:
+        wanted = {gene for panel in asked.values() for gene in panel}
         found.append(
-            f"{len(unknown)} of the {len(dict.fromkeys(asked))} genes asked for are not in every file and are not "
+            f"{len(unknown)} of the {len(wanted)} genes asked for are not in every file and are not "
             f"scored (first: {', '.join(unknown[:3])})."
         )
     if len(pairs) > 1 and not all(pair.patient for pair in pairs):

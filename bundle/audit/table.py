@@ -32,10 +32,16 @@ def as_text(result: Mapping[str, Any]) -> str:
     native = result["scales"]["native"]
     constant = plural(native["constant_genes"], "gene")
     parts.append(
-        f"{plural(result['shared_genes'], 'shared gene')}; figures are over {result['genes']:,}. Constant in the "
+        f"{plural(result['shared_genes'], 'shared gene')}; figures are over the {result['genes']:,} of "
+        f"{result['panel']}. Constant in the "
         f"measurement, so not scored: {constant}. Constant in the prediction, scored 0: "
         f"{plural(result['constant_predictions'], 'gene')}."
     )
+    if result["same_patient"]:
+        parts.append(
+            "same_patient: the model was trained on tissue of a patient that is scored, so figures on other patients "
+            "will be lower."
+        )
     parts.append("\n" + _columns([_HEAD, *_rows(result["scales"])]))
     if len(result["per_slide"]) > 1:
         slides = [

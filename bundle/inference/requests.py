@@ -15,11 +15,12 @@ from torch.utils.data import Dataset
 from ..cells import is_cells, read_cells
 from ..crops import SlideOpener, slide_units
 from ..errors import InputError
+from ..library import Library, other_slide
 from ..manifest import slide_name
 from ..outlines import LabelSource
 from ..tissue import TissueMap, tissue_fraction
 from ..units import Units
-from .grids import GridUnits, UnitGrid
+from .grids import GridUnits, UnitGrid, file_suffixes
 from .needed import blocks_of_grid, blocks_of_rectangle, blocks_of_tissue, blocks_of_units
 
 __all__ = ["PredictionDataset", "Request"]
@@ -33,11 +34,13 @@ class Request:
         units: given units, or those of a lattice.
         suffix: what tells its file from the others of the same slide.
         tissue_fraction: share of each given unit that is tissue, (U,); a lattice knows its own.
+        doubts: what makes it doubtful that they are of this slide, in sentences.
     """
 
     units: Units | GridUnits
     suffix: str = ""
     tissue_fraction: np.ndarray | None = None
+    doubts: tuple[str, ...] = ()
 
     @cached_property
     def digest(self) -> str:
@@ -110,9 +113,10 @@ class PredictionDataset(Dataset):
             x, y = max(x, 0.0), max(y, 0.0)
             region_um = (x * slide.mpp, y * slide.mpp, (right - x) * slide.mpp, (bottom - y) * slide.mpp)
         if self.grids:
-            suffixes = [f"_{grid.size_um:g}um" for grid in self.grids] if len(self.grids) > 1 else [""]
             lattices = [grid.over(tissue, name, region_um) for grid in self.grids]
-            requests = [Request(units, suffix) for units, suffix in zip(lattices, suffixes, strict=True)]
+            requests = [
+                Request(units, suffix) for units, suffix in zip(lattices, file_suffixes(self.grids), strict=True)
+            ]
         elif record.get("label"):
             if region_um is not None and not self.whole_map:
                 raise InputError(
@@ -123,7 +127,16 @@ class PredictionDataset(Dataset):
             else:
                 (units,) = slide_units(record, slide)
             fraction = tissue_fraction(tissue, units.centers_px * slide.mpp, units.shape, units.size_um)
-            requests = [Request(units, "", fraction)]
+            told, certain = other_slide(
+                units.library, Library.of_picture(Path(record["image"]).name, name, tissue.picture)
+            )
+            if certain:
+                raise InputError(
+                    f"{told}; barcodes repeat between sections. Give --spots of this very slide; if they are, name it "
+                    f'{name} in uns["spatial"].'
+                )
+            doubts = (f"{told}; are the units of this very slide?",) if told else ()
+            requests = [Request(units, "", fraction, doubts)]
         elif self.whole_map:
             requests = []
         else:
@@ -155,6 +168,7 @@ class PredictionDataset(Dataset):
             "requests": requests,
             "blocks": blocks,
             "region_um": region_um,
+            "doubts": list(getattr(slide, "warnings", ())),
             "stain": tissue.stain,
             "hires": tissue.picture,
             "hires_scale": slide.mpp / tissue.mpp,

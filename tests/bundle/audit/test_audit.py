@@ -10,6 +10,7 @@ import pytest
 
 from bundle import commands
 from bundle.audit import audit
+from bundle.cli import main
 from bundle.expression import log1p_cp10k
 from bundle.units import build_units
 
@@ -47,30 +48,12 @@ def same(a: dict, b: dict, figures: tuple[str, ...] = FIGURES, tolerance: float 
 
 # PixNet's own evaluation ----------------------------------------------------------------------------------------------
 
-TINY = {
-    "mpp": 2.0,
-    "crop_px": 128,
-    "crops_per_slide": 4,
-    "max_epochs": 2,
-    "val_interval": 2,
-    "min_total": 20,
-    "panel#n_mean": 8,
-    "panel#n_hvg": 15,
-    "network_def#encoder": {
-        "_target_": "networks.SwinEncoder",
-        "embed_dim": 12,
-        "depths": [2, 2],
-        "num_heads": [1, 2],
-        "window_size": 4,
-    },
-    "network_def#decoder_channels": [8, 8],
-}
-
 
 @pytest.fixture(scope="module", params=["linear", "programs"])
-def run(request, phantom, tmp_path_factory) -> Path:
+def run(request, phantom, tiny, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp(request.param)
-    commands.train(phantom, folder, settings={**TINY, "head": request.param, "n_programs": 6})
+    longer = {"crops_per_slide": 4, "max_epochs": 2, "val_interval": 2, "panel#n_mean": 8, "panel#n_hvg": 15}
+    commands.train(phantom, folder, settings={**tiny, **longer, "head": request.param, "n_programs": 6})
     return folder
 
 
@@ -79,11 +62,12 @@ def test_it_gives_the_figures_of_the_evaluation(run, phantom, tmp_path, units: s
     commands.evaluate(run, phantom, "test", scales, "test", size_um)
     evaluated = json.loads((run / "evaluation" / "test.json").read_text())
     panel = json.loads((run / "models" / "panel.json").read_text())
-    genes = panel["panels"]["mean8"]
-    assert len(genes) < len(panel["genes"])
+    assert len(panel["panels"]["mean8"]) < len(panel["genes"])
     pred, truth = run / "predictions" / "test" / "P3.h5ad", phantom / "units" / f"P3_{units}.h5ad"
-    audit(pred, truth, tmp_path, scales, genes, min_total=20)
+    audit(pred, truth, tmp_path, scales, min_total=20)  # the panels are the file's own
     audited = result_of(tmp_path)
+    assert (audited["panel"], audited["genes"], audited["same_patient"]) == ("mean8", 8, False)
+    assert audited["scales"]["native"]["PCC@M_hvg15"] == pytest.approx(evaluated["scales"]["native"]["PCC@M_hvg15"])
     same(audited["scales"]["native"], evaluated["scales"]["native"])
     if size_um < 55:
         assert audited["scales"]["native"]["deviance"] == pytest.approx(evaluated["scales"]["native"]["deviance"])
@@ -95,6 +79,26 @@ def test_it_gives_the_figures_of_the_evaluation(run, phantom, tmp_path, units: s
     )
     for column in ("pcc_native", "ceiling_native", "mse_native"):
         np.testing.assert_allclose(ours[column], theirs[column].reindex(ours.index), atol=1e-6)
+
+
+def test_a_runs_panel_names_the_genes_and_the_patient_is_compared(run, phantom, tmp_path, capsys):
+    commands.evaluate(run, phantom, "test", name="test")
+    pred, truth = run / "predictions" / "test" / "P3.h5ad", phantom / "units" / "P3_spot55.h5ad"
+    own = ad.read_h5ad(pred)
+    del own.uns["pixnet"]["panel"], own.uns["pixnet"]["panels"], own.uns["pixnet"]["same_patient"]
+    own.write_h5ad(tmp_path / "p.h5ad")
+    for patient, shared in (("P1", True), ("P3", False), ("", None)):
+        (tmp_path / "pairs.csv").write_text(f"pred,truth,patient\np.h5ad,{truth},{patient}\n")
+        options = ["--out", str(tmp_path / "o"), "--min-total", "20", "--genes", str(run / "models" / "panel.json")]
+        assert main(["audit", str(tmp_path / "pairs.csv"), *options]) == 0
+        result = result_of(tmp_path / "o")
+        assert (result["panel"], result["genes"], result["same_patient"]) == ("mean8", 8, shared)
+        assert ("same_patient:" in capsys.readouterr().out) == bool(shared)
+    one = own[:, own.var_names[:3]].copy()  # not all of the panel, so that its figures would not compare
+    one.uns["pixnet"]["panels"] = {"mean8": list(own.var_names[:8])}
+    one.write_h5ad(tmp_path / "one.h5ad")
+    audit(tmp_path / "one.h5ad", truth, tmp_path / "one", min_total=20)
+    assert result_of(tmp_path / "one")["panel"] == "shared"
 
 
 # Other tools' predictions ---------------------------------------------------------------------------------------------
@@ -261,6 +265,7 @@ def test_doubts_are_told(write_truth, write_pred, tmp_path):
     def edit(pred: ad.AnnData) -> None:
         pred.obsm["spatial"] = pred.obsm["spatial"] * 0.1  # a smaller picture's pixels
         pred.uns["unit"] = {"shape": "square", "size_um": 8.0}
+        pred.uns["pixnet"] = {"training_sections": np.array(["S0", "S1"])}
 
     half = ad.read_h5ad(write_pred(truth, edit=edit))[: 13 * 7].copy()
     half.write_h5ad(tmp_path / "half.h5ad")
@@ -268,6 +273,7 @@ def test_doubts_are_told(write_truth, write_pred, tmp_path):
     said = " ".join(result_of(tmp_path / "o")["warnings"])
     assert "µm apart in the two files" in said
     assert "predicted for units of 8 µm, measured in units of 60 µm" in said
+    assert "the model was trained on this very slide" in said
     assert "78 of the 167 measured units have no prediction" in said
 
 

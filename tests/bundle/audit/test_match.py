@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from bundle.audit.match import match_units
+from bundle.audit.match import Match, match_units, slide_doubts
 from bundle.audit.predicted import Predicted
 from bundle.errors import InputError
+from bundle.library import Library
 from bundle.units import Units
 
 
@@ -71,3 +74,39 @@ def test_too_few_in_common(centers, mpp, says):
     at = {None: None, "far": truth + 5000, "near": truth}[centers]
     with pytest.raises(InputError, match=says):
         match_units(make_pred(at, [f"p{i}" for i in range(40)]), make_units(truth, [f"t{i}" for i in range(40)]), mpp)
+
+
+def _doubts(shift_um: float, scale: float = 1.0, by: str = "barcode") -> list[str]:
+    """What is told of units of 20 µm at 0.5 µm per pixel that lie so far from those of the same name."""
+    truth = np.random.default_rng(4).uniform(0, 6000, (50, 2))
+    pred = scale * truth + np.array([shift_um / 0.5, 0])
+    rows, names = np.arange(50), [f"{i}x1" for i in range(50)]
+    apart = np.linalg.norm(pred - truth, axis=1)
+    return slide_doubts(make_pred(pred, names), make_units(truth, names), Match(by, rows, rows, apart), 0.5)
+
+
+def test_units_of_one_barcode_further_apart_than_a_unit_are_of_another_section():
+    assert _doubts(0.0) == _doubts(9.9) == []
+    assert "10.1 µm apart" in _doubts(10.1)[0]
+    for shift in (20.1, 500.0):
+        with pytest.raises(InputError, match="another section's barcodes"):
+            _doubts(shift)
+    assert len(_doubts(0.0, scale=0.1)) == 1  # a smaller picture's pixels say nothing of the section
+
+
+def test_names_and_pictures_of_two_slides_are_compared():
+    truth = np.random.default_rng(4).uniform(0, 6000, (50, 2))
+    rows, names = np.arange(50), [f"{i}x1" for i in range(50)]
+    match = Match("barcode", rows, rows, None)
+    picture = np.random.default_rng(0).integers(0, 255, (80, 60, 3), dtype=np.uint8)
+    of = Library.of_picture
+    units = replace(make_units(truth, names), library=of("t", "C5", picture))
+
+    def doubts(library: Library | None) -> list[str]:
+        return slide_doubts(replace(make_pred(truth, names), library=library), units, match, 0.5)
+
+    assert doubts(None) == doubts(of("p", "C5", None)) == doubts(of("p", "renamed", picture)) == []
+    assert "of the slide C3, t of C5" in doubts(of("p", "C3", None))[0]
+    assert "pictures of it differ" in doubts(of("p", "C5", 255 - picture))[0]
+    with pytest.raises(InputError, match="barcodes repeat between sections"):
+        doubts(of("p", "C3", 255 - picture))

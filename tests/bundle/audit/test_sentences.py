@@ -176,3 +176,9 @@ def test_a_long_list_of_genes_is_no_file(write_truth, write_pred, tmp_path, caps
     said = capsys.readouterr()
     assert "PCC@M" in said.out
     assert not said.err
+
+
+def test_a_refused_audit_leaves_no_folder(write_truth, write_pred, tmp_path):
+    truth = write_truth()
+    sentence(write_pred(truth), truth, "--genes", "none,of,these", "--out", tmp_path / "o")
+    assert not (tmp_path / "o").exists()
