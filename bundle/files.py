@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -12,7 +13,7 @@ from typing import Any
 
 from .errors import InputError
 
-__all__ = ["make_folder", "move_folder", "replacing", "replacing_folder", "write_json"]
+__all__ = ["make_folder", "move", "replacing", "replacing_folder", "write_json"]
 
 
 @contextmanager
@@ -37,18 +38,38 @@ def replacing_folder(path: str | Path) -> Iterator[Path]:
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         yield temporary
-        move_folder(temporary, path)
+        move(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def move_folder(source: Path, target: Path) -> None:
-    """Put `source` in the place of `target`, which may be there already."""
+def move(source: Path, target: Path) -> None:
+    """Put a file or folder in the place of `target`, which may be there already, whole at every moment.
+
+    From another file system it is copied beside the target first.
+    """
+    try:
+        _replace(source, target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        beside = target.with_name(f".{os.getpid()}.part.{target.name}")
+        shutil.move(source, beside)
+        _replace(beside, target)
+
+
+def _replace(source: Path, target: Path) -> None:
+    if not source.is_dir() or not target.exists():
+        os.replace(source, target)
+        return
     old = target.with_name(f".{target.name}.old")
     shutil.rmtree(old, ignore_errors=True)
-    if target.exists():
-        os.replace(target, old)
-    os.replace(source, target)
+    os.replace(target, old)
+    try:
+        os.replace(source, target)
+    except OSError:
+        os.replace(old, target)
+        raise
     shutil.rmtree(old, ignore_errors=True)
 
 

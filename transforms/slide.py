@@ -91,6 +91,7 @@ class Slide:
         mpp: micrometres per level-0 pixel.
         level_dimensions: (width, height) of each level in its own pixels, finest first.
         level_downsamples: level-0 pixels per pixel of each level.
+        warnings: what is doubtful about it, in sentences.
     """
 
     def __init__(self, path: str | os.PathLike, mpp: float | None = None, backends: Sequence[str] = BACKENDS) -> None:
@@ -101,7 +102,9 @@ class Slide:
         self.backend: str = self._source.name
         self.level_dimensions: list[Size] = list(self._source.dimensions)
         self.level_downsamples = [_downsample(self.level_dimensions[0], size) for size in self.level_dimensions]
-        self.mpp = _checked_mpp(self.path, mpp, tagged)
+        self.mpp, self.warnings = _checked_mpp(self.path, mpp, tagged)
+        for told in self.warnings:
+            logger.warning("%s: %s", self.path, told)
 
     def __reduce__(self) -> tuple:
         return type(self), self._arguments
@@ -251,8 +254,8 @@ def _downsample(base: Size, size: Size) -> float:
 # mpp ------------------------------------------------------------------------------------------------------------------
 
 
-def _checked_mpp(path: Path, given: float | None, tagged: Sequence[tuple[float, float]]) -> float:
-    """The given mpp, else the first plausible one of the file's tags."""
+def _checked_mpp(path: Path, given: float | None, tagged: Sequence[tuple[float, float]]) -> tuple[float, list[str]]:
+    """The given mpp, else the first plausible one of the file's tags; and what speaks against it."""
     plausible = [xy for xy in tagged if _plausible(xy)]
     if given is not None:
         if not _plausible((float(given),)):
@@ -260,10 +263,9 @@ def _checked_mpp(path: Path, given: float | None, tagged: Sequence[tuple[float, 
                 f"mpp={given} was given for {path}; a pixel measures {MPP_RANGE[0]} to {MPP_RANGE[1]} micrometres."
             )
         if plausible and abs(given / plausible[0][0] - 1) > MPP_TOLERANCE:
-            logger.warning(
-                "%s says %.4g um per pixel; the %.4g given is used instead.", path, plausible[0][0], float(given)
-            )
-        return float(given)
+            told = f"The file says {plausible[0][0]:.4g} µm per pixel; the {given:.4g} given is used instead."
+            return float(given), [told]
+        return float(given), []
     if not plausible:
         said = f" (its tags say {tagged[0][0]:.4g}, which is no scanner's)" if tagged else ""
         raise SlideError(
@@ -276,7 +278,7 @@ def _checked_mpp(path: Path, given: float | None, tagged: Sequence[tuple[float, 
             f"{path} has pixels that are not square ({x:g} x {y:g} um). Resample it to square pixels, or give --mpp if "
             "the tags are wrong."
         )
-    return (x + y) / 2
+    return (x + y) / 2, []
 
 
 def _plausible(mpp: Sequence[float]) -> bool:

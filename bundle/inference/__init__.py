@@ -2,8 +2,10 @@
 
 from .dense_map import DenseMap, open_map
 from .grids import unit_grids
+from .header import model_sha256
 from .inferer import MapInferer, SlideInferer, UnitInferer, prepare_crops, prepare_slide
-from .prediction import PredictionWriter, expression_of, model_sha256
+from .prediction import PredictionWriter
+from .projection import expression_of
 from .requests import PredictionDataset
 
 __all__ = [

@@ -110,11 +110,14 @@ def _of_grid(units: GridUnits, dense: DenseMap, skip: int, half: bool) -> Iterat
             continue
         row, column = np.nonzero(kept)
         fraction = band.fraction[kept]
+        array_row, array_col = band.rows[row], band.columns[column]
+        if units.grid.lattice == "hex":  # as 10x count: shifted rows take the odd columns
+            array_col = 2 * array_col + array_row % 2
         obs = {
             "in_tissue": fraction >= 0.5,
             "tissue_fraction": fraction,
-            "array_row": band.rows[row].astype(np.int32),
-            "array_col": band.columns[column].astype(np.int32),
+            "array_row": array_row.astype(np.int32),
+            "array_col": array_col.astype(np.int32),
         }
         answer = Answer(units.names(band), band.centers_um, pool_band(dense, units, band, half), obs)
         yield answer.after(max(n - (done - skip), 0))

@@ -2,36 +2,38 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import shutil
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pandas as pd
 import torch
+import zarr
+from anndata.io import write_elem
 from ignite.engine import Engine, Events
 from monai.utils import CommonKeys
 
-from ..errors import InputError
-from ..expression import LARGE_UNIT_UM
-from ..files import move_folder
+from ..errors import InputError, did_you_mean
+from ..files import move
 from ..panel import GenePanel
-from ..tissue import stain_unlike
-from ..units import is_interpolated
-from ..version import bundle_version
+from ..units import Units
 from .answers import Answer, answers
 from .dense_map import DenseMap, write_map
+from .header import Header
 from .nifti import write_nifti
 from .projection import Projection
 from .requests import Request
 from .streamed import StreamedAnnData
 
-__all__ = ["MAX_H5AD_UNITS", "MAX_VALUES", "PredictionWriter", "expression_of", "model_sha256"]
+__all__ = ["MAX_H5AD_UNITS", "MAX_VALUES", "PredictionWriter"]
 
 logger = logging.getLogger(__name__)
 
@@ -41,11 +43,6 @@ Express = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray | None]]
 MAX_VALUES = 2**28
 #: Above this many units AnnData is written as Zarr.
 MAX_H5AD_UNITS = 2**20
-
-
-def model_sha256(path: str | Path) -> str:
-    """What identifies a model: the hash of its weights."""
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest() if Path(path).is_file() else ""
 
 
 class PredictionWriter:
@@ -86,9 +83,7 @@ class PredictionWriter:
         self.panel = panel
         self.project = project
         self.rate = rate
-        self.effective_resolution_um = float(stride * mpp)
-        self.mpp = float(mpp)
-        self.model_file = Path(model_file)
+        self.header = Header(panel, float(mpp), float(stride * mpp), Path(model_file))
         self.asked = None if genes is None else list(dict.fromkeys(genes))
         self.rasterize = rasterize
         self.work_dir = None if work_dir is None else Path(work_dir)
@@ -99,7 +94,8 @@ class PredictionWriter:
         unknown = [g for g in self.asked or [] if g not in set(panel.genes)]
         if unknown:
             raise InputError(
-                f"The model does not predict {', '.join(unknown[:5])}; its {len(panel)} genes are listed in panel.json."
+                f"The model does not predict {', '.join(unknown[:5])}.{did_you_mean(unknown[0], panel.genes)} Its "
+                f"{len(panel)} genes are listed in {Path(model_file).parent / 'panel.json'}."
             )
 
     @property
@@ -176,7 +172,7 @@ class PredictionWriter:
         factors = len(units) * len(self.panel) > MAX_VALUES
         names = self.genes
         wanted = None if factors and self.asked is None else express
-        header = self._header(slide, request, projection, names, factors)
+        header = self.header.build(slide, request, projection, names, factors)
         model = header["uns"]["pixnet"]["checkpoint_sha256"]
         identity = {"genes": names, "model": model, "asked": request.digest, "with_X": wanted is not None}
         out = StreamedAnnData(folder / f".{path.stem}.part{path.suffix}", len(units), header, identity)
@@ -195,11 +191,10 @@ class PredictionWriter:
         if len(units) == 0:
             out.append(_rows(_nothing(projection), slide["mpp"], wanted, factors))
         out.close()
+        if isinstance(units, Units) and units.obs is not None:
+            _as_categories(out.path, units.obs)
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.suffix == ".zarr":
-            move_folder(out.path, path)
-        else:
-            out.path.replace(path)
+        move(out.path, path)
         logger.info("%s: %d units x %d genes written to %s", slide["section"], len(units), len(names), path)
         return path
 
@@ -215,81 +210,18 @@ class PredictionWriter:
 
         return express
 
-    def _header(
-        self, slide: Mapping[str, Any], request: Request, projection: Projection, names: list[str], factors: bool
-    ) -> dict[str, Any]:
-        units = request.units
-        var = pd.DataFrame({"gene_ids": names}, index=pd.Index(names)).join(self._trust(names))
-        scalefactors = {"spot_diameter_fullres": units.size_um / slide["mpp"]}
-        spatial: dict[str, Any] = {"scalefactors": scalefactors, "metadata": {"mpp": slide["mpp"]}, "images": {}}
-        if slide.get("hires") is not None:
-            spatial["images"]["hires"] = slide["hires"]
-            scalefactors["tissue_hires_scalef"] = slide["hires_scale"]
-        about: dict[str, Any] = {
-            "unit_of_X": f"log1p of counts per 10,000 ({self.panel.transcriptome} transcriptome), predicted",
-            "slide_mpp": slide["mpp"],
-            "working_mpp": self.mpp,
-            "effective_resolution_um": self.effective_resolution_um,
-            "interpolated": is_interpolated(units.shape, units.size_um, self.effective_resolution_um),
-            "unit_shape": units.shape,
-            "unit_size_um": units.size_um,
-            "trained_on_um": list(self.panel.unit_sizes_um),
-            "checkpoint_sha256": model_sha256(self.model_file),
-            "version": bundle_version(),
-            "warnings": np.array(self._warnings(slide, request, projection.has_rate), dtype=str),
-        }
-        varm = {}
-        if factors:
-            about["projection"] = projection.to_dict()
-            varm["loadings"] = projection.columns(names).loadings
-        uns = {
-            "pixnet": about,
-            "spatial": {slide["section"]: spatial},
-            "unit": {"shape": units.shape, "size_um": float(units.size_um), "kind": "prediction"},
-        }
-        return {"var": var, "varm": varm, "uns": uns}
 
-    def _trust(self, genes: Sequence[str]) -> pd.DataFrame:
-        """How well each gene was predicted on the validation slides, where there were any."""
-        table = self.model_file.parent.parent / "evaluation" / "validation_genes.csv"
-        columns = {"pcc_native": "pcc_val", "ceiling_native": "ceiling_val"}
-        frame = pd.DataFrame(index=list(genes), columns=list(columns.values()), dtype=float)
-        frame["n_patients_val"] = 0
-        frame["same_patient_val"] = False
-        summary = table.with_name("validation.json")
-        if table.is_file() and summary.is_file():
-            measured = pd.read_csv(table, keep_default_na=False, na_values=[""]).set_index("gene").reindex(list(genes))
-            for source, target in columns.items():
-                if source in measured:
-                    frame[target] = measured[source]
-            about = pd.read_json(summary, typ="series")
-            frame["n_patients_val"] = int(about["patients"])
-            frame["same_patient_val"] = bool(about["same_patient"])
-        return frame
-
-    def _warnings(self, slide: Mapping[str, Any], request: Request, has_rate: bool) -> list[str]:
-        units = request.units
-        found = []
-        if slide["mpp"] > self.mpp * 1.01:
-            found.append(f"The slide has {slide['mpp']:.3g} µm per pixel, the model {self.mpp:.3g}: it was enlarged.")
-        if is_interpolated(units.shape, units.size_um, self.effective_resolution_um):
-            found.append(
-                f"{units.size_um:g} µm is finer than the map ({self.effective_resolution_um:g} µm): interpolated."
-            )
-        sizes = self.panel.unit_sizes_um
-        if not has_rate and not any(np.isclose(units.size_um, s) for s in sizes):
-            trained = ", ".join(f"{s:g}" for s in sizes)
-            found.append(f"The linear head was trained on {trained} µm units; {units.size_um:g} µm is approximate.")
-        if units.size_um < LARGE_UNIT_UM:
-            found.append("Below 55 µm y is the logarithm of an expected rate, not of a count that could be measured.")
-        if "stain" in slide and stain_unlike(slide["stain"], self.panel.extra.get("stain", [])):
-            found.append("The slide is stained unlike every training slide (optical density off by over 30 %).")
-        fraction = request.tissue_fraction
-        if fraction is not None and len(fraction) and float(np.mean(fraction > 0)) < 0.5:
-            found.append("More than half of the units lie off the tissue that was found on the slide.")
-        for message in found:
-            logger.warning("%s: %s", slide["section"], message)
-        return found
+def _as_categories(path: Path, obs: pd.DataFrame) -> None:
+    """Write a table's categories as anndata keeps them, in the place of the text that the rows brought."""
+    with ExitStack() as stack:
+        zarr_form = path.suffix == ".zarr"
+        group: Any = zarr.open_group(str(path), mode="r+") if zarr_form else stack.enter_context(h5py.File(path, "r+"))
+        stack.enter_context(warnings.catch_warnings())
+        warnings.filterwarnings("ignore", "zarr v3 autosharding", UserWarning)  # one column is not large
+        for name, column in obs.items():
+            if isinstance(column.dtype, pd.CategoricalDtype):
+                del group["obs"][name]
+                write_elem(group["obs"], str(name), column.array)
 
 
 def _ahead(items: Iterator[Answer]) -> Iterator[Answer]:
@@ -322,23 +254,3 @@ def _nothing(projection: Projection) -> Answer:
         np.zeros((0, projection.loadings.shape[1]), np.float32),
         {"in_tissue": none},
     )
-
-
-def expression_of(adata: Any, genes: Sequence[str]) -> np.ndarray:
-    """Y = log1p CP10k of some genes from a prediction that kept the factors, float32 (units, genes).
-
-    Args:
-        adata: an AnnData with `obsm["features"]`, or some of its units.
-        genes: any genes of the model, in `adata.uns["pixnet"]["projection"]["genes"]`.
-
-    Raises:
-        InputError: if it holds no factors, or the model does not predict a gene.
-    """
-    content = adata.uns.get("pixnet", {}).get("projection")
-    if content is None or "features" not in adata.obsm:
-        raise InputError("This AnnData holds no factors: its genes are in X already, or it is no prediction of PixNet.")
-    projection = Projection.from_dict(content)
-    unknown = [gene for gene in genes if gene not in projection.genes]
-    if unknown:
-        raise InputError(f"The model does not predict {', '.join(unknown[:5])}.")
-    return projection.columns(list(genes)).expression(np.asarray(adata.obsm["features"], np.float32))

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
-__all__ = ["Projection"]
+from ..errors import InputError, did_you_mean
+
+__all__ = ["Projection", "expression_of"]
 
 _PROBE = 1024.0  # large beside the bias, which is taken off again in single precision
 
@@ -106,3 +108,30 @@ class Projection:
             None if total is None else np.asarray(total, np.float32),
             float(content.get("total_bias", 0.0)),
         )
+
+
+def expression_of(adata: Any, genes: Sequence[str]) -> np.ndarray:
+    """Y = log1p CP10k of some genes from a prediction, float32 (units, genes), whichever way it keeps them.
+
+    Args:
+        adata: a prediction with `obsm["features"]` or `X`, or some of its units.
+        genes: with features any genes of the model (`adata.uns["pixnet"]["projection"]["genes"]`), else those of X.
+
+    Raises:
+        InputError: if it is no prediction of PixNet, or does not hold a gene.
+    """
+    if "pixnet" not in adata.uns:
+        raise InputError('This AnnData is no prediction of PixNet: it has no uns["pixnet"].')
+    content = adata.uns["pixnet"].get("projection")
+    has_factors = content is not None and "features" in adata.obsm
+    projection = Projection.from_dict(content) if has_factors else None
+    known = list(adata.var_names) if projection is None else projection.genes
+    unknown = [gene for gene in genes if gene not in known]
+    if unknown:
+        raise InputError(
+            f"This prediction does not hold {', '.join(unknown[:5])}.{did_you_mean(unknown[0], known)} It holds "
+            f"{len(known)} genes: {', '.join(known[:3])}, ..."
+        )
+    if projection is None:
+        return np.asarray(adata[:, list(genes)].X, dtype=np.float32)
+    return projection.columns(list(genes)).expression(np.asarray(adata.obsm["features"], np.float32))
