@@ -7,7 +7,8 @@ group's attributes, the head's arrays under `projection/`.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,13 @@ import numpy as np
 import zarr
 from zarr.codecs import BloscCodec
 
-from ..errors import InputError
+from ..errors import InputError, did_you_mean, missing_extra
 from ..files import replacing_folder
 from .projection import Projection
 
 __all__ = ["DenseMap", "create_map", "open_map", "write_map"]
 
+_GENES_AT_ONCE = 64
 _TOP_CELLS = 512  # the coarsest level's longer side is at most this
 _NGFF = "0.5"
 
@@ -32,7 +34,10 @@ class DenseMap:
         path: the Zarr group.
         about: what else is known: `working_mpp`, `slide`, `checkpoint_sha256`, ...
         stride: working pixels per cell.
-        origin_px: working pixels (x, y) of the map's corner from the slide's.
+        mpp: micrometres per working pixel (`about["slide_mpp"]` is the slide's).
+        origin_px: (x, y) of the map's corner from the slide's in working pixels: cell (row, column) begins at
+            x = `origin_px[0] * mpp + column * resolution_um` and y = `origin_px[1] * mpp + row * resolution_um`
+            micrometres; divide by the slide's mpp for level-0 pixels.
         array: the Zarr array.
     """
 
@@ -45,6 +50,15 @@ class DenseMap:
         self.origin_px = tuple(int(v) for v in self.about["origin_px"])
         self.array: Any = self.group["0"]
         self._strips: dict[int, np.ndarray] = {}
+
+    def __repr__(self) -> str:
+        channels, height, width = self.array.shape
+        holds = "features" if "projection" in self.group else "genes"
+        x, y = self.origin_px
+        return (
+            f"DenseMap({self.path.name}: {channels} {holds}, {height} x {width} cells of {self.resolution_um:g} µm, "
+            f"corner at ({x * self.mpp:g}, {y * self.mpp:g}) µm of the slide)"
+        )
 
     @property
     def resolution_um(self) -> float:
@@ -114,11 +128,12 @@ class DenseMap:
             InputError: if the map does not hold the gene, or dask is missing.
         """
         if name not in self.genes:
-            raise InputError(f"{self.path} does not hold {name}; it holds {', '.join(self.genes[:5])}, ...")
+            hint = did_you_mean(name, self.genes)
+            raise InputError(f"{self.path} does not hold {name}.{hint} It holds {', '.join(self.genes[:5])}, ...")
         try:
             import dask.array as da
         except ImportError as error:
-            raise InputError("A lazy array needs dask: pip install 'pixnet[cohort]'.") from error
+            raise missing_extra("A lazy array needs dask", "cohort") from error
         lazy = da.from_zarr(self.array)
         projection = self.projection
         if projection is None:
@@ -135,8 +150,10 @@ def open_map(path: str | Path) -> DenseMap:
 
     Example::
 
-        erbb2 = open_map("C5_map.zarr").gene("ERBB2")  # lazy, (H, W)
+        dense = open_map("C5_map.zarr")
+        erbb2 = dense.gene("ERBB2")  # lazy, (H, W); a cell is dense.resolution_um wide
         picture = erbb2[::4, ::4].compute()
+        x_um, y_um = (v * dense.mpp for v in dense.origin_px)  # where the map begins on the slide
 
     Raises:
         InputError: if there is no map.
@@ -226,19 +243,27 @@ def write_map(source: DenseMap, path: str | Path, name: str, genes: Sequence[str
                     dimension_names=("c", "y", "x"),
                 )
             )
-        step = side * 2**depth  # a block of every level at once
         low, high = np.full(n_channels, np.inf), np.full(n_channels, -np.inf)
-        for top in range(0, height, step):
-            for left in range(0, width, step):
-                block = source.array[:, top : top + step, left : left + step]
+        for top, left in _blocks(arrays[0].shape, 4 * side):
+            features = source.array[:, top : top + 4 * side, left : left + 4 * side]
+            for first in range(0, n_channels, _GENES_AT_ONCE if part is not None else n_channels):
+                block, last = features, n_channels
                 if part is not None:
-                    block = part.expression(block.transpose(1, 2, 0)).transpose(2, 0, 1)
-                low = np.fmin(low, np.where(np.isfinite(block), block, np.inf).min((1, 2)))
-                high = np.fmax(high, np.where(np.isfinite(block), block, -np.inf).max((1, 2)))
-                for level, array in enumerate(arrays):
-                    row, column = top >> level, left >> level
-                    array[:, row : row + block.shape[1], column : column + block.shape[2]] = block
+                    last = min(first + _GENES_AT_ONCE, n_channels)
+                    block = projection.columns(labels[first:last]).expression(features.transpose(1, 2, 0))
+                    block = block.transpose(2, 0, 1)
+                known = np.isfinite(block)
+                low[first:last] = np.fmin(low[first:last], np.where(known, block, np.inf).min((1, 2)))
+                high[first:last] = np.fmax(high[first:last], np.where(known, block, -np.inf).max((1, 2)))
+                arrays[0][first:last, top : top + block.shape[1], left : left + block.shape[2]] = block
+        for finer, array in pairwise(arrays):  # so that memory does not grow with the slide
+            reach = array.chunks[1]
+            for first in range(0, n_channels, array.chunks[0]):
+                last = first + array.chunks[0]
+                for top, left in _blocks(array.shape, reach):
+                    block = finer[first:last, 2 * top : 2 * (top + reach), 2 * left : 2 * (left + reach)]
                     block = _halve(block)
+                    array[first:last, top : top + block.shape[1], left : left + block.shape[2]] = block
         group.attrs["ome"] = _ome(name, source, depth, labels, low, high)
         group.attrs["pixnet"] = {
             **source.about,
@@ -248,6 +273,11 @@ def write_map(source: DenseMap, path: str | Path, name: str, genes: Sequence[str
         }
         if part is None:
             _write_projection(group, projection)
+
+
+def _blocks(shape: Sequence[int], side: int) -> Iterator[tuple[int, int]]:
+    """Upper left corners of the blocks that cover an array's last two axes."""
+    return ((top, left) for top in range(0, shape[-2], side) for left in range(0, shape[-1], side))
 
 
 def _halve(block: np.ndarray) -> np.ndarray:

@@ -14,6 +14,7 @@ from .dense_map import DenseMap
 __all__ = ["write_nifti"]
 
 _MAX_VALUES = 2**28
+_ROWS_AT_ONCE = 64
 
 
 def write_nifti(dense: DenseMap, path: str | Path, genes: Sequence[str], region_um: Sequence[float] | None) -> None:
@@ -46,11 +47,16 @@ def write_nifti(dense: DenseMap, path: str | Path, genes: Sequence[str], region_
         )
     projection = dense.projection
     assert projection is not None
-    values = projection.columns(list(genes)).expression(dense.read(x, y, width, height))
+    part = projection.columns(list(genes))
+    values = np.empty((width, height, 1, len(part.genes)), np.float32)
+    for first in range(0, height, _ROWS_AT_ONCE):  # features and transposed copies of some rows alone
+        rows = min(_ROWS_AT_ONCE, height - first)
+        strip = part.expression(dense.read(x, y + first, width, rows))
+        values[:, first : first + rows, 0] = strip.transpose(1, 0, 2)
     mm = um / 1000
     affine = np.diag([mm, mm, mm, 1.0])
     affine[:2, 3] = (x + 0.5) * mm, (y + 0.5) * mm
-    image = nib.Nifti1Image(np.ascontiguousarray(values.transpose(1, 0, 2)[:, :, None, :]), affine)
+    image = nib.Nifti1Image(values, affine)
     image.header.set_xyzt_units("mm")
     image.header["descrip"] = ",".join(genes)[:79].encode("ascii", "replace")
     with replacing(path) as temporary:

@@ -5,6 +5,7 @@ import pytest
 import zarr
 
 from bundle.errors import InputError
+from bundle.inference import dense_map
 from bundle.inference.dense_map import create_map, open_map, write_map
 from bundle.inference.nifti import write_nifti
 from bundle.inference.projection import Projection
@@ -56,6 +57,27 @@ def test_levels_are_means_and_what_is_unknown_stays_so(dense, tmp_path):
     transforms = group.attrs["ome"]["multiscales"][0]["datasets"][1]["coordinateTransformations"]
     assert transforms[0]["scale"] == [1.0, 16.0, 16.0]
     assert transforms[1]["translation"] == [0.0, -512 + 8.0, 1024 + 8.0]
+
+
+def test_many_genes_and_levels_are_written_block_by_block(dense, tmp_path, monkeypatch):
+    monkeypatch.setattr(dense_map, "_TOP_CELLS", 50)
+    monkeypatch.setattr(dense_map, "_GENES_AT_ONCE", 2)
+    genes = ("a", "b", "c", "d", "e")
+    rng = np.random.default_rng(1)
+    del dense.group["projection"]
+    dense_map._write_projection(dense.group, Projection(genes, rng.random((5, 4), np.float32), np.ones(5, np.float32)))
+    order = ["e", "a", "d", "b", "c"]
+    write_map(dense, tmp_path / "m.zarr", "s", order)
+    group = zarr.open_group(tmp_path / "m.zarr", mode="r")
+    part = dense.projection.columns(order)
+    level = part.expression(dense.array[:].transpose(1, 2, 0)).transpose(2, 0, 1)
+    for number in range(5):
+        np.testing.assert_allclose(group[str(number)][:], level, rtol=1e-5)
+        level = dense_map._halve(level)
+    assert max(group["4"].shape[1:]) <= 50
+    assert repr(open_map(tmp_path / "m.zarr")) == (
+        "DenseMap(m.zarr: 5 genes, 640 x 448 cells of 8 µm, corner at (1024, -512) µm of the slide)"
+    )
 
 
 def test_a_gene_is_a_lazy_array_of_what_the_projection_says(dense, tmp_path):
