@@ -20,11 +20,12 @@ from monai.bundle import ConfigParser
 from .errors import InputError, user_message
 from .files import make_folder
 from .handlers import plain_references
+from .inference.grids import file_suffixes, unit_grids
 from .inference.memory import keep_freed_memory
 from .manifest import read_split
 from .panel import load_panel
 
-__all__ = ["bundle_root", "evaluate", "predict", "run_config", "train"]
+__all__ = ["bundle_root", "evaluate", "merge_config", "predict", "run_config", "train", "trained_run"]
 
 logger = logging.getLogger(__name__)
 
@@ -66,9 +67,12 @@ def run_config(run_id: str, files: Sequence[str | Path], overrides: Mapping[str,
     root = str(bundle_root())
     if root not in sys.path:  # the configurations name `networks.PixNet`, not `pixnet.networks.PixNet`
         sys.path.insert(0, root)
-    _merge(files, overrides)
+    merge_config(files, overrides)
     get_logger("monai.handlers.StatsHandler").addFilter(_without_traceback)
+    told = [get_logger(f"monai.bundle.{module}") for module in ("scripts", "workflows")]
     try:
+        for monai_logger in told:  # its arguments, and that files lie in two folders, as they must
+            monai_logger.addFilter(_problems_alone)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "parsing config_file", UserWarning)  # the command line's help says it
             monai.bundle.run(
@@ -83,6 +87,14 @@ def run_config(run_id: str, files: Sequence[str | Path], overrides: Mapping[str,
         if sentence is None:
             raise
         raise InputError(sentence) from error  # MONAI wraps it in a RuntimeError
+    finally:
+        for monai_logger in told:
+            monai_logger.removeFilter(_problems_alone)
+
+
+def _problems_alone(record: logging.LogRecord) -> bool:
+    """Log filter: leave out MONAI's account of how it was called."""
+    return record.levelno >= logging.ERROR
 
 
 def _without_traceback(record: logging.LogRecord) -> bool:
@@ -102,7 +114,7 @@ def _refused_setting(error: BaseException | None) -> str | None:
     return None
 
 
-def _merge(files: Sequence[str | Path], overrides: Mapping[str, Any]) -> dict[str, Any]:
+def merge_config(files: Sequence[str | Path], overrides: Mapping[str, Any]) -> dict[str, Any]:
     """The merged configuration, refusing keys that the base file does not have."""
     parser = ConfigParser()
     for number, file in enumerate(files):
@@ -174,7 +186,7 @@ def train(
     overrides = {"dataset_dir": str(Path(dataset).resolve()), "output_dir": str(run), **(settings or {})}
     earlier = run / "configs" / "train.json"
     if earlier.is_file() and (run / "checkpoints" / "last.pt").is_file():
-        before, now = json.loads(earlier.read_text()), _merge(files, overrides)
+        before, now = json.loads(earlier.read_text()), merge_config(files, overrides)
         changed = sorted(k for k in {*before, *now} - _FREE_ON_RESUME if before.get(k) != now.get(k))
         if changed:
             raise InputError(
@@ -204,7 +216,7 @@ def evaluate(
         size_um: which of the slides' unit sizes; the coarsest by default.
         settings: further keys.
     """
-    run, model = _trained(run)
+    run, model = trained_run(run)
     if dataset is None:
         trained_with = run / "configs" / "train.json"
         if not trained_with.is_file():
@@ -226,7 +238,7 @@ def evaluate(
     return run / "evaluation" / f"{name or split}.json"
 
 
-def predict(slide: str | Path, out: str | Path | None, run: str | Path, settings: Mapping[str, Any]) -> None:
+def predict(slide: str | Path, out: str | Path | None, run: str | Path, settings: Mapping[str, Any]) -> list[Path]:
     """Predict a slide's units and write them as AnnData; killed, the same call goes on where it was.
 
     Args:
@@ -234,6 +246,9 @@ def predict(slide: str | Path, out: str | Path | None, run: str | Path, settings
         out: the `.h5ad` or `.zarr` to write; None where only a map is wanted.
         run: the run folder of the model.
         settings: which units: `units`, or `spot_um` and `pitch_um`, or `bin_um`; `slide_mpp`, `genes`, `map`, ...
+
+    Returns:
+        The files written.
     """
     for path, endings in (
         (out, (".h5ad", ".zarr")),
@@ -255,7 +270,7 @@ def predict(slide: str | Path, out: str | Path | None, run: str | Path, settings
         raise InputError(f"{slide} is a folder; give one slide, or a table of slides (docs/cohorts.md).")
     if out is None and not settings.get("map") and not settings.get("nifti"):
         raise InputError("Nothing to write: give OUT.h5ad for units, or --map OUT.zarr, or --nifti OUT.nii.gz.")
-    run, model = _trained(run)
+    run, model = trained_run(run)
     overrides = {
         "slides": str(Path(slide).resolve()),
         # MONAI leaves out what is None, and the configuration's own would stand.
@@ -264,10 +279,18 @@ def predict(slide: str | Path, out: str | Path | None, run: str | Path, settings
         **{k: v for k, v in settings.items() if v is not None},
     }
     keep_freed_memory()
+    grids = unit_grids(settings.get("spot_um"), settings.get("pitch_um"), bin_um=settings.get("bin_um"))
     run_config("inferring", [bundle_root() / "configs" / "inference.json", model], overrides)
+    units = [] if out is None else [Path(out).with_stem(Path(out).stem + suffix) for suffix in file_suffixes(grids)]
+    return units + [Path(path) for key in ("map", "nifti") if (path := settings.get(key)) is not None]
 
 
-def _trained(run: str | Path) -> tuple[Path, Path]:
+def trained_run(run: str | Path) -> tuple[Path, Path]:
+    """A run's folder and the configuration of its model.
+
+    Raises:
+        InputError: if the run was not finished, or its weights are damaged.
+    """
     run = Path(run).resolve()
     model = run / "configs" / "model.json"
     load_panel(run / "models" / "panel.json")

@@ -11,7 +11,7 @@ from typing import Any, cast
 import torch
 from monai.bundle import ConfigParser
 
-from .commands import _merge, _trained, bundle_root
+from .commands import bundle_root, merge_config, trained_run
 from .errors import InputError
 from .files import replacing
 from .inference.runtime import check_equal, onnx_model, onnx_session
@@ -30,11 +30,11 @@ def load_network(run: str | Path) -> tuple[Any, dict[str, Any]]:
     Raises:
         InputError: if the folder holds no finished run, or its weights are not those of its network.
     """
-    run, model = _trained(run)
+    run, model = trained_run(run)
     root = str(bundle_root())
     if root not in sys.path:  # the configurations name `networks.PixNet`, not `pixnet.networks.PixNet`
         sys.path.insert(0, root)
-    config = _merge([bundle_root() / "configs" / "inference.json", model], {"model_dir": str(run / "models")})
+    config = merge_config([bundle_root() / "configs" / "inference.json", model], {"model_dir": str(run / "models")})
     network = ConfigParser(config).get_parsed_content("network_def")
     try:
         network.load_state_dict(torch.load(run / "models" / "model.pt", map_location="cpu", weights_only=True))

@@ -14,8 +14,9 @@ from typing import Any
 
 import torch
 
-from ..commands import _trained, bundle_root
-from ..errors import InputError
+from ..commands import bundle_root, trained_run
+from ..errors import InputError, missing_extra
+from ..files import make_folder
 from . import remote
 from .slides import CohortSlide, read_cohort
 from .summary import Progress, Result, count_units, table, write_summary
@@ -70,8 +71,9 @@ def predict_cohort(
     for option, instead in _ONE_SLIDE.items():
         if options.get(option) is not None:
             raise InputError(f"--{option} is of one slide, and {cohort} lists {len(slides)}: {instead}.")
-    run, _ = _trained(run)
-    folder = _folder(out)
+    run, _ = trained_run(run)
+    folder = Path(out).resolve()
+    make_folder(folder)
     model = _model_hash(run)
     jobs: dict[str, dict[str, Any]] = {}
     results: dict[str, Result] = {}
@@ -110,15 +112,6 @@ def arguments_of(options: Mapping[str, Any]) -> list[str]:
         elif value is not None and value is not False:
             found.append(f"{name}={value}")
     return found
-
-
-def _folder(out: str | Path) -> Path:
-    folder = Path(out).resolve()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"Nothing can be written to {folder} ({error.strerror}); choose another place.") from error
-    return folder
 
 
 def _model_hash(run: Path) -> str:
@@ -210,7 +203,7 @@ def _cluster(scheduler: str | None, workers: int | None, slides: int) -> Iterato
         from dask.system import CPU_COUNT
         from distributed import Client, LocalCluster
     except ImportError as error:
-        raise InputError("A cohort needs dask, which is not installed: pip install 'pixnet[cohort]'.") from error
+        raise missing_extra("A cohort needs dask", "cohort") from error
     if scheduler is not None:
         try:
             client = Client(scheduler, timeout=20, set_as_default=False)

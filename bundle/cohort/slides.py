@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import difflib
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,6 +63,13 @@ def read_cohort(path: str | Path) -> list[CohortSlide]:
             raise InputError(
                 f'{path}: {other.path} and {slide.path} would both be written as "{slide.name}"; tell them apart in a '
                 "column name."
+            )
+    for slide in slides:  # a slide's files of several sizes are called so
+        stem, mark, size = slide.name.rpartition("_")
+        if mark and stem in first and re.fullmatch(r"[0-9.e+-]+um", size):
+            raise InputError(
+                f'{path}: outputs of "{stem}" for several sizes would be taken for those of "{slide.name}"; call one '
+                "of them otherwise in a column name."
             )
     return slides
 

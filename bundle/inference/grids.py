@@ -19,7 +19,7 @@ from ..errors import InputError
 from ..tissue import TissueMap
 from ..units import Shape, Units, is_interpolated, unit_area_um2
 
-__all__ = ["Band", "GridUnits", "UnitGrid", "empty_units", "unit_grids"]
+__all__ = ["Band", "GridUnits", "UnitGrid", "empty_units", "file_suffixes", "unit_grids"]
 
 
 def empty_units(barcodes: np.ndarray, centers_px: np.ndarray, shape: Shape, size_um: float, name: str) -> Units:
@@ -78,7 +78,8 @@ class UnitGrid:
             corner = np.asarray(region_um, dtype=float)
             bounds = np.maximum(bounds[0], corner[:2]), np.minimum(bounds[1], corner[:2] + corner[2:])
         if bounds is None or (bounds[0] >= bounds[1]).any():
-            raise InputError(f"{name}: no tissue found on this slide. Give the units with --spots to predict anyway.")
+            where = "on this slide" if region_um is None else "in this region"
+            raise InputError(f"{name}: no tissue found {where}. Give the units with --spots to predict anyway.")
         low, high = bounds
         rows = range(math.floor(low[1] / self.row_pitch_um), math.ceil(high[1] / self.row_pitch_um) + 1)
         columns = range(
@@ -229,6 +230,11 @@ class GridUnits:
         names = np.empty(len(row), dtype=[("left", left.dtype), ("right", right.dtype)])
         names["left"], names["right"] = left[row], right[column]
         return names.view(f"S{names.itemsize}")
+
+
+def file_suffixes(grids: Sequence[UnitGrid]) -> list[str]:
+    """What tells each arrangement's file from the others': nothing where there is one."""
+    return [f"_{grid.size_um:g}um" for grid in grids] if len(grids) > 1 else [""]
 
 
 def unit_grids(
