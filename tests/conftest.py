@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import absl.logging
 import numpy as np
@@ -106,12 +107,10 @@ def phantom(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_run(phantom: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run folder of a tiny network trained for an epoch on the phantom; not to be changed."""
-    from bundle import commands
-
+def tiny() -> dict[str, Any]:
+    """Settings of a network and a training that take seconds; not to be changed."""
     encoder = {"embed_dim": 12, "depths": [2, 2], "num_heads": [1, 2], "window_size": 4}
-    settings = {
+    return {
         "mpp": 2.0,
         "crop_px": 128,
         "crops_per_slide": 2,
@@ -121,6 +120,13 @@ def tiny_run(phantom: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "network_def#encoder": {"_target_": "networks.SwinEncoder", **encoder},
         "network_def#decoder_channels": [8, 8],
     }
+
+
+@pytest.fixture(scope="session")
+def tiny_run(phantom: Path, tiny: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder of a tiny network trained for an epoch on the phantom; not to be changed."""
+    from bundle import commands
+
     folder = tmp_path_factory.mktemp("tiny_run")
-    commands.train(phantom, folder, settings=settings)
+    commands.train(phantom, folder, settings=tiny)
     return folder

@@ -13,25 +13,6 @@ import torch
 
 ROOT = Path(__file__).parents[1]
 ENV = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-NETWORK = {
-    "network_def#encoder": {
-        "_target_": "networks.SwinEncoder",
-        "embed_dim": 12,
-        "depths": [2, 2],
-        "num_heads": [1, 2],
-        "window_size": 4,
-    },
-    "network_def#decoder_channels": [8, 8],
-}
-TINY = {
-    "mpp": 2.0,
-    "crop_px": 128,
-    "crops_per_slide": 4,
-    "max_epochs": 2,
-    "val_interval": 2,
-    "min_total": 20,
-    **NETWORK,
-}
 #: After the run, each rank writes what it holds.
 DUMP = {
     "finalize": [
@@ -57,11 +38,11 @@ def _torchrun(run_id: str, files: list[Path], *more: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def run(phantom, tmp_path_factory) -> Path:
+def run(phantom, tiny, tmp_path_factory) -> Path:
     """A run trained by two processes."""
     folder = tmp_path_factory.mktemp("ranks")
     override = folder / "tiny.json"
-    override.write_text(json.dumps({**TINY, **DUMP}))
+    override.write_text(json.dumps({**tiny, "crops_per_slide": 4, "max_epochs": 2, "val_interval": 2, **DUMP}))
     configs = ROOT / "configs"
     files = [configs / "train.json", configs / "multi_gpu_train.json", override]
     _torchrun("training", files, "--dataset_dir", str(phantom), "--output_dir", str(folder))

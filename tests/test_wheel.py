@@ -34,22 +34,6 @@ FILES = (
     "setup.py",
 )
 VERSION = json.loads((ROOT / "configs" / "metadata.json").read_text())["version"]
-TINY = {
-    "mpp": 2.0,
-    "crop_px": 128,
-    "crops_per_slide": 2,
-    "max_epochs": 1,
-    "val_interval": 1,
-    "min_total": 20,
-    "network_def#encoder": {
-        "_target_": "networks.SwinEncoder",
-        "embed_dim": 12,
-        "depths": [2, 2],
-        "num_heads": [1, 2],
-        "window_size": 4,
-    },
-    "network_def#decoder_channels": [8, 8],
-}
 #: Runs the installed console command and then says where our modules came from.
 CONSOLE = """
 import sys
@@ -152,10 +136,10 @@ def test_the_library_is_imported_from_the_wheel(installed, elsewhere):
     assert [Path(f) for f in files] == [installed / "pixnet" / room / "__init__.py" for room in ROOMS]
 
 
-def test_the_wheel_trains_and_predicts_from_another_folder(installed, elsewhere, phantom, tmp_path):
-    tiny = tmp_path / "tiny.json"
-    tiny.write_text(json.dumps(TINY))
-    configs = [str(installed / "pixnet" / "configs" / "train.json"), str(tiny)]
+def test_the_wheel_trains_and_predicts_from_another_folder(installed, elsewhere, phantom, tiny, tmp_path):
+    override = tmp_path / "tiny.json"
+    override.write_text(json.dumps(tiny))
+    configs = [str(installed / "pixnet" / "configs" / "train.json"), str(override)]
     train = ("--config_file", configs, "--dataset_dir", phantom, "--output_dir", tmp_path / "run")
     _run(sys.executable, "-m", "monai.bundle", "run", "training", *train, **elsewhere)
     assert (tmp_path / "run" / "models" / "model.pt").is_file()

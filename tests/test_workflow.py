@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,47 +25,30 @@ from bundle.errors import InputError
 from bundle.inference import prediction
 
 ROOT = Path(__file__).parents[1]
-ENCODER = {
-    "_target_": "networks.SwinEncoder",
-    "embed_dim": 12,
-    "depths": [2, 2],
-    "num_heads": [1, 2],
-    "window_size": 4,
-}
-TINY = {
-    "mpp": 2.0,
-    "crop_px": 128,
-    "crops_per_slide": 4,
-    "max_epochs": 2,
-    "val_interval": 1,
-    "min_total": 20,
-    "network_def#encoder": ENCODER,
-    "network_def#decoder_channels": [8, 8],
-}
 #: Two threads more or less must not matter to what is compared.
 ENV = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory) -> Path:
+def override(tiny, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("configs") / "tiny.json"
-    path.write_text(json.dumps(TINY))
+    path.write_text(json.dumps({**tiny, "crops_per_slide": 4}))
     return path
 
 
-def _command(tiny: Path, phantom: Path, run: Path, *more: str) -> list[str]:
-    files = [str(ROOT / "configs" / "train.json"), str(tiny)]
+def _command(override: Path, phantom: Path, run: Path, *more: str) -> list[str]:
+    files = [str(ROOT / "configs" / "train.json"), str(override)]
     own = ["--config_file", str(files), "--dataset_dir", str(phantom), "--output_dir", str(run), *more]
     return [sys.executable, "-m", "monai.bundle", "run", "training", *own]
 
 
 @pytest.fixture(scope="module")
-def run(tiny, phantom, tmp_path_factory) -> Path:
+def run(override, phantom, tmp_path_factory) -> Path:
     """A run trained by MONAI's own command from another folder, uninterrupted."""
     folder = tmp_path_factory.mktemp("run")
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     done = subprocess.run(
-        _command(tiny, phantom, folder, "--max_epochs", "3"), cwd=elsewhere, env=ENV, capture_output=True, text=True
+        _command(override, phantom, folder, "--max_epochs", "3"), cwd=elsewhere, env=ENV, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert not list(elsewhere.iterdir())
@@ -94,8 +78,8 @@ def test_a_run_folder_explains_itself(run):
     assert all(torch.is_tensor(v) for v in state.values())
 
 
-def test_a_killed_run_resumes_to_the_same_weights(run, tiny, phantom, tmp_path):
-    command = _command(tiny, phantom, tmp_path, "--max_epochs", "3")
+def test_a_killed_run_resumes_to_the_same_weights(run, override, phantom, tmp_path):
+    command = _command(override, phantom, tmp_path, "--max_epochs", "3")
     process = subprocess.Popen(command, env=ENV, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while process.poll() is None and not (tmp_path / "checkpoints" / "last.pt").is_file():
         time.sleep(0.02)
@@ -150,6 +134,36 @@ def test_the_noise_free_truth_is_scored_by_the_same_evaluation(run, phantom):
     assert all(-1 <= s["PCC@M"] <= 1 for s in scales.values())
 
 
+def panel_of(run: Path) -> dict:
+    return json.loads((run / "models" / "panel.json").read_text())
+
+
+def test_without_validation_nothing_is_said_of_it(run, phantom, tmp_path):
+    bare = Path(shutil.copytree(run, tmp_path / "bare"))
+    shutil.rmtree(bare / "evaluation")
+    commands.predict(phantom / "slides" / "P3.tif", tmp_path / "o.h5ad", bare, {"bin_um": 64.0})
+    adata = ad.read_h5ad(tmp_path / "o.h5ad")
+    assert list(adata.var) == ["gene_ids"]
+    assert not {"same_patient", "same_patient_val"} & set(adata.uns["pixnet"])
+
+
+def test_cells_keep_their_classes_as_categories(run, phantom, tmp_path):
+    ring = np.array([[0, 0], [40, 0], [40, 40], [0, 40], [0, 0]])
+    features = []
+    for number, name in enumerate(["Tumor", None, "Stroma", "Tumor"]):
+        outline = {"type": "Polygon", "coordinates": [(ring + 200 + 50 * number).tolist()]}
+        properties = {} if name is None else {"classification": {"name": name}}
+        features.append({"type": "Feature", "id": f"c{number}", "geometry": outline, "properties": properties})
+    (tmp_path / "c.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    for name, read in (("o.h5ad", ad.read_h5ad), ("o.zarr", ad.read_zarr)):
+        settings = {"units": str(tmp_path / "c.geojson")}
+        assert commands.predict(phantom / "slides" / "P3.tif", tmp_path / name, run, settings) == [tmp_path / name]
+        classes = read(tmp_path / name).obs["classification"]
+        assert isinstance(classes.dtype, pd.CategoricalDtype)
+        assert list(classes.cat.categories) == ["Stroma", "Tumor"]
+        assert list(classes.astype(object).fillna("none")) == ["Tumor", "none", "Stroma", "Tumor"]
+
+
 def test_bins_are_predicted_over_the_tissue(run, phantom, tmp_path):
     out = tmp_path / "bins.h5ad"
     slide = phantom / "slides" / "P3.tif"
@@ -165,6 +179,13 @@ def test_bins_are_predicted_over_the_tissue(run, phantom, tmp_path):
     assert any("approximate" in w for w in about["warnings"])
     assert {"pcc_val", "ceiling_val", "n_patients_val", "same_patient_val"} <= set(adata.var)
     assert (adata.var["n_patients_val"] == 1).all()
+    assert about["same_patient_val"] == adata.var["same_patient_val"].any() == False  # noqa: E712
+    assert {name: list(genes) for name, genes in about["panels"].items()} == panel_of(run)["panels"]
+    assert list(about["training_patients"]) == ["P1"]
+    some = list(adata.var_names[[3, 1]])
+    np.testing.assert_array_equal(expression_of(adata[5:50], some), adata[5:50, some].X)
+    with pytest.raises(InputError, match="does not hold NOSUCH"):
+        expression_of(adata, ["NOSUCH"])
     (library,) = adata.uns["spatial"].values()
     assert library["scalefactors"]["spot_diameter_fullres"] == pytest.approx(16.0)
 
@@ -188,7 +209,12 @@ def test_finer_than_the_map_is_called_interpolated(run, phantom, tmp_path):
     out = tmp_path / "fine.h5ad"
     arguments = ["--spot-um", "4", "--pitch-um", "40", "--lattice", "hex"]
     assert main(["predict", str(phantom / "slides" / "P3.tif"), str(out), "--model", str(run), *arguments]) == 0
-    about = ad.read_h5ad(out).uns["pixnet"]
+    adata = ad.read_h5ad(out)
+    about = adata.uns["pixnet"]
+    obs, (x, y) = adata.obs, adata.obsm["spatial"].T
+    assert (obs["array_col"] % 2 == obs["array_row"] % 2).all()  # as on a Visium slide
+    np.testing.assert_allclose(x - x[0], (obs["array_col"] - obs["array_col"].iloc[0]) * 20)
+    np.testing.assert_allclose(y - y[0], (obs["array_row"] - obs["array_row"].iloc[0]) * 40 * 3**0.5 / 2)
     assert about["interpolated"]
     assert any("interpolated" in w for w in about["warnings"])
 
@@ -350,12 +376,12 @@ def test_every_override_is_run_here():
 
 
 @pytest.mark.parametrize("name", sorted(OVERRIDES))
-def test_an_override_trains_evaluates_and_predicts(name, phantom, tmp_path, request):
+def test_an_override_trains_evaluates_and_predicts(name, phantom, tiny, tmp_path, request):
     if name in NEEDS:
         pytest.importorskip(MODULES[NEEDS[name]], reason=f"the extra `{NEEDS[name]}` is not installed")
-    settings = {k: v for k, v in TINY.items() if not k.startswith("network_def")}
+    settings = {k: v for k, v in tiny.items() if not k.startswith("network_def")}
     if name == "programs.json":
-        settings |= {k: v for k, v in TINY.items() if k.startswith("network_def")}
+        settings |= {k: v for k, v in tiny.items() if k.startswith("network_def")}
     settings |= {"max_epochs": 2, "crops_per_slide": 2, **OVERRIDES[name]}
     if name == "backbone.json":
         folder = request.getfixturevalue("save_backbone")(tmp_path / "backbone", "registers")
@@ -373,30 +399,34 @@ def test_an_override_trains_evaluates_and_predicts(name, phantom, tmp_path, requ
     assert ("rate_per_um2" in adata.layers) == (name == "programs.json")
 
 
-def test_an_encoder_that_does_not_fit_is_refused_in_a_sentence(phantom, tmp_path):
+def test_an_encoder_that_does_not_fit_is_refused_in_a_sentence(phantom, tiny, tmp_path):
     torch.save({"conv1.weight": torch.zeros(1)}, tmp_path / "resnet.pt")
-    encoder = {**ENCODER, "weights": str(tmp_path / "resnet.pt")}
+    encoder = {**tiny["network_def#encoder"], "weights": str(tmp_path / "resnet.pt")}
     with pytest.raises(InputError, match=r"networks\.SwinEncoder does not work.*resnet\.pt holds no Swin"):
-        commands.train(phantom, tmp_path / "run", [], {**TINY, "network_def#encoder": encoder})
+        commands.train(phantom, tmp_path / "run", [], {**tiny, "network_def#encoder": encoder})
 
 
-def test_weights_of_the_start_are_not_needed_again(phantom, tmp_path):
+def test_weights_of_the_start_are_not_needed_again(phantom, tiny, tmp_path):
     from networks import SwinEncoder
 
-    shape = {k: v for k, v in ENCODER.items() if k != "_target_"}
+    shape = {k: v for k, v in tiny["network_def#encoder"].items() if k != "_target_"}
     state = {k.replace(".mlp.linear", ".mlp.fc"): v for k, v in SwinEncoder(**shape).state_dict().items()}
     state = {re.sub(r"^downsamples\.(\d)", r"layers.\1.downsample", k): v for k, v in state.items()}
     torch.save({k: v for k, v in state.items() if not k.startswith("norms")}, tmp_path / "swin.pt")
-    settings = {**TINY, "max_epochs": 1, "network_def#encoder": {**ENCODER, "weights": str(tmp_path / "swin.pt")}}
+    settings = {
+        **tiny,
+        "max_epochs": 1,
+        "network_def#encoder": {**tiny["network_def#encoder"], "weights": str(tmp_path / "swin.pt")},
+    }
     commands.train(phantom, tmp_path / "run", [], settings)
     (tmp_path / "swin.pt").unlink()
     assert commands.evaluate(tmp_path / "run").is_file()
 
 
-def test_the_same_command_goes_on_and_other_settings_or_slides_are_refused(run, tiny, phantom, tmp_path):
+def test_the_same_command_goes_on_and_other_settings_or_slides_are_refused(run, override, phantom, tmp_path):
     before = (run / "models" / "model.pt").read_bytes()
     settings = {"max_epochs": 3}
-    commands.train(phantom, run, [tiny], settings)  # all epochs are done
+    commands.train(phantom, run, [override], settings)  # all epochs are done
     assert (run / "models" / "model.pt").read_bytes() == before
     other = json.loads((phantom / "dataset.json").read_text())
     other["training"], other["test"] = other["test"], other["training"]
@@ -406,8 +436,8 @@ def test_the_same_command_goes_on_and_other_settings_or_slides_are_refused(run, 
     (tmp_path / "dataset.json").write_text(json.dumps(other))
     panel = (run / "models" / "panel.json").read_text()
     with pytest.raises(Exception, match="run on other slides or genes") as caught:
-        commands.train(tmp_path, run, [tiny], settings)
+        commands.train(tmp_path, run, [override], settings)
     assert caught.value
     assert (run / "models" / "panel.json").read_text() == panel
     with pytest.raises(InputError, match=r"other settings.*learning_rate"):
-        commands.train(phantom, run, [tiny], {"learning_rate": 0.1})
+        commands.train(phantom, run, [override], {"learning_rate": 0.1})

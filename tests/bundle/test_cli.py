@@ -26,31 +26,12 @@ from bundle.cli import main
 from bundle.errors import InputError, user_message
 
 ROOT = Path(__file__).parents[2]
-TINY = {
-    "mpp": 2.0,
-    "crop_px": 128,
-    "crops_per_slide": 2,
-    "max_epochs": 1,
-    "val_interval": 1,
-    "min_total": 20,
-    "network_def#encoder": {
-        "_target_": "networks.SwinEncoder",
-        "embed_dim": 12,
-        "depths": [2, 2],
-        "num_heads": [1, 2],
-        "window_size": 4,
-    },
-    "network_def#decoder_channels": [8, 8],
-}
-SET_TINY = [text for key, value in TINY.items() for text in ("--set", f"{key}={json.dumps(value)}")]
 Edit = Callable[[dict], object]
 
 
-@pytest.fixture(scope="module")
-def run(phantom, tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("run")
-    commands.train(phantom, folder, settings=TINY)
-    return folder
+@pytest.fixture(scope="session")
+def set_tiny(tiny) -> list[str]:
+    return [text for key, value in tiny.items() for text in ("--set", f"{key}={json.dumps(value)}")]
 
 
 @pytest.fixture
@@ -134,9 +115,9 @@ def test_a_patient_in_two_splits(dataset, tmp_path):
         (lambda m: m["training"][0].update(mpp=-1), "mpp=-1"),
     ],
 )
-def test_a_faulty_manifest(dataset, tmp_path, edit: Edit, says: str):
+def test_a_faulty_manifest(set_tiny, dataset, tmp_path, edit: Edit, says: str):
     edit_manifest(dataset, edit)
-    assert says in sentence("train", dataset, tmp_path / "run", *SET_TINY)
+    assert says in sentence("train", dataset, tmp_path / "run", *set_tiny)
 
 
 @pytest.mark.parametrize("text", ["{", "[]"])
@@ -145,41 +126,41 @@ def test_a_manifest_that_is_none(dataset, tmp_path, text: str):
     assert "dataset.json is not" in sentence("train", dataset, tmp_path / "run")
 
 
-def test_a_split_without_slides(run, dataset):
+def test_a_split_without_slides(tiny_run, dataset):
     edit_manifest(dataset, lambda m: m.update(test=[]))
-    assert 'no slide to score in its split "test"' in sentence("evaluate", run, "--dataset", dataset)
+    assert 'no slide to score in its split "test"' in sentence("evaluate", tiny_run, "--dataset", dataset)
 
 
 # Slides ---------------------------------------------------------------------------------------------------------------
 
 
-def test_a_truncated_slide(run, dataset, tmp_path):
+def test_a_truncated_slide(set_tiny, tiny_run, dataset, tmp_path):
     for name in ("P1", "P3"):
         cut(dataset / "slides" / f"{name}.tif")
-    assert "P1.tif is cut short" in sentence("train", dataset, tmp_path / "run", *SET_TINY)
-    assert "P3.tif is cut short" in sentence("evaluate", run, "--dataset", dataset)
+    assert "P1.tif is cut short" in sentence("train", dataset, tmp_path / "run", *set_tiny)
+    assert "P3.tif is cut short" in sentence("evaluate", tiny_run, "--dataset", dataset)
     slide = dataset / "slides" / "P3.tif"
-    assert "P3.tif is cut short" in sentence("predict", slide, tmp_path / "o.h5ad", "--model", run, "--bin-um", 16)
+    assert "P3.tif is cut short" in sentence("predict", slide, tmp_path / "o.h5ad", "--model", tiny_run, "--bin-um", 16)
 
 
-def test_a_slide_that_does_not_say_its_mpp(run, dataset, tmp_path):
+def test_a_slide_that_does_not_say_its_mpp(set_tiny, tiny_run, dataset, tmp_path):
     slide = without_tags(dataset / "slides" / "P1.tif")
     edit_manifest(dataset, lambda m: m["training"][0].pop("mpp"))
-    said = sentence("train", dataset, tmp_path / "run", *SET_TINY)
+    said = sentence("train", dataset, tmp_path / "run", *set_tiny)
     assert '"mpp" beside "image" in dataset.json' in said
-    predict = ("predict", slide, tmp_path / "o.h5ad", "--model", run, "--bin-um", 16)
+    predict = ("predict", slide, tmp_path / "o.h5ad", "--model", tiny_run, "--bin-um", 16)
     assert "--mpp" in sentence(*predict)
     assert "a pixel measures" in sentence(*predict, "--mpp", 500)
     assert main([str(a) for a in (*predict, "--mpp", 1)]) == 0
     assert ad.read_h5ad(tmp_path / "o.h5ad").uns["pixnet"]["slide_mpp"] == 1
 
 
-def test_a_slide_that_is_none(run, tmp_path):
+def test_a_slide_that_is_none(tiny_run, tmp_path):
     picture = tmp_path / "a.jpg"
     Image.new("RGB", (64, 64)).save(picture)
     (tmp_path / "text.tif").write_text("no slide")
     (tmp_path / "folder").mkdir()
-    more = (tmp_path / "o.h5ad", "--model", run, "--bin-um", 16)
+    more = (tmp_path / "o.h5ad", "--model", tiny_run, "--bin-um", 16)
     assert "plain picture" in sentence("predict", picture, *more)
     assert "cannot be read as a slide" in sentence("predict", tmp_path / "text.tif", *more)
     assert "No such slide" in sentence("predict", tmp_path / "none.tif", *more)
@@ -198,29 +179,29 @@ def rename_genes(adata: ad.AnnData) -> None:
 
 
 @pytest.mark.parametrize("patient", ["P1", "P2"])  # of training, and of validation: before hours of training
-def test_spots_outside_the_slide_are_told_before_training(dataset, tmp_path, patient: str):
+def test_spots_outside_the_slide_are_told_before_training(set_tiny, dataset, tmp_path, patient: str):
     edit_units(dataset / "units" / f"{patient}_spot55.h5ad", shift)
-    said = sentence("train", dataset, tmp_path / "run", *SET_TINY, "--set", "val_interval=5")
+    said = sentence("train", dataset, tmp_path / "run", *set_tiny, "--set", "val_interval=5")
     assert f"units lie outside {dataset / 'slides' / patient}.tif (600 x 600 px)" in said
 
 
-def test_spots_outside_the_slide_to_evaluate_or_predict(run, dataset, tmp_path):
+def test_spots_outside_the_slide_to_evaluate_or_predict(tiny_run, dataset, tmp_path):
     spots = dataset / "units" / "P3_spot55.h5ad"
     edit_units(spots, shift)
-    assert "lie outside" in sentence("evaluate", run, "--dataset", dataset)
+    assert "lie outside" in sentence("evaluate", tiny_run, "--dataset", dataset)
     slide = dataset / "slides" / "P3.tif"
-    assert "lie outside" in sentence("predict", slide, tmp_path / "o.h5ad", "--model", run, "--spots", spots)
+    assert "lie outside" in sentence("predict", slide, tmp_path / "o.h5ad", "--model", tiny_run, "--spots", spots)
 
 
-def test_training_slides_without_a_shared_gene(dataset, tmp_path):
+def test_training_slides_without_a_shared_gene(set_tiny, dataset, tmp_path):
     edit_units(dataset / "units" / "P2_spot55.h5ad", rename_genes)
     edit_manifest(dataset, lambda m: m.update(training=m["training"] + m["validation"], validation=[]))
-    assert "No gene is shared" in sentence("train", dataset, tmp_path / "run", *SET_TINY)
+    assert "No gene is shared" in sentence("train", dataset, tmp_path / "run", *set_tiny)
 
 
-def test_validation_without_the_genes_is_told_before_training(dataset, tmp_path):
+def test_validation_without_the_genes_is_told_before_training(set_tiny, dataset, tmp_path):
     edit_units(dataset / "units" / "P2_spot55.h5ad", rename_genes)
-    said = sentence("train", dataset, tmp_path / "run", *SET_TINY, "--set", "val_interval=5")
+    said = sentence("train", dataset, tmp_path / "run", *set_tiny, "--set", "val_interval=5")
     assert "P2_spot55.h5ad lacks 30 of the 30 genes" in said
 
 
@@ -248,9 +229,9 @@ def spoil_first(value: float) -> Callable[[ad.AnnData], None]:
 )
 @pytest.mark.parametrize("patient", ["P1", "P2"])
 @pytest.mark.filterwarnings("ignore:Variable names are not unique")
-def test_units_that_cannot_be_measurements(dataset, tmp_path, patient: str, edit, says: str):
+def test_units_that_cannot_be_measurements(set_tiny, dataset, tmp_path, patient: str, edit, says: str):
     edit_units(dataset / "units" / f"{patient}_spot55.h5ad", edit)
-    said = sentence("train", dataset, tmp_path / "run", *SET_TINY)
+    said = sentence("train", dataset, tmp_path / "run", *set_tiny)
     assert says in said
     assert f"{patient}_spot55.h5ad" in said
 
@@ -289,8 +270,8 @@ def test_counts_and_spots_that_do_not_match(tmp_path):
         ("min_total=1e9", "Lower min_total"),
     ],
 )
-def test_a_setting_that_does_not_work(phantom, tmp_path, setting: str, says: str):
-    said = sentence("train", phantom, tmp_path / "run", *SET_TINY, "--set", setting)
+def test_a_setting_that_does_not_work(set_tiny, phantom, tmp_path, setting: str, says: str):
+    said = sentence("train", phantom, tmp_path / "run", *set_tiny, "--set", setting)
     assert re.search(says, said), said
 
 
@@ -319,6 +300,13 @@ def test_an_unknown_override_file(phantom, tmp_path):
 @pytest.mark.parametrize("setting", ["mpp", "=3"])
 def test_a_setting_of_bad_form(capsys, setting: str):
     assert f"'{setting}' is not of the form key=value" in usage(capsys, "train", "data", "run", "--set", setting)
+
+
+@pytest.mark.parametrize("genes", ["genes.txt", "lists/genes", "models/panel.json"])
+def test_a_file_of_genes_that_is_not_there(capsys, genes: str):
+    for command in (("predict", "slide", "o.h5ad", "--model", "run"), ("audit", "pred.h5ad", "truth.h5ad")):
+        said = usage(capsys, *command, "--genes", genes)
+        assert "there is no file" in said or "panel.json is missing" in said
 
 
 @pytest.mark.parametrize("size", ["0", "-1", "nan", "wide"])
@@ -352,8 +340,8 @@ def test_a_folder_that_is_no_run(phantom, tmp_path):
         ("configs/train.json", Path.unlink, "--dataset"),
     ],
 )
-def test_a_spoilt_run(run, tmp_path, file: str, spoil: Callable[[Path], object], says: str):
-    spoilt = Path(shutil.copytree(run, tmp_path / "run"))
+def test_a_spoilt_run(tiny_run, tmp_path, file: str, spoil: Callable[[Path], object], says: str):
+    spoilt = Path(shutil.copytree(tiny_run, tmp_path / "run"))
     spoil(spoilt / file)
     assert says in sentence("evaluate", spoilt)
 
@@ -367,20 +355,59 @@ def test_a_spoilt_run(run, tmp_path, file: str, spoil: Callable[[Path], object],
         (["--bin-um", "20", "--spot-um", "20"], "one of them"),
         (["--bin-um", "20", "--spots", "spots.h5ad"], "one of them"),
         (["--spots", "none.h5ad"], "No such file"),
-        (["--bin-um", "16", "--genes", "NOSUCH"], "does not predict NOSUCH; its 30 genes are listed"),
+        (["--bin-um", "16", "--genes", "NOSUCH"], "does not predict NOSUCH. Its 30 genes are listed in"),
+        (["--bin-um", "16", "--genes", "gene011,GENE01l"], 'gene011, GENE01l. Did you mean "GENE011"?'),
+        (["--bin-um", "16", "--lattice", "hex"], "--lattice arranges spots"),
+        (["--spots", "spots.h5ad", "--pitch-um", "20"], "--pitch-um arranges spots"),
+        (["--bin-um", "16", "--region", "0,0,20,20"], "no tissue found in this region"),
         (["--bin-um", "16", "--genes", ","], "No gene is asked for"),
     ],
 )
-def test_a_prediction_that_cannot_be(run, phantom, tmp_path, arguments: list[str], says: str):
+def test_a_prediction_that_cannot_be(tiny_run, phantom, tmp_path, arguments: list[str], says: str):
     out = tmp_path / "o.h5ad"
-    assert says in sentence("predict", phantom / "slides" / "P3.tif", out, "--model", run, *arguments)
+    assert says in sentence("predict", phantom / "slides" / "P3.tif", out, "--model", tiny_run, *arguments)
     assert not out.exists()
 
 
-def test_a_place_that_cannot_be_written(run, phantom, tmp_path):
+def test_another_slides_spots_are_refused_and_doubtful_ones_told(tiny_run, dataset, tmp_path):
+    """Phantoms share their spots' names and places, as sections on a legacy array nearly do."""
+    slide, spots, out = dataset / "slides" / "P3.tif", dataset / "units" / "P1_spot55.h5ad", tmp_path / "o.h5ad"
+    predict = ("predict", slide, out, "--model", tiny_run, "--spots", spots)
+    assert "P1_spot55.h5ad is of the slide P1, P3.tif of P3 and their pictures of it differ" in sentence(*predict)
+
+    def warnings_of(edit: Callable[[dict], object]) -> str:
+        edit_units(spots, lambda adata: edit(adata.uns["spatial"]))
+        assert main([str(a) for a in predict]) == 0
+        return " ".join(ad.read_h5ad(out).uns["pixnet"]["warnings"])
+
+    assert "are both of P3, but their pictures" in warnings_of(lambda s: s.update(P3=s.pop("P1")))
+    assert "of the slide P1, P3.tif of P3" in warnings_of(lambda s: s.update(P1={**s.pop("P3"), "images": {}}))
+    assert "P3" not in warnings_of(lambda s: s.update(P3=s.pop("P1")))
+
+
+def test_a_given_mpp_unlike_the_files_is_told(tiny_run, phantom, tmp_path):
+    slide, out = phantom / "slides" / "P3.tif", tmp_path / "o.h5ad"
+    predict = (
+        "predict",
+        slide,
+        out,
+        "--model",
+        tiny_run,
+        "--bin-um",
+        32,
+        "--genes",
+        tiny_run / "models" / "panel.json",
+    )
+    for mpp, told in ((1.02, False), (1.2, True)):
+        assert main([str(a) for a in (*predict, "--mpp", mpp)]) == 0
+        said = [w for w in ad.read_h5ad(out).uns["pixnet"]["warnings"] if "The file says 1 µm per pixel" in w]
+        assert bool(said) == told
+
+
+def test_a_place_that_cannot_be_written(tiny_run, phantom, tmp_path):
     (tmp_path / "file").write_text("")
     (tmp_path / "folder.h5ad").mkdir()
-    more = ("--model", run, "--bin-um", 16)
+    more = ("--model", tiny_run, "--bin-um", 16)
     slide = phantom / "slides" / "P3.tif"
     assert "end its name in .h5ad" in sentence("predict", slide, tmp_path / "o.csv", *more)
     assert "is a folder" in sentence("predict", slide, tmp_path / "folder.h5ad", *more)
@@ -391,15 +418,34 @@ def test_a_place_that_cannot_be_written(run, phantom, tmp_path):
 # How it is said -------------------------------------------------------------------------------------------------------
 
 
-def test_the_terminal_shows_the_sentence_and_no_traceback(run):
+def test_the_terminal_shows_the_sentence_and_no_traceback(tiny_run):
     """A refusal in the middle of a run, where Ignite and MONAI report errors of their own."""
-    command = [sys.executable, "-m", "bundle.cli", "evaluate", str(run), "--scales-um", "10"]
+    command = [sys.executable, "-m", "bundle.cli", "evaluate", str(tiny_run), "--scales-um", "10"]
     done = subprocess.run(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
     assert done.returncode == 2
     assert "Traceback" not in done.stdout + done.stderr
     (said,) = done.stderr.splitlines()
     assert said.startswith("pixnet evaluate: P3_spot55.h5ad")
     assert "a scale of 10 µm has no truth" in said
+
+
+def test_a_command_says_what_it_did_and_nothing_of_how_monai_was_called(tiny_run, phantom, tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "bundle.cli",
+        "predict",
+        str(phantom / "slides" / "P3.tif"),
+        str(tmp_path / "b.h5ad"),
+    ]
+    command += ["--model", str(tiny_run), "--bin-um", "32,64"]
+    done = subprocess.run(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    said = done.stdout + done.stderr
+    assert not re.search("input summary|Not all config|logging properties|config_file", said), said
+    written = [tmp_path / "b_32um.h5ad", tmp_path / "b_64um.h5ad"]
+    assert done.stdout.splitlines()[-1] == f"Predicted: {written[0]}, {written[1]}"
+    assert sorted(tmp_path.iterdir()) == written
 
 
 def test_a_worker_of_a_loader_says_the_sentence_alone():

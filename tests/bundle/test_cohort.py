@@ -21,8 +21,8 @@ import numpy as np
 import pytest
 import torch
 
-from bundle import commands
-from bundle.cli import _NOT_OF_A_SLIDE, _parser, main
+from bundle.arguments import build_parser
+from bundle.cli import _NOT_OF_A_SLIDE, main
 from bundle.cohort import predict_cohort, read_cohort
 from bundle.cohort import run as cohort_run
 from bundle.cohort.run import arguments_of
@@ -30,22 +30,6 @@ from bundle.cohort.summary import Progress, Result, count_units, table
 from bundle.errors import InputError
 
 distributed = pytest.importorskip("distributed", reason="needs the extra cohort")
-TINY = {
-    "mpp": 2.0,
-    "crop_px": 128,
-    "crops_per_slide": 2,
-    "max_epochs": 1,
-    "val_interval": 1,
-    "min_total": 20,
-    "network_def#encoder": {
-        "_target_": "networks.SwinEncoder",
-        "embed_dim": 12,
-        "depths": [2, 2],
-        "num_heads": [1, 2],
-        "window_size": 4,
-    },
-    "network_def#decoder_channels": [8, 8],
-}
 #: Stands in for the command line: what it does is in the slide's own text, and it counts how often it was called.
 STUB = """
 import os, pathlib, subprocess, sys, time
@@ -72,13 +56,6 @@ def main(arguments):
 """
 
 
-@pytest.fixture(scope="module")
-def run(phantom, tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("run")
-    commands.train(phantom, folder, settings=TINY)
-    return folder
-
-
 @pytest.fixture
 def model(tmp_path) -> Path:
     """What is looked at of a run before its slides are: its files, not what is in them."""
@@ -103,7 +80,7 @@ def stub(tmp_path, monkeypatch) -> Path:
         return {**own(*args), "module": "stub_of_pixnet", "source": str(folder)}
 
     monkeypatch.setattr(cohort_run, "_job", job)
-    monkeypatch.setattr(cohort_run, "_trained", lambda run: (Path(run), Path()))
+    monkeypatch.setattr(cohort_run, "trained_run", lambda run: (Path(run), Path()))
     return folder
 
 
@@ -235,16 +212,24 @@ def test_a_table_that_does_not_work(tmp_path, capsys, text: str | bytes | None, 
 )
 def test_options_are_the_same_when_passed_on(arguments):
     command = ["predict", "slide", "out", "--model", "run"]
-    parsed = _parser().parse_args([*command, *arguments])
+    parsed = build_parser().parse_args([*command, *arguments])
     options = {key: value for key, value in vars(parsed).items() if key not in _NOT_OF_A_SLIDE}
-    assert _parser().parse_args([*command, *arguments_of(options)]) == parsed
+    assert build_parser().parse_args([*command, *arguments_of(options)]) == parsed
+
+
+def test_names_that_several_sizes_would_give_are_refused(tmp_path):
+    for name in ("A", "A_16um", "A_6", "B_16um"):
+        (tmp_path / f"{name}.svs").touch()
+    with pytest.raises(InputError, match='outputs of "A" for several sizes would be taken for those of "A_16um"'):
+        read_cohort(write_csv(tmp_path / "c.csv", ["slide"], ["A_16um.svs"], ["A.svs"]))
+    assert len(read_cohort(write_csv(tmp_path / "c.csv", ["slide"], ["A.svs"], ["A_6.svs"], ["B_16um.svs"]))) == 3
 
 
 def test_every_option_is_passed_on_under_its_own_name(capsys):
     """`arguments_of` goes by the attribute's name; an option that has another would be lost."""
-    known = vars(_parser().parse_args(["predict", "slide", "out", "--model", "run"]))
+    known = vars(build_parser().parse_args(["predict", "slide", "out", "--model", "run"]))
     with pytest.raises(SystemExit):
-        _parser().parse_args(["predict", "--help"])
+        build_parser().parse_args(["predict", "--help"])
     options = re.findall(r"--[a-z-]+", capsys.readouterr().out)
     for key in set(known) - _NOT_OF_A_SLIDE:
         ((name, *_), *_) = (a.split("=") for a in arguments_of({key: [("k", 1)] if key == "settings" else 1}))
@@ -253,7 +238,7 @@ def test_every_option_is_passed_on_under_its_own_name(capsys):
 
 def test_a_list_of_genes_need_not_be_where_a_worker_is(tmp_path):
     (tmp_path / "genes.txt").write_text("A\nB\n")
-    parsed = _parser().parse_args(["predict", "s", "o", "--model", "r", "--genes", str(tmp_path / "genes.txt")])
+    parsed = build_parser().parse_args(["predict", "s", "o", "--model", "r", "--genes", str(tmp_path / "genes.txt")])
     assert arguments_of({"genes": parsed.genes}) == ["--genes=A,B"]
 
 
@@ -286,7 +271,7 @@ def test_a_cohort_without_a_folder_a_model_or_dask(tmp_path, phantom, stub, mode
     assert "are for a cohort" in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "distributed", None)
     assert main(["predict", str(path), str(tmp_path / "out"), "--model", str(model)]) == 2
-    assert "pip install 'pixnet[cohort]'" in capsys.readouterr().err
+    assert "pip install '.[cohort]'" in capsys.readouterr().err
     monkeypatch.undo()
     assert main(["predict", str(path), str(tmp_path / "out"), "--model", str(phantom)]) == 2
     assert "pixnet train" in capsys.readouterr().err
@@ -440,14 +425,14 @@ def test_units_are_counted_over_all_outputs(tmp_path):
 # The command line itself ----------------------------------------------------------------------------------------------
 
 
-def test_a_cohort_is_predicted_as_its_slides_alone(run, phantom, tmp_path, capsys):
+def test_a_cohort_is_predicted_as_its_slides_alone(tiny_run, phantom, tmp_path, capsys):
     good, spots = phantom / "slides" / "P3.tif", phantom / "units" / "P2_spot55.h5ad"
     torn = tmp_path / "torn.tif"
     torn.write_bytes(good.read_bytes()[: good.stat().st_size // 2])
     rows = [[good, "", "bins"], [torn, "", ""], [phantom / "slides" / "P2.tif", spots, ""]]
     path = write_csv(tmp_path / "cohort.csv", ["slide", "units", "name"], *rows)
     out = tmp_path / "out"
-    command = ["predict", str(path), str(out), "--model", str(run), "--bin-um", "16"]
+    command = ["predict", str(path), str(out), "--model", str(tiny_run), "--bin-um", "16"]
     assert main([*command, "--workers", "1"]) == 1
     said = capsys.readouterr().out
     assert "torn: failed. " in said
