@@ -93,14 +93,8 @@ class GenePanel:
         """
         from sklearn.decomposition import NMF
 
-        if not self._units:
-            raise InputError("A panel read from a file has no training units to factorise; fit it on the data set.")
+        self._check_enough(n_programs, "programs", "n_programs")
         rates = self._rates
-        if min(rates.shape) < n_programs:
-            raise InputError(
-                f"{rates.shape[0]} training units of {rates.shape[1]} genes cannot start {n_programs} programs; lower "
-                "n_programs."
-            )
         mean = np.maximum(rates.mean(0), 1e-12)
         scale = np.sqrt(mean)  # stabilises the variance, or the most abundant genes take every program
         model = NMF(n_programs, init="nndsvda", random_state=seed, max_iter=400, tol=1e-3)
@@ -108,12 +102,37 @@ class GenePanel:
         loadings = (model.components_ * activity.mean(0)[:, None] * scale).T + 1e-3 * mean[:, None] / n_programs
         return loadings * (mean / loadings.sum(1))[:, None]
 
-    def statistics(self, n_programs: int | None = None) -> dict[str, np.ndarray]:
-        """What a network's head is initialised with: `mean`, `std` and, where asked for, `loadings`."""
+    def components(self, n_components: int, seed: int = 0) -> np.ndarray:
+        """Principal components of (y - mean) / std over the training units, each slide's mean taken off.
+
+        Scaled so that a component's activity has variance 1, (G, n_components).
+
+        Raises:
+            InputError: if there are fewer training units or genes than components, or the panel was read from a file.
+        """
+        from sklearn.decomposition import PCA
+
+        self._check_enough(n_components, "components", "head_components")
+        slides = [log1p_cp10k(u.counts_of(self.genes), u.total) / np.asarray(self.std) for u in self._units]
+        model = PCA(n_components, svd_solver="randomized", random_state=seed)
+        model.fit(np.concatenate([y - y.mean(0) for y in slides]))
+        return (model.components_ * np.sqrt(model.explained_variance_)[:, None]).T
+
+    def statistics(self, n_programs: int | None = None, n_components: int | None = None) -> dict[str, np.ndarray]:
+        """What a head is initialised with: `mean`, `std` and, where asked for, `loadings` and `components`."""
         stats = {"mean": np.asarray(self.mean, np.float32), "std": np.asarray(self.std, np.float32)}
         if n_programs:
             stats["loadings"] = self.loadings(n_programs).astype(np.float32)
+        if n_components:
+            stats["components"] = self.components(n_components).astype(np.float32)
         return stats
+
+    def _check_enough(self, n: int, what: str, key: str) -> None:
+        if not self._units:
+            raise InputError("A panel read from a file has no training units to factorise; fit it on the data set.")
+        n_units = sum(len(u) for u in self._units)
+        if min(n_units, len(self)) < n:
+            raise InputError(f"{n_units} training units of {len(self)} genes cannot start {n} {what}; lower {key}.")
 
     def save(self, path: str | Path, **about: Any) -> None:
         """Write `panel.json`; `about` (working mpp, head, ...) goes beside the genes."""

@@ -38,6 +38,7 @@ TINY = {
     "max_epochs": 2,
     "val_interval": 1,
     "min_total": 20,
+    "ema_decay": 0.8,
     "network_def#encoder": ENCODER,
     "network_def#decoder_channels": [8, 8],
 }
@@ -102,7 +103,7 @@ def test_a_killed_run_resumes_to_the_same_weights(run, tiny, phantom, tmp_path):
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL, "the run ended before it could be killed"
     subprocess.run(command, env=ENV, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    for name in ("network", "optimizer", "best_model"):
+    for name in ("network", "optimizer", "average", "best_model"):
         whole, resumed = (
             torch.load(folder / "checkpoints" / "last.pt", weights_only=True)[name] for folder in (run, tmp_path)
         )
@@ -123,6 +124,37 @@ def _assert_same(a, b) -> None:
             _assert_same(x, y)
     else:
         assert a == b
+
+
+def test_validation_and_prediction_use_the_averaged_weights(run):
+    state = torch.load(run / "checkpoints" / "last.pt", weights_only=True)
+    kept = torch.load(run / "models" / "model.pt", weights_only=True)
+    assert kept.keys() == state["network"].keys()
+    name = "head.weight.weight"
+    assert int(state["average"]["n_averaged"]) == 6  # two steps an epoch
+    assert not torch.equal(state["average"]["module." + name], state["network"][name])
+    best = pd.read_csv(run / "metrics.csv")["val_PCC@M"].idxmax()
+    if best == 2:  # else it was saved before the last epoch
+        torch.testing.assert_close(kept[name], state["average"]["module." + name], rtol=0, atol=0)
+    assert not torch.equal(kept[name], state["network"][name])
+
+
+def test_predictions_average_over_flips_when_asked(run, phantom, tmp_path):
+    slide = str(phantom / "slides" / "P3.tif")
+    command = ["predict", slide, "OUT", "--model", str(run), "--bin-um", "16"]
+    found = {}
+    for name, more in {
+        "plain": [],
+        "flipped": ["--set", "symmetries=[4]"],
+        "both": ["--set", "symmetries=[0,4]"],
+        "tiled": ["--set", "symmetries=[0,4]", "--set", "tile_px=128"],
+    }.items():
+        command[2] = str(tmp_path / f"{name}.h5ad")
+        assert main([*command, *more]) == 0
+        found[name] = ad.read_h5ad(command[2]).X
+    assert not np.allclose(found["plain"], found["flipped"], atol=1e-4)
+    np.testing.assert_allclose(found["both"], (found["plain"] + found["flipped"]) / 2, atol=1e-5)
+    np.testing.assert_allclose(found["tiled"], found["both"], atol=1e-5)
 
 
 def test_evaluation_writes_every_scale_and_says_whose_tissue_it_was(run):

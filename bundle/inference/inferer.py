@@ -338,6 +338,7 @@ class MapInferer(_TiledInferer):
             "model": self.model,
             "mpp": self.mpp,
             "runtime": self.runtime,
+            "symmetries": list(getattr(network, "symmetries", (0,))),
             "preprocessing": _digest(self.transform),
             "tiles": [[t.x_px, t.y_px, t.width_px, t.height_px, t.margin_px] for t in tiles],
         }

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from bundle.errors import InputError
+from bundle.expression import log1p_cp10k
 from bundle.panel import fit_panel, load_panel, load_units, n_genes
 from bundle.units import build_units
 
@@ -62,6 +63,24 @@ def test_loadings_say_the_mean_rate_and_are_positive(tmp_path):
     np.testing.assert_allclose(loadings.sum(), panel.depth_per_um2, rtol=1e-6)
     with pytest.raises(InputError, match="lower n_programs"):
         panel.loadings(1000)
+
+
+def test_components_are_those_of_the_standardised_expression_within_slides(tmp_path):
+    genes = [f"G{i}" for i in range(12)]
+    records = [_record(tmp_path, name, genes, seed) for seed, name in enumerate(("A1", "B1"))]
+    panel = fit_panel(records, n_mean=8, n_hvg=2, min_total=1)
+    ys = []
+    for record in records:
+        (units,) = load_units(record)
+        y = log1p_cp10k(units.counts_of(panel.genes), units.total) / np.array(panel.std)
+        ys.append(y - y.mean(0))
+    covariance = np.cov(np.concatenate(ys).T)
+    components = panel.components(len(panel))
+    np.testing.assert_allclose(components @ components.T, covariance, atol=1e-4)  # all of them hold all of it
+    np.testing.assert_allclose(np.abs(panel.components(2)), np.abs(components[:, :2]), atol=1e-3)
+    assert panel.statistics(n_components=3)["components"].shape == (len(panel), 3)
+    with pytest.raises(InputError, match="lower head_components"):
+        panel.components(1000)
 
 
 def test_a_panel_survives_its_file(tmp_path):
