@@ -356,6 +356,7 @@ def test_the_network_is_what_the_metadata_says():
 
 OVERRIDES = {
     "programs.json": {"n_programs": 4},
+    "mixed_sizes.json": {"n_programs": 4, "unit_sizes_um": [55, 16]},
     "swin_unetr.json": {"network_def#feature_size": 12, "crop_px": 128},
     "efficientnet_lite.json": {"crop_px": 128, "mpp": 2.0},
     "conv_swin.json": {
@@ -402,7 +403,7 @@ def test_an_override_trains_evaluates_and_predicts(name, phantom, tmp_path, requ
     out = tmp_path / "p.h5ad"
     commands.predict(phantom / "slides" / "P3.tif", out, tmp_path / "run", {"spot_um": 50.0, "pitch_um": 100.0})
     adata = ad.read_h5ad(out)
-    assert ("rate_per_um2" in adata.layers) == (name == "programs.json")
+    assert ("rate_per_um2" in adata.layers) == (name in ("programs.json", "mixed_sizes.json"))
 
 
 def test_an_encoder_that_does_not_fit_is_refused_in_a_sentence(phantom, tmp_path):
