@@ -322,7 +322,8 @@ def collate_units(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "label": torch.stack(labels),
     }
     for key in ("target", "total", "size_factor", "normalised", "area_um2", "unit_layer", "unit_index"):
-        batch[key] = torch.cat([torch.as_tensor(s[key]) for s in samples])
+        if key in samples[0]:
+            batch[key] = torch.cat([torch.as_tensor(s[key]) for s in samples])
     batch["unit_batch"] = torch.cat([torch.full((len(s["total"]),), i) for i, s in enumerate(samples)])
     slide = torch.cat([torch.full((len(s["total"]),), int(s["slide_index"])) for s in samples])
     batch["unit_group"] = slide * n_layers + batch["unit_layer"]

@@ -297,6 +297,7 @@ def test_the_map_of_a_region_answers_for_its_bins(run, phantom, tmp_path):
         (["OUT.h5ad", "--bin-um", "0.1"], "end the name in .zarr"),
         (["--nifti", "m.nii", "--genes", "nothing"], "does not predict nothing"),
         (["OUT.h5ad", "--bin-um", "8", "--runtime", "openvino"], "openvino"),
+        (["OUT.h5ad", "--bin-um", "8", "--set", "symmetries=[9]"], "name some of 0 to 7"),
     ],
 )
 def test_what_cannot_be_predicted_is_told(run, phantom, tmp_path, monkeypatch, capsys, arguments, sentence):

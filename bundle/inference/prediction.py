@@ -8,6 +8,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,9 @@ class PredictionWriter:
         stride: working pixels per map pixel.
         mpp: working resolution.
         model_file: the weights, whose hash identifies the model.
-        genes: write these alone; all by default.
+        genes: write these alone; by default all, or see `all_genes`.
+        all_genes: also those that did not correlate positively with the measurement on the validation slides; without
+            validation, or where no gene did, all are written.
         rasterize: see `UnitAccumulator`; needed to answer from a map.
         work_dir: of the `MapInferer`; a slide's folder there is removed when all of its outputs are whole.
         map_path: OME-Zarr to write: of `genes` if some are named, else of the features that give any gene.
@@ -81,6 +84,7 @@ class PredictionWriter:
         work_dir: str | None = None,
         map_path: str | None = None,
         nifti_path: str | None = None,
+        all_genes: bool = True,
     ) -> None:
         self.output = None if output is None else Path(output)
         self.panel = panel
@@ -90,6 +94,7 @@ class PredictionWriter:
         self.mpp = float(mpp)
         self.model_file = Path(model_file)
         self.asked = None if genes is None else list(dict.fromkeys(genes))
+        self.all_genes = bool(all_genes)
         self.rasterize = rasterize
         self.work_dir = None if work_dir is None else Path(work_dir)
         self.map_path = map_path
@@ -105,7 +110,19 @@ class PredictionWriter:
     @property
     def genes(self) -> list[str]:
         """Genes to write."""
-        return list(self.panel.genes) if self.asked is None else self.asked
+        if self.asked is not None:
+            return self.asked
+        untrusted = set(self.left_out)
+        return [gene for gene in self.panel.genes if gene not in untrusted]
+
+    @cached_property
+    def left_out(self) -> list[str]:
+        """Genes that nobody asked for and whose validation PCC is not above 0."""
+        if self.all_genes or self.asked is not None:
+            return []
+        pcc = self._trust(self.panel.genes)["pcc_val"].to_numpy(dtype=float)
+        positive = pcc > 0
+        return [g for g, ok in zip(self.panel.genes, positive, strict=True) if not ok] if positive.any() else []
 
     def attach(self, engine: Engine) -> None:
         """Refuse what cannot be written before the network runs, and write at the end of each slide."""
@@ -236,6 +253,7 @@ class PredictionWriter:
             "trained_on_um": list(self.panel.unit_sizes_um),
             "checkpoint_sha256": model_sha256(self.model_file),
             "version": bundle_version(),
+            "genes_left_out": np.array(self.left_out, dtype=str),
             "warnings": np.array(self._warnings(slide, request, projection.has_rate), dtype=str),
         }
         varm = {}
@@ -287,6 +305,11 @@ class PredictionWriter:
         fraction = request.tissue_fraction
         if fraction is not None and len(fraction) and float(np.mean(fraction > 0)) < 0.5:
             found.append("More than half of the units lie off the tissue that was found on the slide.")
+        if self.left_out:
+            found.append(
+                f"{len(self.left_out)} of {len(self.panel)} genes did not correlate positively with the measurement on "
+                "the validation slides and are left out; all_genes=true writes them."
+            )
         for message in found:
             logger.warning("%s: %s", slide["section"], message)
         return found
