@@ -79,6 +79,7 @@ class _Plain:
 @pytest.mark.parametrize("how", ["nearest", "linear"])
 def test_interpolation_carries_rates_and_never_uses_the_unit_itself(how):
     at = np.stack(np.meshgrid(np.arange(5.0), np.arange(5.0)), -1).reshape(-1, 2) * 20
+    at = at + np.random.default_rng(0).uniform(-4, 4, at.shape)
     rate = np.column_stack([1 + at[:, 0], np.full(25, 2.0), np.full(25, 3.0)]) * 0.01
     units = _units(at, 10.0, rate)
     slide = {"mpp": 1.0, "units": units}
