@@ -82,6 +82,10 @@ class Recipe:
         }
 
 
+def _reader() -> Any:  # the packages do not share a type
+    return SlideReader()
+
+
 def train_pixnet(data: Path, run: Path, recipe: Recipe, sizes_um: Sequence[float]) -> None:
     """Train the dense model; a run that was stopped goes on."""
     configs = [commands.bundle_root() / "configs" / name for name in _CONFIGS]
@@ -103,7 +107,7 @@ def _evaluation(data: Path, run: Path) -> Any:
 
 def test_units(data: Path, panel: GenePanel, size_um: float) -> dict[str, Any]:
     """The test slide with its units of one size, as evaluation has it."""
-    return SlideDataset(read_split(data, "test"), SlideReader(), panel, size_um)[0]
+    return SlideDataset(read_split(data, "test"), _reader(), panel, size_um)[0]
 
 
 def answer_pixnet(data: Path, run: Path, slide: Mapping[str, Any]) -> Prediction:
@@ -128,11 +132,21 @@ def _training_config() -> ConfigParser:
 def train_crop(data: Path, run: Path, recipe: Recipe, sizes_um: Sequence[float]) -> tuple[CropNet, GenePanel]:
     """Train the crop model as the dense one: encoder, head, loss, panel, units, augmentation, steps, pixels."""
     base = _training_config()
-    records, reader = read_split(data, "training"), SlideReader()
+    records, reader = read_split(data, "training"), _reader()
     panel = fit_panel(records, unit_sizes_um=list(sizes_um))
-    units = {"unit_sizes_um": list(sizes_um), "max_units": recipe.max_units, "seed": recipe.seed, "rates": True}
-    places = {"mpp": recipe.mpp, "crop_px": recipe.crop_px, "crops_per_slide": recipe.crops_per_slide}
-    dataset = CropDataset(records, panel, reader, lambda sample: sample, **places, **units)
+    dataset = CropDataset(
+        records,
+        panel,
+        reader,
+        lambda sample: sample,
+        recipe.mpp,
+        recipe.crop_px,
+        recipe.crops_per_slide,
+        unit_sizes_um=list(sizes_um),
+        seed=recipe.seed,
+        max_units=recipe.max_units,
+        rates=True,
+    )
     pictures = [Picture(reader.open(r["image"], r.get("mpp")), recipe.mpp) for r in records]
     torch.manual_seed(recipe.seed)
     net = CropNet(len(panel), EfficientNetLiteEncoder([32]), recipe.unit_crop_px, "programs", recipe.n_programs)
@@ -160,7 +174,7 @@ def answer_crop(net: CropNet, recipe: Recipe, slide: Mapping[str, Any], trained_
     times as wide.
     """
     normalise = _training_config().get_parsed_content("validate#preprocessing")
-    picture = Picture(SlideReader().open(slide["image"], slide.get("mpp")), recipe.mpp)
+    picture = Picture(_reader().open(slide["image"], slide.get("mpp")), recipe.mpp)
     units: Units = slide["units"]
     centers_um = units.centers_px * slide["mpp"]
 

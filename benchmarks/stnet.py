@@ -117,7 +117,7 @@ def train_crops(
     optimizer = torch.optim.AdamW(net.parameters(), lr=learning_rate, weight_decay=1e-4)
     schedule = WarmupCosineSchedule(optimizer, warmup_steps=max(steps // 10, 1), t_total=steps, warmup_multiplier=0.1)
     stain, done = RandHEStain(prob=0.9), 0
-    parts_of_run = {"net": net, "optimizer": optimizer, "schedule": schedule}
+    parts_of_run: dict[str, Any] = {"net": net, "optimizer": optimizer, "schedule": schedule}
     if checkpoint is not None and checkpoint.is_file():
         state = torch.load(checkpoint, weights_only=True)
         done = state.pop("done")
@@ -133,7 +133,7 @@ def train_crops(
             dataset.set_epoch(item // len(dataset))
             parts.append(_units(dataset[item % len(dataset)], pictures, net.stride, batch_units // 2, rng))
         batch = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
-        crops = [turn(stain(crop), int(rng.integers(len(SYMMETRIES)))) for crop in batch.pop("crops")]
+        crops = [turn(torch.as_tensor(stain(crop)), int(rng.integers(len(SYMMETRIES)))) for crop in batch.pop("crops")]
         image = torch.stack([torch.as_tensor(normalise(crop)).as_subclass(torch.Tensor) for crop in crops])
         pooled = net.features(image)[..., 0, 0]
         value = loss(UnitExpression(net.project(pooled), net.rate(pooled)), batch)
