@@ -20,6 +20,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -140,11 +141,16 @@ class Bench:
 
     def of_phantom(self, data: Path, recipe: Recipe, about: dict[str, Any]) -> None:
         """All cells on generated slides."""
-        everything = fit_panel(read_split(data, "training"))
-        truth = test_units(data / "truth", everything, 2.0)
-        counted = _same_order(test_units(data, everything, 2.0), truth)
+
+        @cache
+        def test_slide() -> tuple[GenePanel, dict[str, Any], dict[str, Any]]:
+            """The genes measured, the test slide with its noise-free truth, and with its counts."""
+            everything = fit_panel(read_split(data, "training"))
+            truth = test_units(data / "truth", everything, 2.0)
+            return everything, truth, _same_order(test_units(data, everything, 2.0), truth)
 
         def both(predict: Prediction, panel: GenePanel) -> Cell:
+            _, truth, counted = test_slide()
             return {
                 "truth": figures(predict, truth, panel, TEST_UM),
                 "counts": figures(predict, counted, panel, TEST_UM),
@@ -156,11 +162,11 @@ class Bench:
             def dense(name: str = name, sizes: list[int] = sizes) -> Cell:
                 run = self._run(f"phantom_{name}", recipe, about)
                 train_pixnet(data, run, recipe, sizes)
-                return both(answer_pixnet(data, run, truth), load_panel(run / "models" / "panel.json"))
+                return both(answer_pixnet(data, run, test_slide()[1]), load_panel(run / "models" / "panel.json"))
 
             def crop(name: str = name, sizes: list[int] = sizes) -> Cell:
                 net, panel = train_crop(data, self._run(f"phantom_crop_{name}", recipe, about), recipe, sizes)
-                return both(answer_crop(net, recipe, truth, max(sizes)), panel)
+                return both(answer_crop(net, recipe, test_slide()[1], max(sizes)), panel)
 
             self.cell(f"phantom_pixnet_{name}", config, dense)
             self.cell(f"phantom_crop_{name}", config, crop)
@@ -168,6 +174,7 @@ class Bench:
             for size in (100, 55, 16, 8):
 
                 def carried(how: str = how, size: int = size) -> Cell:
+                    everything, truth, _ = test_slide()
                     (measured,) = load_units(read_split(data, "test")[0], [size])
                     answer = answer_interpolated(
                         measured, everything.genes, truth, how, everything.min_total, leave_one_out=False
