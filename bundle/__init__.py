@@ -1,5 +1,6 @@
 """The workflow's parts: data sets, metrics, inference, importers, the report and the command line."""
 
+from .averaging import WeightAverage
 from .cells import is_cells, read_cells
 from .crops import CropDataset, SlideDataset, collate_units, take_one
 from .errors import InputError
@@ -44,6 +45,7 @@ __all__ = [
     "SlideInferer",
     "UnitInferer",
     "Units",
+    "WeightAverage",
     "build_units",
     "collate_units",
     "expression_of",

@@ -24,6 +24,7 @@ from .inference.grids import file_suffixes, unit_grids
 from .inference.memory import keep_freed_memory
 from .manifest import read_split
 from .panel import load_panel
+from .uncertainty import with_standard_error
 
 __all__ = ["bundle_root", "evaluate", "merge_config", "predict", "run_config", "train", "trained_run"]
 
@@ -107,7 +108,9 @@ def _without_traceback(record: logging.LogRecord) -> bool:
 def _refused_setting(error: BaseException | None) -> str | None:
     """The sentence with which a network, loss or transform refused how it was configured, if one did."""
     while error is not None:
-        component = re.match(r"Failed to instantiate component '((?:networks|transforms)\.\w+)'", str(error))
+        component = re.match(
+            r"Failed to instantiate component '((?:networks|transforms)\.\w+)'", str(error)
+        ) or re.match(r"Failed to evaluate ConfigExpression:[^.]*'(network_def)'", str(error))
         if component and type(error.__cause__) is ValueError:
             return f"The configuration of {component[1]} does not work. {error.__cause__}"
         error = error.__cause__
@@ -245,11 +248,17 @@ def predict(slide: str | Path, out: str | Path | None, run: str | Path, settings
         slide: a slide that cuCIM, tifffile or OpenSlide reads.
         out: the `.h5ad` or `.zarr` to write; None where only a map is wanted.
         run: the run folder of the model.
-        settings: which units: `units`, or `spot_um` and `pitch_um`, or `bin_um`; `slide_mpp`, `genes`, `map`, ...
+        settings: which units: `units`, or `spot_um` and `pitch_um`, or `bin_um`; `slide_mpp`, `genes`, `map`, ...;
+            `standard_error` for a layer of that name (see `bundle.uncertainty`; eight times the work).
 
     Returns:
         The files written.
     """
+    settings = dict(settings)
+    if settings.pop("standard_error", False):
+        run, _ = trained_run(run)
+        with_standard_error(lambda image, path, keys: predict(image, path, run, keys), slide, out, run, settings)
+        return [Path(str(out))]
     for path, endings in (
         (out, (".h5ad", ".zarr")),
         (settings.get("map"), (".zarr",)),

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import scipy.sparse as sp
 
 from .errors import InputError
 from .expression import LARGE_UNIT_UM, eligible, log1p_cp10k, pearson_residuals
@@ -73,13 +74,22 @@ class GenePanel:
 
     @cached_property
     def _rates(self) -> np.ndarray:
-        """Counts per µm² of the training units at size factor 1, genes outside the panel last, (U, G + 1)."""
+        """Counts per µm² at size factor 1, genes outside the panel last, (U, G + 1).
+
+        Of the training units; those below 55 µm, which hold little but noise, are summed over squares of 55 µm.
+        """
         rows = []
         for units in self._units:
             counts = units.counts_of(self.genes)
-            rest = np.maximum(units.total - counts.sum(1), 0)
-            depth = units.total.mean() / units.area_um2
-            rows.append(np.column_stack([counts, rest]) / units.area_um2 * (self.depth_per_um2 / depth))
+            counts = np.column_stack([counts, np.maximum(units.total - counts.sum(1), 0)])
+            depth, area_um2 = units.total.mean() / units.area_um2, np.full(len(units), units.area_um2)
+            if units.size_um < LARGE_UNIT_UM and units.mpp is not None:
+                cells = np.floor(units.centers_px * units.mpp / LARGE_UNIT_UM).astype(int)
+                _, cell, n = np.unique(cells, axis=0, return_inverse=True, return_counts=True)
+                members = sp.csr_matrix((np.ones(len(units)), (cell.ravel(), np.arange(len(units)))))
+                keep = np.flatnonzero(n >= np.median(n) / 2)
+                counts, area_um2 = (members @ counts)[keep], (n * units.area_um2)[keep]
+            rows.append(counts / area_um2[:, None] * (self.depth_per_um2 / depth))
         return np.concatenate(rows)
 
     def loadings(self, n_programs: int, seed: int = 0) -> np.ndarray:
@@ -93,14 +103,9 @@ class GenePanel:
         """
         from sklearn.decomposition import NMF
 
-        if not self._units:
-            raise InputError("A panel read from a file has no training units to factorise; fit it on the data set.")
+        self._check_trained()
         rates = self._rates
-        if min(rates.shape) < n_programs:
-            raise InputError(
-                f"{rates.shape[0]} training units of {rates.shape[1]} genes cannot start {n_programs} programs; lower "
-                "n_programs."
-            )
+        _check_enough(rates, n_programs, "programs", "n_programs")
         mean = np.maximum(rates.mean(0), 1e-12)
         scale = np.sqrt(mean)  # stabilises the variance, or the most abundant genes take every program
         model = NMF(n_programs, init="nndsvda", random_state=seed, max_iter=400, tol=1e-3)
@@ -108,12 +113,35 @@ class GenePanel:
         loadings = (model.components_ * activity.mean(0)[:, None] * scale).T + 1e-3 * mean[:, None] / n_programs
         return loadings * (mean / loadings.sum(1))[:, None]
 
-    def statistics(self, n_programs: int | None = None) -> dict[str, np.ndarray]:
-        """What a network's head is initialised with: `mean`, `std` and, where asked for, `loadings`."""
+    def components(self, n_components: int, seed: int = 0) -> np.ndarray:
+        """Principal components of (y - mean) / std over the training units, each slide's mean taken off.
+
+        Scaled so that a component's activity has variance 1, (G, n_components).
+
+        Raises:
+            InputError: if there are fewer training units or genes than components, or the panel was read from a file.
+        """
+        from sklearn.decomposition import PCA
+
+        self._check_trained()
+        slides = [log1p_cp10k(u.counts_of(self.genes), u.total) / np.asarray(self.std) for u in self._units]
+        y = np.concatenate([y - y.mean(0) for y in slides])
+        _check_enough(y, n_components, "components", "head_components")
+        model = PCA(n_components, svd_solver="randomized", random_state=seed).fit(y)
+        return (model.components_ * np.sqrt(model.explained_variance_)[:, None]).T
+
+    def statistics(self, n_programs: int | None = None, n_components: int | None = None) -> dict[str, np.ndarray]:
+        """What a head is initialised with: `mean`, `std` and, where asked for, `loadings` and `components`."""
         stats = {"mean": np.asarray(self.mean, np.float32), "std": np.asarray(self.std, np.float32)}
         if n_programs:
             stats["loadings"] = self.loadings(n_programs).astype(np.float32)
+        if n_components:
+            stats["components"] = self.components(n_components).astype(np.float32)
         return stats
+
+    def _check_trained(self) -> None:
+        if not self._units:
+            raise InputError("A panel read from a file has no training units to factorise; fit it on the data set.")
 
     def save(self, path: str | Path, **about: Any) -> None:
         """Write `panel.json`; `about` (working mpp, head, ...) goes beside the genes."""
@@ -126,6 +154,12 @@ class GenePanel:
         content = {**asdict(self), **about, "versions": versions}
         content.update(content.pop("extra"))
         write_json(path, content)
+
+
+def _check_enough(table: np.ndarray, n: int, what: str, key: str) -> None:
+    if min(table.shape) < n:
+        n_units, n_genes = table.shape
+        raise InputError(f"{n_units} training units of {n_genes} genes cannot start {n} {what}; lower {key}.")
 
 
 def load_units(record: Mapping[str, Any], sizes_um: Sequence[float] | None = None) -> list[Units]:

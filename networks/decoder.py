@@ -1,10 +1,11 @@
-"""U-Net decoder that fuses an encoder's features with SAFB."""
+"""U-Net decoder that fuses an encoder's features with SAFB, or with plain convolutions."""
 
 from __future__ import annotations
 
 import itertools
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import nn
@@ -15,7 +16,7 @@ __all__ = ["Decoder"]
 
 
 class Decoder(nn.Module):
-    """From the coarsest features up to the finest, with a `SAFB` at each skip.
+    """From the coarsest features up to the finest, with a fusion at each skip.
 
     The last upsampling is conv, bilinear, conv; those below it are conv, ReLU, depth-to-space, conv, ReLU.
 
@@ -23,16 +24,25 @@ class Decoder(nn.Module):
         encoder_channels: channels of the encoder's features, finest first.
         strides: their strides; each divides the next.
         channels: the decoder's channels at the same levels.
+        fusion: `safb` (see `SAFB`), or `conv`: 3x3 convolution of both paths, BatchNorm, ReLU, as in a plain U-Net.
 
     Attributes:
         margins_px: for each level, how far beyond a core its features are read.
 
     Raises:
-        ValueError: if the three differ in length, or a stride does not divide the next.
+        ValueError: if the three differ in length, a stride does not divide the next, or there is no such fusion.
     """
 
-    def __init__(self, encoder_channels: Sequence[int], strides: Sequence[int], channels: Sequence[int]) -> None:
+    def __init__(
+        self,
+        encoder_channels: Sequence[int],
+        strides: Sequence[int],
+        channels: Sequence[int],
+        fusion: Literal["safb", "conv"] = "safb",
+    ) -> None:
         super().__init__()
+        if fusion not in ("safb", "conv"):
+            raise ValueError(f"There is no fusion called {fusion!r}: choose 'safb' or 'conv'.")
         if not len(encoder_channels) == len(strides) == len(channels):
             raise ValueError(
                 f"The encoder gives {len(strides)} levels and decoder_channels names {len(channels)}: "
@@ -46,8 +56,9 @@ class Decoder(nn.Module):
             (_depth_to_space_up if level else _bilinear_up)(channels[level + 1], channels[level], factor)
             for level, factor in enumerate(factors)
         )
-        self.fusions = nn.ModuleList(SAFB(encoder_channels[level], channels[level]) for level in range(len(factors)))
-        self.margins_px = _margins_px(strides)
+        fuse = SAFB if fusion == "safb" else _ConvFusion
+        self.fusions = nn.ModuleList(fuse(encoder_channels[level], channels[level]) for level in range(len(factors)))
+        self.margins_px = _margins_px(strides, reads_up=fusion == "conv")
 
     def forward(self, features: Sequence[torch.Tensor]) -> torch.Tensor:
         """List of (B, C_l, H / s_l, W / s_l), finest first -> (B, channels[0], H / s_0, W / s_0)."""
@@ -55,6 +66,18 @@ class Decoder(nn.Module):
         for level in reversed(range(len(self.ups))):
             x = self.fusions[level](features[level], self.ups[level](x))
         return x
+
+
+class _ConvFusion(nn.Module):
+    """3x3 convolution of [skip, up], BatchNorm, ReLU."""
+
+    def __init__(self, skip_channels: int, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(skip_channels + channels, channels, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(channels)
+
+    def forward(self, skip: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
+        return torch.relu(self.norm(self.conv(torch.cat([skip, up], dim=1))))
 
 
 def _depth_to_space_up(in_channels: int, out_channels: int, factor: int) -> nn.Sequential:
@@ -75,12 +98,17 @@ def _bilinear_up(in_channels: int, out_channels: int, factor: int) -> nn.Sequent
     )
 
 
-def _margins_px(strides: Sequence[int]) -> list[int]:
-    """Walk from the output down: how far beyond a core each level's features are read."""
+def _margins_px(strides: Sequence[int], reads_up: bool) -> list[int]:
+    """Walk from the output down: how far beyond a core each level's features are read.
+
+    Args:
+        strides: of the levels, finest first.
+        reads_up: whether the fusion reads the upsampled path's neighbours too, and not the skip's alone.
+    """
     margins_px, need_px = [], 0
     for level, (fine, coarse) in enumerate(itertools.pairwise(strides)):
-        margins_px.append(need_px + fine)  # SAFB's depthwise 3x3
-        need_px += fine  # the conv after upsampling
+        margins_px.append(need_px + fine)  # the fusion's 3x3
+        need_px += 2 * fine if reads_up else fine  # ... and the conv after upsampling
         if level == 0:
             need_px += (coarse - fine) // 2  # bilinear reads the coarse cell whose centre lies beyond
         need_px = math.ceil(need_px / coarse) * coarse + coarse  # whole coarse cells, and the conv before upsampling

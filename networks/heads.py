@@ -6,6 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -37,13 +38,14 @@ class Head(nn.Module, ABC):
         """Mean over a unit (..., channels) -> counts per µm² (..., G + 1), last all other genes; None if unknown."""
 
     @abstractmethod
-    def initialize(self, *, mean: Any = None, std: Any = None, loadings: Any = None) -> None:
+    def initialize(self, *, mean: Any = None, std: Any = None, loadings: Any = None, components: Any = None) -> None:
         """Start from statistics of the training units, taking those this head uses.
 
         Args:
             mean: (G,), of log1p counts per 10 000.
             std: (G,), likewise.
             loadings: (G + 1, K), non-negative; row sums are the mean counts per µm².
+            components: (G, K), principal components of (y - mean) / std, K at most the channels.
         """
 
 
@@ -80,10 +82,18 @@ class LinearHead(Head):
         """None: a map in log space has no rate."""
         return None
 
-    def initialize(self, *, mean: Any = None, std: Any = None, loadings: Any = None) -> None:
-        """Take `mean` and `std`; see `Head`."""
+    def initialize(self, *, mean: Any = None, std: Any = None, loadings: Any = None, components: Any = None) -> None:
+        """Take `mean`, `std` and, where given, `components` as the weights of the first channels; see `Head`."""
         self.mean.copy_(_as_stat("mean", mean, (self.n_genes,)))
         self.std.copy_(_as_stat("std", std, (self.n_genes,), non_negative=True))
+        if components is not None:
+            n = np.shape(components)[-1]
+            if n > self.channels:
+                raise ValueError(
+                    f"{n} components do not fit a decoder of {self.channels} channels: lower their number."
+                )
+            with torch.no_grad():
+                self.weight.weight[:, :n] = _as_stat("components", components, (self.n_genes, n))
 
 
 class ProgramsHead(Head):
@@ -127,7 +137,7 @@ class ProgramsHead(Head):
         rate = self.rate(pooled)
         return torch.log1p(1e4 * rate[..., :-1] / rate.sum(-1, keepdim=True))
 
-    def initialize(self, *, mean: Any = None, std: Any = None, loadings: Any = None) -> None:
+    def initialize(self, *, mean: Any = None, std: Any = None, loadings: Any = None, components: Any = None) -> None:
         """Take `loadings`, whose rows sum to the mean rate that F = 1 then gives; see `Head`."""
         loadings = _as_stat("loadings", loadings, (self.n_genes + 1, self.channels), non_negative=True)
         scale = loadings.sum(1)

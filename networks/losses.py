@@ -17,14 +17,17 @@ _VARIANCE_FLOOR = 1e-6  # of standardised values
 class ExpressionLoss(nn.Module):
     """mse_weight * MSE + pearson_weight * (1 - Pearson) + poisson_weight * Poisson, over the units of a batch.
 
-    MSE and Pearson work on y / std, y = log1p of counts per 10 000. Pearson is taken per gene within each slide and
+    MSE and Pearson work on y / std, y = log1p of counts per 10 000. A unit that holds too few counts to be normalised
+    by its own total (`normalised`) takes no part in the MSE, and its Pearson is that of log1p counts, expected ones
+    against measured ones. Pearson is taken per gene within each slide and
     layer, because across slides it rewards knowing the slide, and averaged over genes and groups; groups of fewer than
     `min_units` units and genes whose truth is constant there are left out, and the term is 0 if nothing remains.
 
     Poisson is the deviance of the raw counts, all other genes being one more gene, given expected counts
-    rate * area * size factor of the slide. A gene is divided by 1 + its mean count in the batch (a quasi-likelihood
-    with variance growing as the squared mean), which leaves the minimum where it is and keeps deep genes from drowning
-    the rest.
+    rate * area * size factor, one factor per slide and unit size. A gene is divided by 1 + its mean count in the batch
+    (a quasi-likelihood with variance growing as the squared mean), which leaves the minimum where it is and keeps deep
+    genes from drowning the rest. It is averaged over layers, so that the many small units do not drown the few large
+    ones, nor large counts the small ones.
 
     Args:
         pearson_weight: of the Pearson term.
@@ -64,10 +67,10 @@ class ExpressionLoss(nn.Module):
             pred: what the model gave for the batch's U units.
             batch: `target` (U, G), log1p of counts per 10 000; `unit_batch` and `unit_layer` (U,), or `unit_group`
                 (U,) to name the groups of the Pearson term outright; for Poisson also `total`, `area_um2` and
-                `size_factor` (U,).
+                `size_factor` (U,); `normalised` (U,) bool, whether y is meaningful, all by default.
 
         Raises:
-            ValueError: if the Poisson term is asked of a head without a rate.
+            ValueError: if the Poisson term, or units that are not `normalised`, are asked of a head without a rate.
         """
         log_cp10k = pred.log_cp10k.float()
         if self.poisson_weight and pred.rate is None:
@@ -77,7 +80,18 @@ class ExpressionLoss(nn.Module):
 
         std = self.std.to(log_cp10k)
         predicted, truth = log_cp10k / std, batch["target"] / std
-        loss = self.mse_weight * (predicted - truth).square().mean()
+        normalised = batch.get("normalised")
+        if normalised is None or bool(normalised.all()):
+            loss = self.mse_weight * (predicted - truth).square().mean()
+        else:
+            if pred.rate is None:
+                raise ValueError("This head gives no rate, so every unit must be normalised; or choose 'programs'.")
+            error = (predicted - truth)[normalised].square()
+            loss = self.mse_weight * (error.mean() if len(error) else error.sum())
+            predicted = torch.where(
+                normalised.unsqueeze(1), predicted, _expected(pred.rate.float(), batch)[:, :-1].log1p()
+            )
+            truth = torch.where(normalised.unsqueeze(1), truth, _counts(batch)[:, :-1].log1p())
         if self.pearson_weight:
             loss = loss + self.pearson_weight * pearson_loss(predicted, truth, _groups(batch), self.min_units)
         if self.poisson_weight and pred.rate is not None:
@@ -110,19 +124,34 @@ def pearson_loss(predicted: torch.Tensor, truth: torch.Tensor, group: torch.Tens
 
 
 def poisson_loss(rate: torch.Tensor, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
-    """Poisson deviance of the counts behind `target` and `total`, per gene over 1 + its mean count, then averaged.
+    """Poisson deviance of the counts behind `target` and `total`, per gene and layer over 1 + its mean count there.
+
+    Averaged over genes and layers.
 
     Args:
         rate: (U, G + 1), counts per µm².
         batch: see `ExpressionLoss`.
     """
+    counts, expected = _counts(batch), _expected(rate, batch)
+    deviance = 2 * (torch.xlogy(counts, counts) - torch.xlogy(counts, expected) - (counts - expected))
+    _, layer, n_units = torch.unique(batch["unit_layer"], return_inverse=True, return_counts=True)
+
+    def mean(values: torch.Tensor) -> torch.Tensor:
+        return values.new_zeros(len(n_units), values.shape[1]).index_add(0, layer, values) / n_units.unsqueeze(1)
+
+    return (mean(deviance) / (1 + mean(counts))).mean()
+
+
+def _counts(batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """The raw counts, all other genes last, (U, G + 1)."""
     total = batch["total"].unsqueeze(1)
     counts = torch.expm1(batch["target"]) * total / 1e4
-    counts = torch.cat([counts, (total - counts.sum(1, keepdim=True)).clamp_min(0)], dim=1)
-    expected = rate * (batch["area_um2"] * batch["size_factor"]).unsqueeze(1)
-    expected = expected.clamp_min(1e-12)
-    deviance = 2 * (torch.xlogy(counts, counts) - torch.xlogy(counts, expected) - (counts - expected))
-    return (deviance.mean(0) / (1 + counts.mean(0))).mean()
+    return torch.cat([counts, (total - counts.sum(1, keepdim=True)).clamp_min(0)], dim=1)
+
+
+def _expected(rate: torch.Tensor, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """Expected counts, (U, G + 1), with one size factor for the units of one size on one slide."""
+    return (rate * (batch["area_um2"] * batch["size_factor"]).unsqueeze(1)).clamp_min(1e-12)
 
 
 def _groups(batch: Mapping[str, torch.Tensor]) -> torch.Tensor:

@@ -15,6 +15,7 @@ from .decoder import Decoder
 from .encoders import Encoder, SwinEncoder
 from .heads import Head, build_head
 from .pooling import pool_units
+from .symmetry import SYMMETRIES, average_over
 
 __all__ = ["ExpressionModel", "PixNet", "UnitExpression"]
 
@@ -42,6 +43,7 @@ class ExpressionModel(nn.Module, ABC):
         halo_px: how far beyond a `grid_px`-aligned core the input matters to the map inside it (in evaluation).
         channels: channels of `features`.
         n_genes: genes predicted.
+        symmetries: flips and turns that `features` averages over, see `use_symmetries`.
     """
 
     stride: int
@@ -53,14 +55,35 @@ class ExpressionModel(nn.Module, ABC):
         self.head = head
         self.channels = head.channels
         self.n_genes = head.n_genes
+        self.symmetries: tuple[int, ...] = (0,)
 
     @abstractmethod
     def decode(self, image: torch.Tensor) -> torch.Tensor:
         """(B, 3, H, W), H and W multiples of `grid_px` -> what the head takes, (B, C, H / stride, W / stride)."""
 
-    def initialize(self, *, mean: Any = None, std: Any = None, loadings: Any = None) -> None:
+    def initialize(self, *, mean: Any = None, std: Any = None, loadings: Any = None, components: Any = None) -> None:
         """Start the head from statistics of the training units; see `networks.heads.Head.initialize`."""
-        self.head.initialize(mean=mean, std=std, loadings=loadings)
+        self.head.initialize(mean=mean, std=std, loadings=loadings, components=components)
+
+    def use_symmetries(self, numbers: Sequence[int]) -> ExpressionModel:
+        """Let `features` be the mean over these of the eight flips and right-angle turns of the image.
+
+        Tissue has no up or down. Each costs one pass of the network. Regions on the grid stay on it when turned, so
+        `halo_px` and `grid_px` hold as before.
+
+        Args:
+            numbers: of `networks.symmetry.SYMMETRIES`; (0,) is the image as it is, all eight the full average.
+
+        Returns:
+            The model itself.
+
+        Raises:
+            ValueError: if there is none, or a number is not from 0 to 7.
+        """
+        if not numbers or not set(numbers) <= set(SYMMETRIES):
+            raise ValueError(f"symmetries={list(numbers)}: name some of 0 to 7; [0] is the image as it is.")
+        self.symmetries = tuple(dict.fromkeys(int(number) for number in numbers))
+        return self
 
     def features(self, image: torch.Tensor) -> torch.Tensor:
         """The map that is pooled over units.
@@ -80,7 +103,7 @@ class ExpressionModel(nn.Module, ABC):
         fill_bottom, fill_right = -height % self.grid_px, -width % self.grid_px
         if fill_bottom or fill_right:
             image = F.pad(image, (0, fill_right, 0, fill_bottom), mode="replicate")
-        features = self.head.activate(self.decode(image))
+        features = average_over(self.symmetries, lambda turned: self.head.activate(self.decode(turned)), image)
         return features[..., : -(-height // self.stride), : -(-width // self.stride)]
 
     def pool(self, features: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
@@ -127,6 +150,7 @@ class PixNet(ExpressionModel):
         decoder_channels: the decoder's channels at each of the encoder's levels, finest first.
         head: `linear` for one unit size or `programs` for rates that add up over any.
         n_programs: programs of the head `programs`.
+        fusion: what joins a skip and the upsampled path: `safb`, or `conv`, a plain 3x3 convolution of both.
     """
 
     def __init__(
@@ -136,11 +160,12 @@ class PixNet(ExpressionModel):
         decoder_channels: Sequence[int] = (64, 96, 128, 192),
         head: Literal["linear", "programs"] = "linear",
         n_programs: int = 32,
+        fusion: Literal["safb", "conv"] = "safb",
     ) -> None:
         super().__init__(build_head(head, decoder_channels[0], n_genes, n_programs))
         self.encoder = SwinEncoder() if encoder is None else encoder
         spec = cast(Encoder, self.encoder)
-        self.decoder = Decoder(spec.channels, spec.strides, decoder_channels)
+        self.decoder = Decoder(spec.channels, spec.strides, decoder_channels, fusion)
         self.stride = spec.strides[0]
         self.grid_px = spec.grid_px
         self.halo_px = max(

@@ -117,6 +117,7 @@ def tiny() -> dict[str, Any]:
         "max_epochs": 1,
         "val_interval": 1,
         "min_total": 20,
+        "ema_decay": 0.8,
         "network_def#encoder": {"_target_": "networks.SwinEncoder", **encoder},
         "network_def#decoder_channels": [8, 8],
     }

@@ -86,7 +86,7 @@ def test_a_killed_run_resumes_to_the_same_weights(run, override, phantom, tmp_pa
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL, "the run ended before it could be killed"
     subprocess.run(command, env=ENV, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    for name in ("network", "optimizer", "best_model"):
+    for name in ("network", "optimizer", "average", "best_model"):
         whole, resumed = (
             torch.load(folder / "checkpoints" / "last.pt", weights_only=True)[name] for folder in (run, tmp_path)
         )
@@ -107,6 +107,37 @@ def _assert_same(a, b) -> None:
             _assert_same(x, y)
     else:
         assert a == b
+
+
+def test_validation_and_prediction_use_the_averaged_weights(run):
+    state = torch.load(run / "checkpoints" / "last.pt", weights_only=True)
+    kept = torch.load(run / "models" / "model.pt", weights_only=True)
+    assert kept.keys() == state["network"].keys()
+    name = "head.weight.weight"
+    assert int(state["average"]["n_averaged"]) == 6  # two steps an epoch
+    assert not torch.equal(state["average"]["module." + name], state["network"][name])
+    best = pd.read_csv(run / "metrics.csv")["val_PCC@M"].idxmax()
+    if best == 2:  # else it was saved before the last epoch
+        torch.testing.assert_close(kept[name], state["average"]["module." + name], rtol=0, atol=0)
+    assert not torch.equal(kept[name], state["network"][name])
+
+
+def test_predictions_average_over_flips_when_asked(run, phantom, tmp_path):
+    slide = str(phantom / "slides" / "P3.tif")
+    command = ["predict", slide, "OUT", "--model", str(run), "--bin-um", "16"]
+    found = {}
+    for name, more in {
+        "plain": [],
+        "flipped": ["--set", "symmetries=[4]"],
+        "both": ["--set", "symmetries=[0,4]"],
+        "tiled": ["--set", "symmetries=[0,4]", "--set", "tile_px=128"],
+    }.items():
+        command[2] = str(tmp_path / f"{name}.h5ad")
+        assert main([*command, *more]) == 0
+        found[name] = ad.read_h5ad(command[2]).X
+    assert not np.allclose(found["plain"], found["flipped"], atol=1e-4)
+    np.testing.assert_allclose(found["both"], (found["plain"] + found["flipped"]) / 2, atol=1e-5)
+    np.testing.assert_allclose(found["tiled"], found["both"], atol=1e-5)
 
 
 def test_evaluation_writes_every_scale_and_says_whose_tissue_it_was(run):
@@ -291,6 +322,7 @@ def test_the_map_of_a_region_answers_for_its_bins(run, phantom, tmp_path):
         (["OUT.h5ad", "--bin-um", "0.1"], "end the name in .zarr"),
         (["--nifti", "m.nii", "--genes", "nothing"], "does not predict nothing"),
         (["OUT.h5ad", "--bin-um", "8", "--runtime", "openvino"], "openvino"),
+        (["OUT.h5ad", "--bin-um", "8", "--set", "symmetries=[9]"], "name some of 0 to 7"),
     ],
 )
 def test_what_cannot_be_predicted_is_told(run, phantom, tmp_path, monkeypatch, capsys, arguments, sentence):
@@ -350,6 +382,7 @@ def test_the_network_is_what_the_metadata_says():
 
 OVERRIDES = {
     "programs.json": {"n_programs": 4},
+    "mixed_sizes.json": {"n_programs": 4, "unit_sizes_um": [55, 16]},
     "swin_unetr.json": {"network_def#feature_size": 12, "crop_px": 128},
     "efficientnet_lite.json": {"crop_px": 128, "mpp": 2.0},
     "conv_swin.json": {
@@ -396,7 +429,7 @@ def test_an_override_trains_evaluates_and_predicts(name, phantom, tiny, tmp_path
     out = tmp_path / "p.h5ad"
     commands.predict(phantom / "slides" / "P3.tif", out, tmp_path / "run", {"spot_um": 50.0, "pitch_um": 100.0})
     adata = ad.read_h5ad(out)
-    assert ("rate_per_um2" in adata.layers) == (name == "programs.json")
+    assert ("rate_per_um2" in adata.layers) == (name in ("programs.json", "mixed_sizes.json"))
 
 
 def test_an_encoder_that_does_not_fit_is_refused_in_a_sentence(phantom, tiny, tmp_path):

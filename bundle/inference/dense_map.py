@@ -261,8 +261,8 @@ def write_map(source: DenseMap, path: str | Path, name: str, genes: Sequence[str
             for first in range(0, n_channels, array.chunks[0]):
                 last = first + array.chunks[0]
                 for top, left in _blocks(array.shape, reach):
-                    block = finer[first:last, 2 * top : 2 * (top + reach), 2 * left : 2 * (left + reach)]
-                    block = _halve(block)
+                    fine = finer[first:last, 2 * top : 2 * (top + reach), 2 * left : 2 * (left + reach)]
+                    block = _halve(np.asarray(fine))
                     array[first:last, top : top + block.shape[1], left : left + block.shape[2]] = block
         group.attrs["ome"] = _ome(name, source, depth, labels, low, high)
         group.attrs["pixnet"] = {

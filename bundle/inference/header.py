@@ -60,7 +60,13 @@ class Header:
     model_file: Path
 
     def build(
-        self, slide: Mapping[str, Any], request: Request, projection: Projection, names: list[str], factors: bool
+        self,
+        slide: Mapping[str, Any],
+        request: Request,
+        projection: Projection,
+        names: list[str],
+        factors: bool,
+        left_out: Sequence[str] = (),
     ) -> dict[str, Any]:
         """`var`, `varm` and `uns` of one request's file.
 
@@ -70,9 +76,10 @@ class Header:
             projection: from features to genes.
             names: genes that are written.
             factors: the file keeps features, from which any gene is computed.
+            left_out: genes that are not written because validation does not trust them.
         """
         units = request.units
-        var = pd.DataFrame({"gene_ids": names}, index=pd.Index(names)).join(self._trust(names))
+        var = pd.DataFrame({"gene_ids": names}, index=pd.Index(names)).join(self.trust(names))
         scalefactors = {"spot_diameter_fullres": units.size_um / slide["mpp"]}
         spatial: dict[str, Any] = {"scalefactors": scalefactors, "metadata": {"mpp": slide["mpp"]}, "images": {}}
         if slide.get("hires") is not None:
@@ -93,7 +100,8 @@ class Header:
             "training_patients": np.array(sorted({t["patient"] for t in self.panel.training}), dtype=str),
             "checkpoint_sha256": model_sha256(self.model_file),
             "version": bundle_version(),
-            "warnings": np.array(self._warnings(slide, request, projection.has_rate), dtype=str),
+            "genes_left_out": np.array(left_out, dtype=str),
+            "warnings": np.array(self._warnings(slide, request, projection.has_rate, len(left_out)), dtype=str),
         }
         if "patient" in slide:
             about["same_patient"] = self.panel.shares_patients([slide])
@@ -110,7 +118,7 @@ class Header:
         }
         return {"var": var, "varm": varm, "uns": uns}
 
-    def _trust(self, genes: Sequence[str]) -> pd.DataFrame:
+    def trust(self, genes: Sequence[str]) -> pd.DataFrame:
         """How well each gene was predicted on the validation slides; no column where there were none."""
         table = self.model_file.parent.parent / "evaluation" / "validation_genes.csv"
         summary = table.with_name("validation.json")
@@ -125,7 +133,7 @@ class Header:
         frame["same_patient_val"] = bool(about["same_patient"])
         return frame
 
-    def _warnings(self, slide: Mapping[str, Any], request: Request, has_rate: bool) -> list[str]:
+    def _warnings(self, slide: Mapping[str, Any], request: Request, has_rate: bool, n_left_out: int) -> list[str]:
         units = request.units
         found = []
         if slide["mpp"] > self.mpp * 1.01:
@@ -143,6 +151,11 @@ class Header:
         fraction = request.tissue_fraction
         if fraction is not None and len(fraction) and float(np.mean(fraction > 0)) < 0.5:
             found.append("More than half of the units lie off the tissue that was found on the slide.")
+        if n_left_out:
+            found.append(
+                f"{n_left_out} of {len(self.panel)} genes did not correlate positively with the measurement on the "
+                "validation slides and are left out; all_genes=true writes them."
+            )
         found += request.doubts
         for message in found:
             logger.warning("%s: %s", slide["section"], message)

@@ -31,6 +31,8 @@ __all__ = ["MapInferer", "SlideInferer", "UnitInferer", "prepare_crops", "prepar
 
 logger = logging.getLogger(__name__)
 
+_ROWS = 256  # of a region prepared at once
+
 
 def prepare_crops(
     batch: dict[str, Any], device: torch.device | str | None = None, non_blocking: bool = False, **_: Any
@@ -124,28 +126,32 @@ class _TiledInferer(Inferer):
         compute = network.features if features is None else features
         progress = _Progress(slide, tiles, self.mpp, done_before) if self.progress else None
 
-        def read(tile: Tile) -> torch.Tensor:
-            x_px, y_px, width_px, height_px = tile.region
+        # Regions have places of their own, and are prepared a few rows at a time (what is done to a pixel depends on that
+        # pixel alone, else tiles would differ): so each tile finds the memory as the first one did.
+        largest_px = max((t.region[2] * t.region[3] for t in tiles), default=0)
+        largest_px = largest_px if size_px is None else size_px[0] * size_px[1]
+        places = [torch.empty(3 * largest_px) for _ in range(self.num_readers + 1)]
+
+        def read(number: int) -> torch.Tensor:
+            x_px, y_px, width_px, height_px = tiles[number].region
             if size_px is not None:
                 height_px, width_px = size_px
             pixels = slide.read_region(x_px, y_px, width_px, height_px, self.mpp)
-            image = self.transform(np.ascontiguousarray(pixels.transpose(2, 0, 1), dtype=np.float32))
-            return torch.as_tensor(image).as_subclass(torch.Tensor)[None]
+            image = places[number % len(places)][: 3 * height_px * width_px].view(1, 3, height_px, width_px)
+            for top in range(0, height_px, _ROWS):
+                rows = np.ascontiguousarray(pixels[top : top + _ROWS].transpose(2, 0, 1), dtype=np.float32)
+                image[0, :, top : top + _ROWS] = torch.as_tensor(self.transform(rows))
+            return image
 
-        # The network's input has a place of its own, so that each tile finds the memory as the first one did.
-        largest_px = max((t.region[2] * t.region[3] for t in tiles), default=0)
-        buffer = torch.empty(3 * (largest_px if size_px is None else size_px[0] * size_px[1]))
         with ThreadPoolExecutor(max_workers=self.num_readers) as readers:
-            ahead = deque(readers.submit(read, tile) for tile in tiles[: self.num_readers])
+            ahead = deque(readers.submit(read, number) for number in range(min(self.num_readers, len(tiles))))
             for number, tile in enumerate(tiles):  # the next tiles are read while the network runs
                 image = ahead.popleft().result()
-                ahead.extend(readers.submit(read, t) for t in tiles[number + self.num_readers :][:1])
+                if number + self.num_readers < len(tiles):
+                    ahead.append(readers.submit(read, number + self.num_readers))
                 _, _, width_px, height_px = tile.region
-                given = buffer[: image.numel()].view(image.shape)
-                given.copy_(image)
-                del image
                 with torch.inference_mode():
-                    computed = compute(given.to(device))
+                    computed = compute(image.to(device))
                 yield tile, computed[..., : height_px // network.stride, : width_px // network.stride]
                 del computed
                 if progress is not None:
@@ -338,6 +344,7 @@ class MapInferer(_TiledInferer):
             "model": self.model,
             "mpp": self.mpp,
             "runtime": self.runtime,
+            "symmetries": list(getattr(network, "symmetries", (0,))),
             "preprocessing": _digest(self.transform),
             "tiles": [[t.x_px, t.y_px, t.width_px, t.height_px, t.margin_px] for t in tiles],
         }

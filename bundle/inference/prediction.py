@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,9 @@ class PredictionWriter:
         stride: working pixels per map pixel.
         mpp: working resolution.
         model_file: the weights, whose hash identifies the model.
-        genes: write these alone; all by default.
+        genes: write these alone; by default all, or see `all_genes`.
+        all_genes: also those that did not correlate positively with the measurement on the validation slides; without
+            validation, or where no gene did, all are written.
         rasterize: see `UnitAccumulator`; needed to answer from a map.
         work_dir: of the `MapInferer`; a slide's folder there is removed when all of its outputs are whole.
         map_path: OME-Zarr to write: of `genes` if some are named, else of the features that give any gene.
@@ -78,6 +81,7 @@ class PredictionWriter:
         work_dir: str | None = None,
         map_path: str | None = None,
         nifti_path: str | None = None,
+        all_genes: bool = True,
     ) -> None:
         self.output = None if output is None else Path(output)
         self.panel = panel
@@ -85,6 +89,7 @@ class PredictionWriter:
         self.rate = rate
         self.header = Header(panel, float(mpp), float(stride * mpp), Path(model_file))
         self.asked = None if genes is None else list(dict.fromkeys(genes))
+        self.all_genes = bool(all_genes)
         self.rasterize = rasterize
         self.work_dir = None if work_dir is None else Path(work_dir)
         self.map_path = map_path
@@ -101,7 +106,21 @@ class PredictionWriter:
     @property
     def genes(self) -> list[str]:
         """Genes to write."""
-        return list(self.panel.genes) if self.asked is None else self.asked
+        if self.asked is not None:
+            return self.asked
+        untrusted = set(self.left_out)
+        return [gene for gene in self.panel.genes if gene not in untrusted]
+
+    @cached_property
+    def left_out(self) -> list[str]:
+        """Genes that nobody asked for and whose validation PCC is not above 0."""
+        if self.all_genes or self.asked is not None:
+            return []
+        trust = self.header.trust(self.panel.genes)
+        if "pcc_val" not in trust:
+            return []
+        positive = trust["pcc_val"].to_numpy(dtype=float) > 0
+        return [g for g, ok in zip(self.panel.genes, positive, strict=True) if not ok] if positive.any() else []
 
     def attach(self, engine: Engine) -> None:
         """Refuse what cannot be written before the network runs, and write at the end of each slide."""
@@ -172,7 +191,7 @@ class PredictionWriter:
         factors = len(units) * len(self.panel) > MAX_VALUES
         names = self.genes
         wanted = None if factors and self.asked is None else express
-        header = self.header.build(slide, request, projection, names, factors)
+        header = self.header.build(slide, request, projection, names, factors, self.left_out)
         model = header["uns"]["pixnet"]["checkpoint_sha256"]
         identity = {"genes": names, "model": model, "asked": request.digest, "with_X": wanted is not None}
         out = StreamedAnnData(folder / f".{path.stem}.part{path.suffix}", len(units), header, identity)

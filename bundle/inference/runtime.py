@@ -71,7 +71,8 @@ def build_runtime(
     model = engine(torch.get_num_threads() if threads is None else int(threads))
     shape = (1, 3, int(height_px), int(width_px))
     cache = ConvertedModels(cache_dir)
-    key = f"{name}-{fingerprint(network, name, version, torch.__version__, shape)}.model"
+    turns = getattr(network, "symmetries", (0,))
+    key = f"{name}-{fingerprint(network, name, version, torch.__version__, shape, turns)}.model"
     kept = cache.read(key)
     if kept is not None:  # it was compared with the network before it was kept, and its bytes are the same
         try:

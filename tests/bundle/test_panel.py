@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from bundle.errors import InputError
+from bundle.expression import log1p_cp10k
+from bundle.manifest import read_split
 from bundle.panel import fit_panel, load_panel, load_units, n_genes
 from bundle.units import build_units
 
@@ -62,6 +64,34 @@ def test_loadings_say_the_mean_rate_and_are_positive(tmp_path):
     np.testing.assert_allclose(loadings.sum(), panel.depth_per_um2, rtol=1e-6)
     with pytest.raises(InputError, match="lower n_programs"):
         panel.loadings(1000)
+
+
+def test_small_units_start_programs_by_their_sums(phantom):
+    (record,) = read_split(phantom, "training")
+    small, large = (fit_panel([record], unit_sizes_um=[size], min_total=20) for size in (16, 55))
+    rates = small._rates
+    assert 50 < len(rates) < 150  # squares of 55 µm on 600 x 600 µm
+    np.testing.assert_allclose(rates.sum(1).mean(), small.depth_per_um2, rtol=0.1)
+    order = [large.genes.index(g) for g in small.genes]
+    assert np.corrcoef(np.log(small.loadings(4).sum(1)[:-1]), np.log(large.loadings(4).sum(1)[order]))[0, 1] > 0.99
+
+
+def test_components_are_those_of_the_standardised_expression_within_slides(tmp_path):
+    genes = [f"G{i}" for i in range(12)]
+    records = [_record(tmp_path, name, genes, seed) for seed, name in enumerate(("A1", "B1"))]
+    panel = fit_panel(records, n_mean=8, n_hvg=2, min_total=1)
+    ys = []
+    for record in records:
+        (units,) = load_units(record)
+        y = log1p_cp10k(units.counts_of(panel.genes), units.total) / np.array(panel.std)
+        ys.append(y - y.mean(0))
+    covariance = np.cov(np.concatenate(ys).T)
+    components = panel.components(len(panel))
+    np.testing.assert_allclose(components @ components.T, covariance, atol=1e-4)  # all of them hold all of it
+    np.testing.assert_allclose(np.abs(panel.components(2)), np.abs(components[:, :2]), atol=1e-3)
+    assert panel.statistics(n_components=3)["components"].shape == (len(panel), 3)
+    with pytest.raises(InputError, match="lower head_components"):
+        panel.components(1000)
 
 
 def test_a_panel_survives_its_file(tmp_path):

@@ -32,7 +32,9 @@ def scramble() -> Callable[[nn.Module], nn.Module]:
 def tiny_pixnet() -> Callable[..., PixNet]:
     """A small PixNet of `stages` stages."""
 
-    def build(stages: int = 3, window_size: int = 8, head: str = "linear", n_genes: int = 5) -> PixNet:
+    def build(
+        stages: int = 3, window_size: int = 8, head: str = "linear", n_genes: int = 5, fusion: str = "safb"
+    ) -> PixNet:
         torch.manual_seed(0)
         encoder = SwinEncoder(
             embed_dim=12,
@@ -41,6 +43,6 @@ def tiny_pixnet() -> Callable[..., PixNet]:
             window_size=window_size,
             drop_path_rate=0.0,
         )
-        return PixNet(n_genes, encoder, (12, 12, 16, 16)[:stages], head, n_programs=6)
+        return PixNet(n_genes, encoder, (12, 12, 16, 16)[:stages], head, n_programs=6, fusion=fusion)
 
     return build

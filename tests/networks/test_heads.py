@@ -23,6 +23,17 @@ def test_linear_head_starts_near_the_training_mean() -> None:
     assert head.rate(torch.randn(2, 8)) is None
 
 
+def test_linear_head_starts_from_components_where_given() -> None:
+    head, components = LinearHead(8, 3), np.random.default_rng(0).normal(size=(3, 2))
+    head.initialize(mean=[1.0, 2.0, 3.0], std=[0.1, 1.0, 2.0], components=components)
+    y = head.project(torch.eye(8))
+    torch.testing.assert_close((y - head.mean) / head.std, head.weight.weight.T, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(head.weight.weight[:, :2], torch.from_numpy(components).float())
+    assert head.weight.weight[:, 2:].abs().max() < 0.1
+    with pytest.raises(ValueError, match="do not fit"):
+        head.initialize(mean=np.zeros(3), std=np.ones(3), components=np.ones((3, 9)))
+
+
 def test_linear_head_commutes_with_the_mean() -> None:
     head, features = LinearHead(8, 3), torch.randn(10, 8)
     head.initialize(mean=[1.0, 2.0, 3.0], std=[0.1, 1.0, 2.0])

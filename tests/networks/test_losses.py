@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from networks.losses import ExpressionLoss, pearson_loss
+from networks.losses import ExpressionLoss, pearson_loss, poisson_loss
 from networks.pixnet import UnitExpression
 
 UNITS, GENES = 40, 4
@@ -138,3 +138,56 @@ def test_bad_arguments_are_refused() -> None:
         ExpressionLoss(std=[1.0, 0.0])
     with pytest.raises(ValueError, match="no rate"):
         ExpressionLoss(poisson_weight=1)(UnitExpression(batch()["target"], None), batch())
+
+
+def mixed() -> dict[str, torch.Tensor]:
+    """The first half of each slide's units large, the second half of few counts."""
+    b = batch()
+    b["unit_layer"] = torch.arange(UNITS) // 10 % 2
+    b["normalised"] = b["unit_layer"] == 0
+    small = ~b["normalised"]
+    counts = torch.expm1(b["target"]) * b["total"][:, None] / 1e4
+    counts[small] = (counts[small] / 100).round()
+    b["total"][small] = (b["total"][small] / 100).round()
+    b["target"] = torch.log1p(1e4 * counts / b["total"][:, None])
+    return b
+
+
+def test_small_units_are_compared_by_counts() -> None:
+    b = mixed()
+    small = ~b["normalised"]
+    rate, y = true_rate(b), b["target"].clone()
+    y[small] = torch.nan_to_num(y[small]) * 0 + 50  # what y says of them does not matter
+    loss = ExpressionLoss(poisson_weight=1.0)
+    assert abs(float(loss(UnitExpression(y, rate), b))) < 1e-3
+    rate[small] = rate[small].flip(1)
+    assert float(loss(UnitExpression(y, rate), b)) > 0.1
+    with pytest.raises(ValueError, match="no rate"):
+        ExpressionLoss()(UnitExpression(y, None), b)
+
+
+def test_one_size_alone_costs_what_it_did_before_sizes_were_mixed() -> None:
+    b = batch()
+    prediction = UnitExpression(torch.rand(UNITS, GENES), torch.rand(UNITS, GENES + 1))
+    loss = ExpressionLoss(poisson_weight=1.0)
+    plain = loss(prediction, b)
+    torch.testing.assert_close(loss(prediction, {**b, "normalised": torch.ones(UNITS, dtype=torch.bool)}), plain)
+
+
+def test_many_small_units_weigh_as_much_as_few_large_ones() -> None:
+    b = mixed()
+    rate = true_rate(b) * (1 + 0.5 * torch.rand(UNITS, GENES + 1))
+    b["unit_batch"] = torch.zeros(UNITS, dtype=torch.int64)
+    small = torch.nonzero(~b["normalised"]).flatten()
+    index = torch.cat([torch.nonzero(b["normalised"]).flatten(), small.repeat(7)])
+    more = {key: value[index] for key, value in b.items()}
+    torch.testing.assert_close(poisson_loss(rate[index], more), poisson_loss(rate, b))
+
+
+def test_a_batch_of_small_units_alone_trains() -> None:
+    b = mixed()
+    b["normalised"] = torch.zeros(UNITS, dtype=torch.bool)
+    rate = torch.rand(UNITS, GENES + 1, requires_grad=True)
+    ExpressionLoss(poisson_weight=0.5)(UnitExpression(rate[:, :-1].log1p(), rate), b).backward()
+    assert torch.isfinite(rate.grad).all()
+    assert rate.grad.any()

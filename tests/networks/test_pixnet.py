@@ -8,7 +8,16 @@ import torch
 from monai.data import MetaTensor
 from torch import nn
 
-from networks import BackboneEncoder, ConvSwinEncoder, ExpressionLoss, ExpressionModel, PixNet, PlainSwinUNETR
+from networks import (
+    BackboneEncoder,
+    ConvSwinEncoder,
+    EfficientNetLiteEncoder,
+    ExpressionLoss,
+    ExpressionModel,
+    PixNet,
+    PlainSwinUNETR,
+)
+from networks.symmetry import SYMMETRIES, turn, turn_back
 
 Build = Callable[..., PixNet]
 Scramble = Callable[[nn.Module], ExpressionModel]
@@ -54,6 +63,11 @@ def hybrid(stem_stride: int) -> PixNet:
     return PixNet(2, encoder, (8,) * len(encoder.strides))
 
 
+def lite() -> PixNet:
+    pytest.importorskip("efficientnet_lite_pytorch", reason="the extra `encoders` is not installed")
+    return PixNet(2, EfficientNetLiteEncoder((2, 8, 32), pretrained=False), (8, 8, 8), fusion="conv")
+
+
 def windowed(request: pytest.FixtureRequest, form: str, strides: tuple[int, ...]) -> PixNet:
     folder = request.getfixturevalue("save_backbone")(request.getfixturevalue("tmp_path"), form)
     return PixNet(2, BackboneEncoder(str(folder), 64, strides, pyramid_channels=8), (8,) * len(strides))
@@ -62,6 +76,9 @@ def windowed(request: pytest.FixtureRequest, form: str, strides: tuple[int, ...]
 NETS: dict[str, Callable[[Build, pytest.FixtureRequest], ExpressionModel]] = {
     "four stages": lambda tiny, _: tiny(4),
     "three stages": lambda tiny, _: tiny(3),
+    "plain convolutions": lambda tiny, _: tiny(3, fusion="conv"),
+    "all symmetries": lambda tiny, _: tiny(2, window_size=4).use_symmetries(SYMMETRIES),
+    "strides from 2": lambda *_: lite(),
     "SwinUNETR": lambda *_: PlainSwinUNETR(2, feature_size=12, window_size=4),
     "stem to 4": lambda *_: hybrid(4),
     "stem to 8": lambda *_: hybrid(8),
@@ -73,6 +90,9 @@ NETS: dict[str, Callable[[Build, pytest.FixtureRequest], ExpressionModel]] = {
 HALO_PX = {
     "four stages": (256, 480),
     "three stages": (128, 224),
+    "plain convolutions": (128, 224),
+    "all symmetries": (32, 48),
+    "strides from 2": (32, 489),
     "SwinUNETR": (64, 248),
     "stem to 4": (32, 57),
     "stem to 8": (64, 193),
@@ -82,7 +102,7 @@ HALO_PX = {
     "ConvNeXt in windows": (64, 128),
 }
 #: EfficientNet pads a strided convolution on one side alone, so above and to the left it reads less than the halo.
-SLACK_PX = {"stem to 8": 8, "stem to 16": 16}
+SLACK_PX = {"stem to 8": 8, "stem to 16": 16, "strides from 2": 32}
 
 
 def strip(width_px: int, height_px: int, axis: int) -> torch.Tensor:
@@ -139,6 +159,35 @@ def test_tiles_on_the_grid_equal_the_untiled_map(
         torch.testing.assert_close(core(grid_px), expected, rtol=0, atol=1e-9)
         off_grid = core(grid_px - grid_px // 2)
     assert (off_grid - expected).abs().max() > 1e-6
+
+
+@pytest.mark.parametrize("number", SYMMETRIES)
+def test_averaged_maps_turn_with_the_image(number: int, tiny_pixnet: Build, scramble: Scramble) -> None:
+    net = scramble(tiny_pixnet(2, window_size=4, head="programs"))
+    image = torch.randn(1, 3, 64, 96, dtype=torch.float64)
+    assert torch.equal(turn_back(turn(image, number), number), image)
+    with torch.no_grad():
+        plain = net.features(image)
+        assert number == 0 or not torch.allclose(turn_back(net.features(turn(image, number)), number), plain)
+        net.use_symmetries(SYMMETRIES)
+        averaged = net.features(image)
+        torch.testing.assert_close(turn_back(net.features(turn(image, number)), number), averaged)
+        one = net.use_symmetries([number]).features(image)
+        net.use_symmetries([0])
+        torch.testing.assert_close(one, turn_back(net.features(turn(image, number)), number))
+
+
+def test_the_eight_symmetries_differ() -> None:
+    image = torch.arange(9).reshape(3, 3)
+    assert len({tuple(turn(image, number).flatten().tolist()) for number in SYMMETRIES}) == 8
+
+
+def test_unknown_symmetries_and_fusions_are_refused(tiny_pixnet: Build) -> None:
+    for numbers in ([], [8]):
+        with pytest.raises(ValueError, match="0 to 7"):
+            tiny_pixnet(2).use_symmetries(numbers)
+    with pytest.raises(ValueError, match="'safb' or 'conv'"):
+        tiny_pixnet(2, fusion="sum")
 
 
 @pytest.mark.parametrize("size", [(64, 64), (50, 75), (3, 100)])

@@ -1,0 +1,371 @@
+"""Across scales: models trained at one unit size, or at all of them, tested at every size.
+
+`python -m benchmarks.scales`: on the frozen phantom (six slides of 1.5 mm, seed 0: four train, the last tests), models
+trained on 100, 55, 16 or 8 µm units or on all sizes at once, tested at 2 to 200 µm against the noise-free rate and
+against measured counts; on Her2ST (C2 to C4 train, C5 tests: one patient) at 100 µm and in 400 µm cells. Beside the
+dense model: a crop model with the same encoder, head, loss and pixels in training (`benchmarks.stnet`), and nearest and
+linear interpolation of the measured units of the test slide itself, which only a user with spots has (on Her2ST each
+spot from the others). Everything is scored by `bundle.metrics`; no model or epoch is chosen on the way.
+
+A finished cell is a small JSON under `--results` and is not computed again while its configuration is the same. The
+same command goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+
+from bundle.files import replacing, write_json
+from bundle.importers import prepare
+from bundle.manifest import read_split
+from bundle.metrics import ScoredSlide, score_slide, summarise
+from bundle.metrics.bootstrap import BLOCK_UNITS, block_bootstrap, block_sums, interval
+from bundle.metrics.scales import cells_at_scale
+from bundle.metrics.score import Prediction, compare_units
+from bundle.panel import GenePanel, fit_panel, load_panel, load_units
+from bundle.phantom import make_phantom
+from bundle.units import Units
+
+from .scale_methods import (
+    Recipe,
+    answer_crop,
+    answer_interpolated,
+    answer_pixnet,
+    test_units,
+    train_crop,
+    train_pixnet,
+)
+from .workload import real_slide, workspace
+
+__all__ = ["main"]
+
+TRAIN_UM = {"train_100": [100], "train_55": [55], "train_16": [16], "train_8": [8], "train_all": [100, 55, 16, 8, 2]}
+TEST_UM = (2, 8, 16, 55, 100, 200)
+PHANTOM: dict[str, Any] = {
+    "slides": 6, "seed": 0, "size_um": 1500.0, "mpp": 0.5, "genes": 100,
+    "units": "spot:100:120,spot:55:100,bin:16,bin:8,bin:2",
+}  # fmt: skip
+QUICK: dict[str, Any] = {**PHANTOM, "slides": 3, "size_um": 700.0, "mpp": 1.0, "genes": 20}
+DRAWS = 200
+
+Cell = dict[str, Any]
+
+
+def figures(predict: Prediction, slide: dict[str, Any], panel: GenePanel, scales_um: Sequence[float]) -> Cell:
+    """PCC@M and MSE at the units' size and at coarser ones, with bootstrap draws of PCC@M."""
+    units, genes = slide["units"], panel.index(panel.main)
+    wanted = [float(s) for s in scales_um if s > units.size_um]
+    scores = score_slide(predict, units, panel.genes, slide["mpp"], wanted, panel.min_total)
+    scored = ScoredSlide(slide["section"], slide["patient"], units.size_um, slide["filtered_units"], scores)
+    found = summarise([scored], {panel.main: genes}, wanted)["scales"].values()
+    return {
+        f"{f['size_um']:g}": {
+            "PCC@M": f["PCC@M"],
+            "MSE": f["MSE"],
+            "units": f["units"],
+            "draws": [round(float(d), 4) for d in _draws(predict, slide, panel, f["size_um"], genes)],
+        }
+        for f in found
+    }
+
+
+def _draws(
+    predict: Prediction, slide: dict[str, Any], panel: GenePanel, size_um: float, genes: np.ndarray
+) -> np.ndarray:
+    """PCC@M of resampled blocks of the slide, which are the same for every method."""
+    units: Units = slide["units"]
+    centers_um = units.centers_px * slide["mpp"]
+    if size_um > units.size_um:
+        members = cells_at_scale(centers_um, size_um)
+        assert members is not None
+        n = np.asarray(members.sum(1)).ravel()
+        units = replace(
+            units.take(np.zeros(len(n), int)),
+            counts=sp.csr_matrix(members @ units.counts),
+            centers_px=(members @ units.centers_px) / n[:, None],
+            shape="square",
+            size_um=float(size_um),
+        )
+        centers_um = units.centers_px * slide["mpp"]
+        of_units = predict
+        predict = lambda groups: of_units(groups @ members)  # noqa: E731
+    compared = compare_units(predict, units, panel.genes)
+    block_um = BLOCK_UNITS * max(size_um, 100.0)
+    sums = block_sums(compared.prediction[:, genes], compared.truth[:, genes], centers_um, block_um)
+    return block_bootstrap([sums], draws=DRAWS)
+
+
+class Bench:
+    """Runs cells that are not there yet.
+
+    Args:
+        results: folder of the finished cells.
+        work: folder of data and runs.
+        budget_min: minutes after which no further cell is begun.
+    """
+
+    def __init__(self, results: Path, work: Path, budget_min: float) -> None:
+        self.results = results
+        self.work = work
+        self.deadline = time.monotonic() + 60 * budget_min
+        self.cells: dict[str, Cell] = {}
+
+    def cell(self, name: str, config: dict[str, Any], compute: Callable[[], Cell]) -> None:
+        """A finished cell of the same configuration, or a new one if there is time."""
+        digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:16]
+        path = self.results / f"{name}.json"
+        if path.is_file() and json.loads(path.read_text())["config_hash"] == digest:
+            self.cells[name] = json.loads(path.read_text())
+            return
+        if time.monotonic() > self.deadline:
+            print(f"{name}: left for another time")
+            return
+        started = time.monotonic()
+        found = compute()
+        print(f"{name}: {time.monotonic() - started:.0f} s")
+        self.cells[name] = {"config_hash": digest, "config": config, **found}
+        write_json(path, self.cells[name])
+
+    def of_phantom(self, data: Path, recipe: Recipe, about: dict[str, Any]) -> None:
+        """All cells on generated slides."""
+
+        @cache
+        def test_slide() -> tuple[GenePanel, dict[str, Any], dict[str, Any]]:
+            """The genes measured, the test slide with its noise-free truth, and with its counts."""
+            everything = fit_panel(read_split(data, "training"))
+            truth = test_units(data / "truth", everything, 2.0)
+            return everything, truth, _same_order(test_units(data, everything, 2.0), truth)
+
+        def both(predict: Prediction, panel: GenePanel) -> Cell:
+            _, truth, counted = test_slide()
+            return {
+                "truth": figures(predict, truth, panel, TEST_UM),
+                "counts": figures(predict, counted, panel, TEST_UM),
+            }
+
+        for name, sizes in TRAIN_UM.items():
+            config = {"data": about, "recipe": asdict(recipe), "train_um": sizes}
+
+            def dense(name: str = name, sizes: list[int] = sizes) -> Cell:
+                run = self._run(f"phantom_{name}", recipe, about)
+                train_pixnet(data, run, recipe, sizes)
+                return both(answer_pixnet(data, run, test_slide()[1]), load_panel(run / "models" / "panel.json"))
+
+            def crop(name: str = name, sizes: list[int] = sizes) -> Cell:
+                net, panel = train_crop(data, self._run(f"phantom_crop_{name}", recipe, about), recipe, sizes)
+                return both(answer_crop(net, recipe, test_slide()[1], max(sizes)), panel)
+
+            self.cell(f"phantom_pixnet_{name}", config, dense)
+            self.cell(f"phantom_crop_{name}", config, crop)
+        for how in ("nearest", "linear"):
+            for size in (100, 55, 16, 8):
+
+                def carried(how: str = how, size: int = size) -> Cell:
+                    everything, truth, _ = test_slide()
+                    (measured,) = load_units(read_split(data, "test")[0], [size])
+                    answer = answer_interpolated(
+                        measured, everything.genes, truth, how, everything.min_total, leave_one_out=False
+                    )
+                    return both(answer, everything)
+
+                self.cell(f"phantom_interpolation_{how}_{size}", {"data": about, "how": how, "um": size}, carried)
+
+    def of_her2st(self, data: Path, recipe: Recipe) -> None:
+        """All cells on real tissue."""
+        config = {"data": "her2st, C2 to C4 train, C5 tests", "recipe": asdict(recipe)}
+        everything = fit_panel(read_split(data, "training"))
+        slide = test_units(data, everything, 100.0)
+
+        def scored(predict: Prediction, panel: GenePanel = everything) -> Cell:
+            return {"counts": figures(predict, slide, panel, [400])}
+
+        def dense() -> Cell:
+            run = self._run("her2st", recipe, config["data"])
+            train_pixnet(data, run, recipe, [100])
+            return scored(answer_pixnet(data, run, slide), load_panel(run / "models" / "panel.json"))
+
+        def crop() -> Cell:
+            net, panel = train_crop(data, self._run("her2st_crop", recipe, config["data"]), recipe, [100])
+            return scored(answer_crop(net, recipe, slide, 100.0), panel)
+
+        self.cell("her2st_pixnet_train_100", config, dense)
+        self.cell("her2st_crop_train_100", config, crop)
+        for how in ("nearest", "linear"):
+
+            def carried(how: str = how) -> Cell:
+                answer = answer_interpolated(
+                    slide["units"], everything.genes, slide, how, everything.min_total, leave_one_out=True
+                )
+                return scored(answer)
+
+            self.cell(f"her2st_interpolation_{how}_100", {"data": config["data"], "how": how}, carried)
+
+    def _run(self, name: str, recipe: Recipe, about: Any) -> Path:
+        digest = hashlib.sha256(json.dumps([asdict(recipe), about], sort_keys=True).encode()).hexdigest()[:8]
+        return self.work / "runs" / f"{name}_{digest}"
+
+
+def _same_order(counted: dict[str, Any], truth: dict[str, Any]) -> dict[str, Any]:
+    """The measured 2 µm bins that the truth has too, in its order, so that one answer serves both."""
+    place = {name.split("_", 1)[1]: i for i, name in enumerate(counted["units"].barcodes)}
+    order = [place[name.split("_", 1)[1]] for name in truth["units"].barcodes]
+    return {**counted, "units": counted["units"].take(np.array(order))}
+
+
+# Report ---------------------------------------------------------------------------------------------------------------
+
+
+def collect(cells: dict[str, Cell], data: str, against: str) -> dict[str, dict[str, dict[str, float]]]:
+    """PCC@M by method, training size and test size."""
+    found: dict[str, Any] = {"pixnet": {}, "crop": {}, "interpolation": {}}
+    for name, cell in cells.items():
+        where, method, trained = name.split("_", 2)
+        if where == data and against in cell:
+            found[method][trained] = {s: round(f["PCC@M"], 4) for s, f in cell[against].items()}
+    return found
+
+
+def table(cells: dict[str, Cell], data: str, against: str) -> str:
+    """PCC@M in Markdown, the best of each column in bold."""
+    rows = {
+        f"{method} {trained}": row
+        for method, by in collect(cells, data, against).items()
+        for trained, row in by.items()
+    }
+    sizes = sorted({s for row in rows.values() for s in row}, key=float)
+    lines = ["| | " + " | ".join(f"{s} µm" for s in sizes) + " |", "| --- |" + " --- |" * len(sizes)]
+    best = {s: max(row.get(s, -1) for row in rows.values()) for s in sizes}
+    for name, row in rows.items():
+        values = [f"{row[s]:.3f}" if s in row else "" for s in sizes]
+        values = [f"**{v}**" if s in row and row[s] == best[s] else v for v, s in zip(values, sizes, strict=True)]
+        lines.append(f"| {name} | " + " | ".join(values) + " |")
+    return "\n".join(lines)
+
+
+def differences(cells: dict[str, Cell], data: str, against: str) -> list[str]:
+    """The dense model against the crop model and interpolation, each size with its 95 % interval, in sentences."""
+    said = []
+    for name, cell in cells.items():
+        if not name.startswith(f"{data}_pixnet_") or against not in cell:
+            continue
+        trained = name.removeprefix(f"{data}_pixnet_")
+        size = trained.removeprefix("train_").replace("all", "100")
+        rivals = [f"crop_{trained}", f"interpolation_nearest_{size}", f"interpolation_linear_{size}"]
+        for rival in rivals:
+            other = cells.get(f"{data}_{rival}", {}).get(against)
+            if other is None:
+                continue
+            verdicts = []
+            for scale, mine in cell[against].items():
+                low, high = interval(np.array(mine["draws"]) - np.array(other[scale]["draws"]))
+                verdict = "ahead" if low > 0 else "behind" if high < 0 else "undecided"
+                gap = mine["PCC@M"] - other[scale]["PCC@M"]
+                verdicts.append(f"{scale} µm {verdict} {gap:+.3f} [{low:+.3f}, {high:+.3f}]")
+            said.append(f"PixNet {trained} against {rival.replace('_', ' ')}: " + "; ".join(verdicts))
+    return said
+
+
+def plot(cells: dict[str, Cell], path: Path) -> None:
+    """PCC@M over the test size, a line for each model, against the noise-free rate and against counts."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    axes = figure.subplots(1, 2, sharey=False)
+    colours = {"train_100": "#1b4f72", "train_55": "#1f8a70", "train_16": "#c77d0a", "train_8": "#a93226"}
+    colours["train_all"] = "#000000"
+    for axis, against in zip(axes, ("truth", "counts"), strict=True):
+        for method, by in collect(cells, "phantom", against).items():
+            for trained, row in by.items():
+                if method == "interpolation" and trained not in ("linear_100", "nearest_100"):
+                    continue
+                style = {"pixnet": "-", "crop": "--", "interpolation": ":"}[method]
+                sizes = sorted(row, key=float)
+                axis.plot(
+                    [float(s) for s in sizes],
+                    [row[s] for s in sizes],
+                    style,
+                    marker={"pixnet": "o", "crop": "s", "interpolation": "^"}[method],
+                    markersize=4,
+                    color=colours.get(trained, "#808080" if trained.startswith("linear") else "#b5b5b5"),
+                    label=f"{method}, {trained.replace('_', ' ')} µm",
+                )
+        axis.set_xscale("log")
+        axis.set_xticks(TEST_UM, [f"{s:g}" for s in TEST_UM])
+        axis.minorticks_off()
+        axis.set_xlabel("test size, µm")
+        axis.set_ylabel("PCC@M")
+        axis.set_title({"truth": "against the noise-free rate", "counts": "against measured counts"}[against], size=10)
+        axis.grid(alpha=0.3)
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right upper", fontsize=7)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=150, format="png")
+
+
+def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
+    """Run it."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.scales",
+        description=(__doc__ or "").splitlines()[0],
+    )
+    parser.add_argument("--work", help="folder to keep data and runs in; a temporary one by default")
+    parser.add_argument("--results", default=Path(__file__).parent / "results" / "scales", type=Path)
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--budget-min", type=float, default=1e6, help="begin no cell after so many minutes")
+    parser.add_argument(
+        "--steps", type=int, default=160, help="of training, two dense crops of 384 px or as many pixels"
+    )
+    parser.add_argument("--quick", action="store_true", help="tiny: shows that it runs, and nothing else")
+    args = parser.parse_args(argv)
+    torch.set_num_threads(args.threads)
+    recipe = Recipe(mpp=2.0, crop_px=384, unit_crop_px=96, steps=args.steps, crops_per_slide=8)
+    about, results = PHANTOM, args.results
+    if args.quick:
+        recipe = Recipe(mpp=2.0, crop_px=256, unit_crop_px=64, steps=2, crops_per_slide=2, max_units=16, n_programs=4)
+        about, results = QUICK, args.results / "quick"
+    with workspace(args.work) as work:
+        bench = Bench(results, work, args.budget_min)
+        data = work / hashlib.sha256(json.dumps(about).encode()).hexdigest()[:8]
+        if not (data / "dataset.json").is_file():
+            make_phantom(data, **about)
+        bench.of_phantom(data, recipe, about)
+        source = None if args.quick else real_slide()
+        if source is not None:
+            her2st = work / "her2st"
+            if not (her2st / "dataset.json").is_file():
+                prepare("her2st", str(source), str(her2st), test=["C5"], split_by="section")
+            bench.of_her2st(her2st, replace(recipe, mpp=2.8, unit_crop_px=64))
+    report = ["# Against the noise-free rate (phantom)", table(bench.cells, "phantom", "truth")]
+    report += ["# Against measured counts (phantom)", table(bench.cells, "phantom", "counts")]
+    report += differences(bench.cells, "phantom", "truth")
+    if any(name.startswith("her2st") for name in bench.cells):
+        report += ["# Her2ST, one patient, one test section", table(bench.cells, "her2st", "counts")]
+        report += differences(bench.cells, "her2st", "counts")
+    print("\n\n".join(report))
+    if bench.cells:
+        plot(bench.cells, results / "scales.png")
+    result = collect(bench.cells, "phantom", "truth")
+    closing: dict[str, Any] = {
+        **result,
+        "counts": collect(bench.cells, "phantom", "counts"),
+        "her2st": collect(bench.cells, "her2st", "counts"),
+    }
+    print(json.dumps(closing))
+    return closing
+
+
+if __name__ == "__main__":
+    main()

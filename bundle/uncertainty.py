@@ -1,0 +1,202 @@
+"""A standard error for every gene and unit, from how much a prediction changes when the slide is flipped and turned.
+
+The spread over the eight symmetries is small beside the error: it knows nothing of what no picture shows, nor of the
+noise of counts. So it is scaled, gene by gene, to the error that was measured on the validation slides, and holds for
+tissue, stain and units like theirs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import anndata as ad
+import numpy as np
+
+from .errors import InputError
+from .expression import eligible, log1p_cp10k
+from .files import replacing, write_json
+from .inference.header import model_sha256
+from .manifest import read_split
+from .panel import load_panel
+from .units import Units, read_units
+
+__all__ = ["calibration", "combine", "with_standard_error"]
+
+logger = logging.getLogger(__name__)
+
+_MEMBERS = 8
+_NORMAL_95 = 1.96
+
+#: Predict (slide, output, settings).
+Predict = Callable[[str, Path, Mapping[str, Any]], Any]
+
+
+def with_standard_error(
+    predict: Predict, slide: str | Path, out: str | Path | None, run: Path, settings: Mapping[str, Any]
+) -> None:
+    """Predict under each of the eight symmetries; write their mean and, as a layer, the standard error.
+
+    Eight predictions, and for a model's first slide eight of each validation slide besides. A stopped call goes on.
+
+    Args:
+        predict: one prediction, as `commands.predict` makes it.
+        slide: the slide.
+        out: the `.h5ad` to write.
+        run: the run folder.
+        settings: keys of the prediction.
+
+    Raises:
+        InputError: if anything but one file of units is asked for.
+    """
+    several = isinstance(settings.get("bin_um"), (list, tuple)) and len(settings["bin_um"]) > 1
+    if out is None or Path(out).suffix != ".h5ad" or several or settings.get("map") or settings.get("nifti"):
+        raise InputError("A standard error is written for one size of units, into OUT.h5ad; ask for that alone.")
+    found = calibration(predict, run)
+    out = Path(out)
+    stat = Path(slide).stat()
+    asked = [str(Path(slide).resolve()), stat.st_size, stat.st_mtime_ns, found["checkpoint_sha256"], dict(settings)]
+    digest = hashlib.sha256(json.dumps(asked, sort_keys=True, default=str).encode()).hexdigest()[:8]
+    folder = out.with_name(f".{out.stem}.members_{digest}")
+    combined = combine(_members(predict, str(slide), folder, settings))
+    _scale(combined, found)
+    with replacing(out) as temporary:
+        combined.write_h5ad(temporary)
+    shutil.rmtree(folder)
+
+
+def combine(members: Sequence[Path]) -> ad.AnnData:
+    """The mean of several predictions of the same units, with `layers["standard_error"]`, their spread (n - 1).
+
+    They are read one after the other (Welford 1962), so that memory does not grow with their number.
+
+    Args:
+        members: `.h5ad` files of one model under several symmetries, or of several models.
+
+    Raises:
+        InputError: if they are fewer than two, or of other units or genes.
+    """
+    if len(members) < 2:
+        raise InputError("A spread needs two predictions or more.")
+    first = ad.read_h5ad(members[0])
+    mean = np.asarray(first.X, np.float64)
+    spread = np.zeros_like(mean)
+    rate = first.layers.get("rate_per_um2")
+    for n, path in enumerate(members[1:], 2):
+        other = ad.read_h5ad(path)
+        if list(other.obs_names) != list(first.obs_names) or list(other.var_names) != list(first.var_names):
+            raise InputError(f"{path} holds other units or genes than {members[0]}; predict the same ones.")
+        delta = np.asarray(other.X, np.float64) - mean
+        mean += delta / n
+        spread += delta * (np.asarray(other.X, np.float64) - mean)
+        if rate is not None:
+            rate = rate + (other.layers["rate_per_um2"] - rate) / n
+    first.X = mean.astype(np.float32)
+    first.layers["standard_error"] = np.sqrt(spread / (len(members) - 1)).astype(np.float32)
+    if rate is not None:
+        first.layers["rate_per_um2"] = rate
+    return first
+
+
+def calibration(predict: Predict, run: Path) -> dict[str, Any]:
+    """How the spread relates to the error on the validation slides; measured once and kept in the run folder.
+
+    Returns:
+        `factor`: gene to what its spread is multiplied with, so that the mean squared error in multiples of the
+        standard error is 1; empty where there is no validation slide. Beside it the `coverage_95` of ±1.96 standard
+        errors, and `ranking`: the mean over genes of the correlation of standard error and absolute error over units,
+        near 0 where the spread does not tell good units from bad ones.
+    """
+    sha = model_sha256(run / "models" / "model.pt")
+    path = run / "evaluation" / "standard_error.json"
+    if path.is_file() and json.loads(path.read_text())["checkpoint_sha256"] == sha:
+        return json.loads(path.read_text())
+    panel = load_panel(run / "models" / "panel.json")
+    errors, spreads, slides, size_um = [], [], [], 0.0
+    for record in _validation(run):
+        units = _scored_units(record, panel.unit_sizes_um)
+        folder = run / "evaluation" / f".members_{sha[:8]}_{record['section']}"
+        asked = {"units": units.name, "slide_mpp": record.get("mpp"), "all_genes": True}
+        logger.info("%s: measuring the standard error on this validation slide", record["section"])
+        combined = combine(_members(predict, record["image"], folder, asked))
+        shutil.rmtree(folder)
+        keep = np.flatnonzero(eligible(units, panel.min_total, training=False) & _in_block(record, units))
+        y = log1p_cp10k(units.take(keep).counts_of(list(combined.var_names)), units.total[keep])
+        errors.append(np.abs(y - combined.X[keep]))
+        spreads.append(combined.layers["standard_error"][keep])
+        slides.append(record["section"])
+        size_um = units.size_um
+    about: dict[str, Any] = {"checkpoint_sha256": sha, "members": _MEMBERS, "slides": slides, "factor": {}}
+    if errors:
+        error, spread = np.concatenate(errors).astype(float), np.concatenate(spreads).astype(float)
+        factor = np.sqrt((error**2).mean(0) / np.maximum((spread**2).mean(0), 1e-12))
+        about |= {
+            "unit_size_um": size_um,
+            "factor": dict(zip(panel.genes, factor.tolist(), strict=True)),
+            "coverage_95": float((error <= _NORMAL_95 * factor * spread).mean()),
+            "ranking": _ranking(spread, error),
+        }
+    write_json(path, about)
+    return about
+
+
+def _members(predict: Predict, slide: str, folder: Path, settings: Mapping[str, Any]) -> list[Path]:
+    """One prediction per symmetry; those that are whole already are kept."""
+    paths = [folder / f"{number}.h5ad" for number in range(_MEMBERS)]
+    for number, path in enumerate(paths):
+        if not path.is_file():
+            predict(slide, path, {**settings, "symmetries": [number]})
+    return paths
+
+
+def _validation(run: Path) -> list[dict[str, Any]]:
+    trained_with = run / "configs" / "train.json"
+    if not trained_with.is_file():
+        return []
+    dataset = Path(json.loads(trained_with.read_text())["dataset_dir"])
+    if not (dataset / "dataset.json").is_file():
+        logger.warning("%s is not there: the standard error is not calibrated.", dataset)
+        return []
+    return read_split(dataset, "validation")
+
+
+def _scored_units(record: Mapping[str, Any], sizes_um: Sequence[float]) -> Units:
+    """The record's coarsest units of a size that was trained on; their `name` is the file."""
+    found = [replace(read_units(label), name=str(label)) for label in record["label"]]
+    trained = [u for u in found if any(np.isclose(u.size_um, size) for size in sizes_um)]
+    return max(trained or found, key=lambda u: u.size_um)
+
+
+def _in_block(record: Mapping[str, Any], units: Units) -> np.ndarray:
+    if record.get("block") is None:
+        return np.ones(len(units), bool)
+    low, high = np.array(record["block"][:2]), np.array(record["block"][2:])
+    return np.all((units.centers_px >= low) & (units.centers_px < high), axis=1)
+
+
+def _ranking(spread: np.ndarray, error: np.ndarray) -> float:
+    a, b = spread - spread.mean(0), error - error.mean(0)
+    scale = np.sqrt((a**2).sum(0) * (b**2).sum(0))
+    return float(((a * b).sum(0)[scale > 0] / scale[scale > 0]).mean()) if (scale > 0).any() else float("nan")
+
+
+def _scale(adata: ad.AnnData, found: Mapping[str, Any]) -> None:
+    """Scale the spread in place and say what it is."""
+    factor = np.array([found["factor"].get(gene, 1.0) for gene in adata.var_names], np.float32)
+    adata.layers["standard_error"] = adata.layers["standard_error"] * factor
+    about = {key: value for key, value in found.items() if key not in ("factor", "checkpoint_sha256")}
+    about["slides"] = np.array(found["slides"], dtype=str)
+    if found["slides"]:
+        about["holds"] = (
+            f"on the validation slides ({', '.join(found['slides'])}), in {found['unit_size_um']:g} µm units, noise of "
+            "their counts included"
+        )
+    else:
+        about["holds"] = "nowhere: it is the bare spread over symmetries, without a validation slide to measure it on"
+    adata.uns["pixnet"]["standard_error"] = about

@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+import torch
+from torch import nn
+
+from benchmarks.scale_methods import Recipe, answer_crop, answer_interpolated
+from benchmarks.scales import Bench, collect, differences, table
+from benchmarks.stnet import CropNet, Picture, crop_features
+from bundle.units import Units
+
+
+class Mean(nn.Module):
+    """An encoder whose features are colours."""
+
+    strides, channels, grid_px = (1,), (3,), 1
+
+    def forward(self, image: torch.Tensor) -> list[torch.Tensor]:
+        return [image]
+
+
+def _units(centers_um: np.ndarray, size_um: float, rate: np.ndarray) -> Units:
+    n = len(centers_um)
+    names = np.array([f"u{i}" for i in range(n)])
+    counts = sp.csr_matrix(rate * size_um**2, dtype=np.float32)
+    inside = np.ones(n, bool)
+    genes = np.array(["A", "B", "C"])
+    return Units("u", names, genes, counts, centers_um, inside, "square", size_um, "counts", 1.0)
+
+
+@pytest.fixture
+def slide():
+    class Slide:
+        mpp = 1.0
+        level_dimensions = ((200, 160),)
+
+        def read_region(self, x: int, y: int, width: int, height: int, mpp: float) -> np.ndarray:
+            ramp = np.arange(width)[None, :, None] + np.zeros((height, 1, 3))
+            return ramp.astype(np.uint8)
+
+    return Slide()
+
+
+def test_a_crop_is_centred_on_its_unit_and_white_beyond_the_slide(slide):
+    picture = Picture(slide, 1.0)
+    middle, corner = picture.crops(np.array([[100.0, 80.0], [0.0, 0.0]]), 32)
+    assert middle.mean() == pytest.approx(99.5)  # columns 84 to 115
+    assert (corner[:, :16, :] == 255).all()
+    assert (corner[:, :, :16] == 255).all()
+    assert corner[0, 16, 16:].tolist() == list(range(16))
+    net = CropNet(3, Mean(), 32).eval()
+    features = crop_features(net, picture, np.array([[100.0, 80.0]] * 3), lambda crop: crop, batch_units=2)
+    torch.testing.assert_close(features, torch.full((3, 3), 99.5))
+
+
+def test_fine_units_share_the_crop_models_grid(slide, monkeypatch):
+    at = (np.stack(np.meshgrid(np.arange(40, 120, 2), np.arange(40, 120, 2)), -1).reshape(-1, 2) + 1).astype(float)
+    units = _units(at, 2.0, np.ones((len(at), 3)))
+    monkeypatch.setattr("benchmarks.scale_methods.SlideReader", lambda: type("R", (), {"open": lambda *_: slide})())
+    monkeypatch.setattr("benchmarks.scale_methods._training_config", lambda: _Plain())
+    net = CropNet(3, Mean(), 32).eval()
+    recipe = Recipe(mpp=1.0, crop_px=64, unit_crop_px=32, steps=1, crops_per_slide=1)
+    predict = answer_crop(net, recipe, {"image": "s.tif", "mpp": 1.0, "units": units}, trained_um=40.0)
+    y, rate = predict(sp.identity(len(at), format="csr"))
+    assert rate is None
+    expected = net.project(torch.from_numpy(np.repeat(at[:, :1] - 0.5, 3, axis=1)).float()).detach().numpy()
+    np.testing.assert_allclose(y, expected, rtol=1e-4)  # a ramp is interpolated exactly
+    whole = sp.csr_matrix(np.ones((1, len(at))))
+    np.testing.assert_allclose(predict(whole)[0], expected.mean(0, keepdims=True), rtol=1e-4)
+
+
+class _Plain:
+    def get_parsed_content(self, _: str):
+        return lambda crop: crop
+
+
+@pytest.mark.parametrize("how", ["nearest", "linear"])
+def test_interpolation_carries_rates_and_never_uses_the_unit_itself(how):
+    at = np.stack(np.meshgrid(np.arange(5.0), np.arange(5.0)), -1).reshape(-1, 2) * 20
+    at = at + np.random.default_rng(0).uniform(-4, 4, at.shape)
+    rate = np.column_stack([1 + at[:, 0], np.full(25, 2.0), np.full(25, 3.0)]) * 0.01
+    units = _units(at, 10.0, rate)
+    slide = {"mpp": 1.0, "units": units}
+    itself = sp.identity(25, format="csr")
+    y, carried = answer_interpolated(units, ["A", "B"], slide, how, 0, leave_one_out=False)(itself)
+    np.testing.assert_allclose(carried, rate, rtol=1e-5)
+    np.testing.assert_allclose(y, np.log1p(1e4 * rate[:, :2] / rate.sum(1, keepdims=True)), rtol=1e-5)
+    middle = 12
+    _, others = answer_interpolated(units, ["A", "B"], slide, how, 0, leave_one_out=True)(itself)
+    units.counts[middle, 0] = 1e6
+    _, again = answer_interpolated(units, ["A", "B"], slide, how, 0, leave_one_out=True)(itself)
+    np.testing.assert_allclose(again[middle], others[middle])
+    assert not np.allclose(again, others)
+
+
+def test_finished_cells_are_kept_and_others_wait_for_time(tmp_path):
+    calls = []
+
+    def compute():
+        calls.append(1)
+        return {"truth": {"2": {"PCC@M": 0.5, "draws": [0.5, 0.6]}}}
+
+    for config in ({"a": 1}, {"a": 1}, {"a": 2}):
+        Bench(tmp_path, tmp_path, 1.0).cell("phantom_pixnet_train_100", config, compute)
+    assert len(calls) == 2
+    late = Bench(tmp_path, tmp_path, -1.0)
+    late.cell("phantom_pixnet_train_100", {"a": 3}, compute)
+    assert len(calls) == 2
+    assert late.cells == {}
+    late.cell("phantom_pixnet_train_100", {"a": 2}, compute)
+    assert late.cells
+
+
+def test_the_report_says_who_is_ahead():
+    def cell(pcc: float, draws: list[float]) -> dict:
+        return {"truth": {"2": {"PCC@M": pcc, "draws": draws}}}
+
+    cells = {
+        "phantom_pixnet_train_100": cell(0.5, [0.5, 0.55, 0.45]),
+        "phantom_crop_train_100": cell(0.3, [0.3, 0.3, 0.3]),
+        "phantom_interpolation_nearest_100": cell(0.5, [0.4, 0.6, 0.5]),
+    }
+    assert collect(cells, "phantom", "truth")["crop"] == {"train_100": {"2": 0.3}}
+    assert "| pixnet train_100 | **0.500** |" in table(cells, "phantom", "truth")
+    crop, nearest = differences(cells, "phantom", "truth")
+    assert "ahead +0.200" in crop
+    assert "undecided" in nearest

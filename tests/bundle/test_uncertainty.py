@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+
+from bundle.cli import main
+from bundle.errors import InputError
+from bundle.expression import eligible, log1p_cp10k
+from bundle.manifest import read_split
+from bundle.panel import load_panel, load_units
+from bundle.uncertainty import combine
+
+
+def _member(path: Path, values: np.ndarray, names: list[str]) -> Path:
+    adata = ad.AnnData(values, pd.DataFrame(index=names), pd.DataFrame(index=["A", "B", "C"]))
+    adata.layers["rate_per_um2"] = np.exp(values)
+    adata.write_h5ad(path)
+    return path
+
+
+def test_members_are_averaged_and_their_spread_is_told(tmp_path):
+    values = np.random.default_rng(0).normal(size=(5, 4, 3)).astype(np.float32)
+    names = [f"u{i}" for i in range(4)]
+    paths = [_member(tmp_path / f"{i}.h5ad", v, names) for i, v in enumerate(values)]
+    combined = combine(paths)
+    np.testing.assert_allclose(combined.X, values.mean(0), atol=1e-6)
+    np.testing.assert_allclose(combined.layers["standard_error"], values.std(0, ddof=1), atol=1e-6)
+    np.testing.assert_allclose(combined.layers["rate_per_um2"], np.exp(values).mean(0), rtol=1e-5)
+    with pytest.raises(InputError, match="two predictions or more"):
+        combine(paths[:1])
+    with pytest.raises(InputError, match="other units"):
+        combine([*paths, _member(tmp_path / "other.h5ad", values[0], names[::-1])])
+
+
+@pytest.fixture(scope="module")
+def run(tiny_run, tmp_path_factory) -> Path:
+    return Path(shutil.copytree(tiny_run, tmp_path_factory.mktemp("own") / "run"))
+
+
+def test_the_standard_error_is_calibrated_on_the_validation_slide(run, phantom, tmp_path):
+    (record,) = read_split(phantom, "validation")
+    (units,) = load_units(record)
+    out = tmp_path / "v.h5ad"
+    command = ["predict", record["image"], str(out), "--model", str(run), "--spots", record["label"][0]]
+    command += ["--set", "standard_error=true", "--set", "all_genes=true"]
+    assert main(command) == 0
+    predicted, panel = ad.read_h5ad(out), load_panel(run / "models" / "panel.json")
+    assert list(predicted.obs_names) == list(units.barcodes)
+    keep = eligible(units, panel.min_total, training=False)
+    y = log1p_cp10k(units.take(keep).counts_of(list(predicted.var_names)), units.total[keep])
+    error, spread = y - predicted.X[keep], predicted.layers["standard_error"][keep]
+    np.testing.assert_allclose((error**2).mean(0), (spread**2).mean(0), rtol=1e-3)
+    about = predicted.uns["pixnet"]["standard_error"]
+    assert about["coverage_95"] == pytest.approx((np.abs(error) <= 1.96 * spread).mean(), abs=1e-3)
+    assert "P2" in about["holds"]
+    assert "55 µm" in about["holds"]
+    assert -1 <= about["ranking"] <= 1
+    kept = run / "evaluation" / "standard_error.json"
+    written = kept.stat().st_mtime_ns
+    plain = tmp_path / "plain.h5ad"
+    numbers = str(list(range(8)))
+    more = ["--spots", record["label"][0], "--set", f"symmetries={numbers}", "--set", "all_genes=true"]
+    assert main(["predict", record["image"], str(plain), "--model", str(run), *more]) == 0
+    np.testing.assert_allclose(ad.read_h5ad(plain).X, predicted.X, atol=1e-4)  # the linear head: the same mean
+    assert kept.stat().st_mtime_ns == written
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["plain.h5ad", "v.h5ad"]
+    assert not list((run / "evaluation").glob(".members*"))
+
+
+def test_without_a_validation_slide_it_is_said_to_hold_nowhere(run, phantom, tmp_path):
+    other = Path(shutil.copytree(run, tmp_path / "run"))
+    (other / "evaluation" / "standard_error.json").unlink(missing_ok=True)
+    (other / "configs" / "train.json").unlink()
+    out = tmp_path / "o.h5ad"
+    command = ["predict", str(phantom / "slides" / "P3.tif"), str(out), "--model", str(other), "--bin-um", "100"]
+    assert main([*command, "--set", "standard_error=true"]) == 0
+    predicted = ad.read_h5ad(out)
+    assert (predicted.layers["standard_error"] > 0).any()
+    assert predicted.uns["pixnet"]["standard_error"]["holds"].startswith("nowhere")
+
+
+@pytest.mark.parametrize("more", [["o.zarr", "--bin-um", "16"], ["o.h5ad", "--bin-um", "16,8"]])
+def test_a_standard_error_of_anything_but_one_file_is_refused(run, phantom, tmp_path, capsys, more):
+    slide = str(phantom / "slides" / "P3.tif")
+    command = ["predict", slide, str(tmp_path / more[0]), *more[1:], "--model", str(run)]
+    assert main([*command, "--set", "standard_error=true"]) == 2
+    assert "one size of units, into OUT.h5ad" in capsys.readouterr().err
+
+
+def test_genes_that_validation_does_not_trust_are_written_on_request(run, phantom, tmp_path):
+    other = Path(shutil.copytree(run, tmp_path / "run"))
+    table = other / "evaluation" / "validation_genes.csv"
+    genes = pd.read_csv(table)
+    genes["pcc_native"] = 0.2
+    genes.loc[[1, 4], "pcc_native"] = [-0.1, np.nan]
+    genes.to_csv(table, index=False)
+    bad = list(genes["gene"][[1, 4]])
+    out = str(tmp_path / "o.h5ad")
+    command = ["predict", str(phantom / "slides" / "P3.tif"), out, "--model", str(other), "--bin-um", "100"]
+
+    def written(*more: str) -> ad.AnnData:
+        assert main([*command, *more]) == 0
+        return ad.read_h5ad(out)
+
+    trusted = written()
+    assert list(trusted.var_names) == [g for g in genes["gene"] if g not in bad]
+    assert list(trusted.uns["pixnet"]["genes_left_out"]) == bad
+    assert any("2 of 30 genes" in warning for warning in trusted.uns["pixnet"]["warnings"])
+    everything = written("--set", "all_genes=true")
+    assert list(everything.var_names) == list(genes["gene"])
+    assert len(everything.uns["pixnet"]["genes_left_out"]) == 0
+    np.testing.assert_array_equal(everything[:, trusted.var_names].X, trusted.X)
+    assert list(written("--genes", bad[0]).var_names) == bad[:1]
+    genes["pcc_native"] = -0.2  # no gene is better than another
+    genes.to_csv(table, index=False)
+    assert written().n_vars == 30
+    table.unlink()
+    assert written().n_vars == 30
+    assert json.loads((other / "models" / "panel.json").read_text())["genes"] == list(genes["gene"])
