@@ -126,8 +126,8 @@ class _TiledInferer(Inferer):
         compute = network.features if features is None else features
         progress = _Progress(slide, tiles, self.mpp, done_before) if self.progress else None
 
-        # Regions have places of their own, and are prepared a few rows at a time (what is done to a pixel depends on that
-        # pixel alone, else tiles would differ): so each tile finds the memory as the first one did.
+        # Regions have places of their own and are prepared a few rows at a time, so that each tile finds the memory as
+        # the first one did. What is done to a pixel depends on that pixel alone, or tiles would differ.
         largest_px = max((t.region[2] * t.region[3] for t in tiles), default=0)
         largest_px = largest_px if size_px is None else size_px[0] * size_px[1]
         places = [torch.empty(3 * largest_px) for _ in range(self.num_readers + 1)]
