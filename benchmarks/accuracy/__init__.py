@@ -1,0 +1,1 @@
+"""Accuracy on tissue that a model has not seen, beside baselines, under one protocol."""
