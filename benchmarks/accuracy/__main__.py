@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,6 +26,7 @@ __all__ = ["main"]
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     args = _parser().parse_args(argv)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the trainings are stopped with it
     work, results = Path(args.work), Path(args.results or RESULTS)
     stages = [args.stage] if args.stage else ["final"]
     failed = 0
@@ -38,8 +41,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             for stage in stages:
                 failed += _run(stage, table, args, work, results)
     except (InputError, SlideError) as error:
-        print(f"python -m benchmarks.accuracy: {error}")
+        print(f"python -m benchmarks.accuracy: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("Stopped. The same command goes on where it was.", file=sys.stderr)
+        return 130
     _report(table, args, results)
     return 1 if failed else 0
 
@@ -60,7 +66,7 @@ def _run(stage: str, table: Table, args: argparse.Namespace, work: Path, results
     recipes = [] if args.only == ["baselines"] else table.of(stage, args.only)
     cells = recipe_cells(stage, recipes, folds, seeds, settings)
     missing = [(cell, recipe) for cell, recipe in cells if not cell.path(results).is_file()]
-    print(f"{stage}: {len(simple)} baselines computed; {len(cells) - len(missing)} of {len(cells)} trained cells are there")
+    print(f"{stage}: {len(simple)} baselines computed; {len(cells) - len(missing)} of {len(cells)} trained cells there")
     return run_jobs(make_jobs(missing), args.jobs, work, results, manifest)
 
 
@@ -78,16 +84,20 @@ def _report(table: Table, args: argparse.Namespace, results: Path) -> None:
     cells = list(read_cells(results))
     done = {stage: Finished(cells, stage, args.budget_min, args.threads) for stage in STAGES}
     for stage in STAGES:
-        if done[stage].cells:
-            same = {c["same_patient"] for c in cells if c["stage"] == stage}
-            where = "inner validation sections" if stage == "screening" else "test sections"
-            print(f"\n{stage}: scored on {where}; same_patient: {str(same == {True}).lower()}; {args.budget_min:g} min of training on {args.threads} thread(s)\n")
-            print(screening_table(done[stage], table.reference) if stage == "screening" else final_table(done[stage], table))
-            commits = {(c["commit"], c["base_config"]) for c in cells if c["stage"] == stage and c["kind"] == "recipe"}
-            if len({base for _, base in commits}) > 1:
-                print(f"\nMade with different configs/train.json: commits {', '.join(sorted(c for c, _ in commits))}.")
-            if done[stage].left_out:
-                print(f"\n{done[stage].left_out} cells of another budget, number of threads or earlier settings left out.")
+        found = done[stage]
+        own = [cell for cell in cells if cell["stage"] == stage]
+        if not found.cells:
+            continue
+        same = str(all(cell["same_patient"] for cell in own)).lower()
+        where = "inner validation sections" if stage == "screening" else "test sections"
+        print(f"\n{stage}: scored on {where} (same_patient: {same})")
+        print(f"trainings of {args.budget_min:g} min of CPU time on {args.threads} thread(s)\n")
+        print(screening_table(found, table.reference) if stage == "screening" else final_table(found, table))
+        made_with = {cell["base_config"]: cell["commit"] for cell in own if cell["kind"] == "recipe"}
+        if len(made_with) > 1:
+            print(f"\nTrained with different configs/train.json, at {', '.join(sorted(made_with.values()))}.")
+        if found.left_out:
+            print(f"\n{found.left_out} cells of another budget, number of threads or earlier settings left out.")
     print()
     print(json.dumps(json_line(done["final"], table)))
 
@@ -95,10 +105,14 @@ def _report(table: Table, args: argparse.Namespace, results: Path) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.accuracy", description="Accuracy under one protocol.")
     parser.add_argument("--data", help="folder with dataset.json, or with Her2ST's files (default: PIXNET_DATA/her2st)")
-    parser.add_argument("--stage", choices=[*STAGES, "report"], help="what to run (default: final); report runs nothing")
+    parser.add_argument(
+        "--stage", choices=[*STAGES, "report"], help="what to run (default: final); report runs nothing"
+    )
     parser.add_argument("--only", nargs="+", metavar="RECIPE", help="these alone; `baselines` for none")
     parser.add_argument("--folds", nargs="+", metavar="FOLD", help="these alone")
-    parser.add_argument("--seeds", nargs="+", type=int, metavar="SEED", help="default: 0 1 for screening, 0 1 2 for final")
+    parser.add_argument(
+        "--seeds", nargs="+", type=int, metavar="SEED", help="default: 0 1 for screening, 0 1 2 for final"
+    )
     parser.add_argument("--budget-min", type=float, default=20.0, metavar="MIN", help="of each training (default: 20)")
     parser.add_argument("--threads", type=int, default=1, help="of each training (default: 1)")
     parser.add_argument("--jobs", type=int, default=2, help="trainings at once (default: 2)")

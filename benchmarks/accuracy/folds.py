@@ -63,7 +63,9 @@ def make_folds(manifest: dict[str, Any]) -> list[Fold]:
     ]
     records.sort(key=lambda r: _natural(r["section"]))
     if len(records) < 3:
-        raise InputError(f"A fold needs a section to train on, one to decide and one to test; there are {len(records)}.")
+        raise InputError(
+            f"A fold needs a section to train on, one to decide and one to test; there are {len(records)}."
+        )
     patients = sorted({r["patient"] for r in records}, key=_natural)
     split_by = "patient" if len(patients) > 1 else "section"
     names = patients if len(patients) > 1 else [r["section"] for r in records]
@@ -109,5 +111,13 @@ def write_dataset(
     patients = [{r["patient"] for r in records} for records in (training, scored)]
     split_by = "patient" if fold.split_by == "patient" and not patients[0] & patients[1] else "section"
     # absolute paths, so that the folder may lie anywhere
-    test, train = ([{**r, "image": str(Path(r["image"]).resolve()), "label": [str(Path(p).resolve()) for p in r["label"]]} for r in records] for records in (scored, training))
-    write_json(folder / "dataset.json", {**common, "split_by": split_by, "training": train, "validation": [], "test": test})
+    test, train = (
+        [
+            {**r, "image": str(Path(r["image"]).resolve()), "label": [str(Path(p).resolve()) for p in r["label"]]}
+            for r in records
+        ]
+        for records in (scored, training)
+    )
+    write_json(
+        folder / "dataset.json", {**common, "split_by": split_by, "training": train, "validation": [], "test": test}
+    )

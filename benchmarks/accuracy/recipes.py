@@ -89,8 +89,9 @@ def read_table(path: str | Path | None = None) -> Table:
     for name, given in content["recipes"].items():
         strange = set(given) - _RECIPE_KEYS
         if strange or "why" not in given:
-            raise InputError(f"{path}: {name} needs a \"why\" and may have {', '.join(sorted(_RECIPE_KEYS))}.")
-        recipe = Recipe(name, **{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()})
+            raise InputError(f'{path}: {name} needs a "why" and may have {", ".join(sorted(_RECIPE_KEYS))}.')
+        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
+        recipe = Recipe(name, **fields)
         for file in recipe.files():
             if not file.is_file():
                 raise InputError(f"{path}: {name} names {file}, which does not exist.")

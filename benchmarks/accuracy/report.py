@@ -14,7 +14,7 @@ from .recipes import Table
 from .scoring import FIGURES
 from .simple import ROWS
 
-__all__ = ["Finished", "difference", "json_line", "screening_table", "final_table"]
+__all__ = ["Finished", "difference", "final_table", "json_line", "screening_table"]
 
 
 class Finished:
@@ -127,7 +127,10 @@ def final_table(done: Finished, table: Table) -> str:
         lines.append(f"| {method} | " + " | ".join(values) + " |")
     best = table.rows["best"]
     if best in done:
-        lines += ["", f"{best}, PCC@M minus the other's (95 %, paired bootstrap over {BLOCK_UNITS} x {BLOCK_UNITS} units)"]
+        lines += [
+            "",
+            f"{best}, PCC@M minus the other's (95 %, paired bootstrap over {BLOCK_UNITS} x {BLOCK_UNITS} units)",
+        ]
         lines += ["", "| other | difference | interval | folds |", "| --- | --- | --- | --- |"]
         for other in methods:
             found = difference(done, best, other) if other != best else None

@@ -45,13 +45,14 @@ def recipe_cells(
     stage: str, recipes: Sequence[Recipe], folds: Sequence[Fold], seeds: Sequence[int], settings: dict[str, Any]
 ) -> list[tuple[Cell, Recipe]]:
     """Cells in the order in which they are worth having: all recipes on the first fold and seed, then the next."""
-    return [
-        (Cell(stage, recipe.name, "recipe", fold, seed, {**settings, **recipe.training(), "predict": recipe.predict}), recipe)
-        for number, seed in enumerate(seeds)
-        for fold in folds
-        for recipe in recipes
-        if recipe.seeds is None or number < recipe.seeds
-    ]  # fmt: skip
+    cells = []
+    for number, seed in enumerate(seeds):
+        for fold in folds:
+            for recipe in recipes:
+                if recipe.seeds is None or number < recipe.seeds:
+                    own = {**settings, **recipe.training(), "predict": recipe.predict}
+                    cells.append((Cell(stage, recipe.name, "recipe", fold, seed, own), recipe))
+    return cells
 
 
 def make_jobs(cells: Iterable[tuple[Cell, Recipe]]) -> list[Job]:

@@ -26,9 +26,7 @@ FIGURES = (
 DRAWS = 1000
 
 
-def figures_of(
-    predicted: Sequence[np.ndarray], slides: Sequence[Slide], panel: GenePanel, fold: str
-) -> dict[str, Any]:
+def figures_of(predicted: Sequence[np.ndarray], slides: Sequence[Slide], panel: GenePanel, fold: str) -> dict[str, Any]:
     """Score predictions of whole slides.
 
     Args:
@@ -62,7 +60,9 @@ def figures_of(
         "panel": panel.main,
         "scores": {key: native[key] for key in (*FIGURES, "PCC@M_pooled", "ceiling@M_residual") if key in native},
         "draws": " ".join(f"{value:.5f}" for value in draws),
-        "pcc_of_genes": " ".join(f"{gene}:{value:.3f}" for gene, value in zip(panel.panels[panel.main], pcc, strict=True)),
+        "pcc_of_genes": " ".join(
+            f"{gene}:{value:.3f}" for gene, value in zip(panel.panels[panel.main], pcc, strict=True)
+        ),
     }
 
 

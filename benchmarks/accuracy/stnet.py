@@ -29,8 +29,8 @@ class CropRegressor(ExpressionModel):
         crop_px: side of a crop in working pixels.
     """
 
-    def __init__(self, n_genes: int, encoder: torch.nn.Module, crop_px: int) -> None:
-        super().__init__(build_head("linear", encoder.channels[-1], n_genes, 0))  # type: ignore[index]
+    def __init__(self, n_genes: int, encoder: Any, crop_px: int) -> None:
+        super().__init__(build_head("linear", encoder.channels[-1], n_genes, 0))
         self.encoder = encoder
         self.crop_px = self.stride = self.grid_px = int(crop_px)
         self.halo_px = 0

@@ -56,7 +56,10 @@ def main(job_file: str) -> int:
             "predicting_wall_min": round(predicted_in / 60, 2),
         }
         figures = figures_of(predicted, slides, panel, cell["about"]["fold"])
-        write_json(cell["path"], {**cell["about"], **job["provenance"], "finished": time.strftime("%Y-%m-%dT%H:%M:%S"), **cost, **figures})
+        write_json(
+            cell["path"],
+            {**cell["about"], **job["provenance"], "finished": time.strftime("%Y-%m-%dT%H:%M:%S"), **cost, **figures},
+        )
     return 0
 
 

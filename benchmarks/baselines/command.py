@@ -143,8 +143,6 @@ def _of_run(folder: Path, panel: GenePanel, test: Sequence[Slide]) -> list[np.nd
     return pred
 
 
-
-
 FIGURES = ("PCC@F", "PCC@S", "PCC@M", "PCC@M_residual", "PCC@M_hvg50", "ceiling@M", "MSE", "MAE")
 
 
@@ -176,7 +174,9 @@ def table(result: dict[str, Any]) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.baselines", description="Baselines under PixNet's protocol.")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.baselines", description="Baselines under PixNet's protocol."
+    )
     parser.add_argument("dataset", help="folder with dataset.json")
     parser.add_argument("--json", metavar="OUT", help="write the figures here")
     parser.add_argument("--with-validation", action="store_true", help="fit on the validation slides too")

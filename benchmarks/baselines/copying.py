@@ -32,7 +32,7 @@ class Copying(NamedTuple):
 
 
 def copy_sections(sections: Sequence[Slide], how: Copying, slide: Slide) -> np.ndarray:
-    """y of the slide's units from those of other sections around the same place, (U, G)."""
+    """Expression of the slide's units from that of other sections around the same place, (U, G)."""
     weighted, weights = np.zeros((len(slide.y), sections[0].y.shape[1])), np.zeros((len(slide.y), 1))
     for section in sections:
         at = _aligned(section.place.tobytes(), slide.place.tobytes(), how.alignment)
@@ -79,4 +79,5 @@ def align(source: np.ndarray, target: np.ndarray, alignment: str) -> np.ndarray:
 @lru_cache(maxsize=256)
 def _aligned(source: bytes, target: bytes, alignment: str) -> np.ndarray:
     """`align`, once for each pair of sections."""
-    return align(*(np.frombuffer(place).reshape(-1, 2) for place in (source, target)), alignment)
+    here, there = (np.frombuffer(place).reshape(-1, 2) for place in (source, target))
+    return align(here, there, alignment)
