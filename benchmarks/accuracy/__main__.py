@@ -26,7 +26,6 @@ __all__ = ["main"]
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     args = _parser().parse_args(argv)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the trainings are stopped with it
     work, results = Path(args.work), Path(args.results or RESULTS)
     stages = [args.stage] if args.stage else ["final"]
     failed = 0
@@ -58,15 +57,19 @@ def _run(stage: str, table: Table, args: argparse.Namespace, work: Path, results
     for fold in folds:
         training, scored = ([r["section"] for r in records] for records in fold.split(stage))
         print(f"{stage}, fold {fold.name} ({shared}): trained on {', '.join(training)}; scored on {', '.join(scored)}")
-    simple = [c for c in baseline_cells(stage, folds, table.min_total) if not c.path(results).is_file()]
+    data = str(manifest.get("name", ""))
+    if any(cell["data"] != data for cell in read_cells(results)):
+        raise InputError(f"{results} holds cells of another data set than {data}; give each its own --results.")
+    settings = {"data": data, "budget_min": args.budget_min, "threads": args.threads, "min_total": table.min_total}
+    simple = [c for c in baseline_cells(stage, folds, settings) if not c.path(results).is_file()]
     for cell in simple:
         run_baseline(cell, results)
     seeds = args.seeds if args.seeds is not None else list(range(2 if stage == "screening" else 3))
-    settings = {"budget_min": args.budget_min, "threads": args.threads, "min_total": table.min_total}
     recipes = [] if args.only == ["baselines"] else table.of(stage, args.only)
     cells = recipe_cells(stage, recipes, folds, seeds, settings)
     missing = [(cell, recipe) for cell, recipe in cells if not cell.path(results).is_file()]
-    print(f"{stage}: {len(simple)} baselines computed; {len(cells) - len(missing)} of {len(cells)} trained cells there")
+    there = len(cells) - len(missing)
+    print(f"{stage}: {len(simple)} baselines computed; {there} of {len(cells)} trained cells are there")
     return run_jobs(make_jobs(missing), args.jobs, work, results, manifest)
 
 
@@ -124,4 +127,5 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the trainings are stopped with it
     raise SystemExit(main())

@@ -63,6 +63,7 @@ class Cell:
         training, scored = self.fold.split(self.stage)
         patients = [{r["patient"] for r in records} for records in (training, scored)]
         return {
+            "data": self.settings["data"],
             "stage": self.stage,
             "method": self.method,
             "kind": self.kind,

@@ -34,11 +34,15 @@ class Job:
     cells: list[tuple[Cell, Recipe]] = field(default_factory=list)
 
     @property
-    def name(self) -> str:
-        """Of its run folder: a recipe whose training or base configuration has changed begins a new one."""
+    def folder(self) -> str:
+        """Name of its run folder: the same for the same training, another where the base configuration has changed."""
         training = [r["section"] for r in self.fold.split(self.stage)[0]]
         base = provenance()["base_config"]
-        return f"{self.recipe.name}-{self.fold.name}-{self.seed}-{digest([self.settings, base, training])}"
+        return f"{self.stage}-{self.fold.name}-{self.seed}-{digest([self.settings, base, training])}"
+
+    def __str__(self) -> str:
+        recipes = " and ".join(recipe.name for _, recipe in self.cells)
+        return f"{self.stage}, {recipes}, fold {self.fold.name}, seed {self.seed}"
 
 
 def recipe_cells(
@@ -72,15 +76,15 @@ def run_jobs(jobs: Sequence[Job], at_once: int, work: Path, results: Path, manif
         while waiting or running:
             while waiting and len(running) < at_once:
                 job = waiting.pop(0)
-                log = work / "runs" / f"{job.name}.log"
-                print(f"[{_clock()}] {job.stage} {job.name}: started, {len(waiting)} wait; log in {log}", flush=True)
+                log = work / "runs" / f"{job.folder}.log"
+                print(f"[{_clock()}] {job}: started, {len(waiting)} wait; log in {log}", flush=True)
                 running[_start(job, work, results, manifest, log)] = (job, log, time.monotonic())
             time.sleep(0.2)
             for process in [p for p in running if p.poll() is not None]:
                 job, log, started = running.pop(process)
                 minutes = (time.monotonic() - started) / 60
                 told = {0: "done", BUSY: "left to the process that is at it"}.get(process.returncode, "FAILED")
-                print(f"[{_clock()}] {job.stage} {job.name}: {told} after {minutes:.1f} min", flush=True)
+                print(f"[{_clock()}] {job}: {told} after {minutes:.1f} min", flush=True)
                 if told == "FAILED":
                     failed += 1
                     print("  " + "\n  ".join(log.read_text().strip().splitlines()[-3:]), flush=True)
@@ -91,7 +95,7 @@ def run_jobs(jobs: Sequence[Job], at_once: int, work: Path, results: Path, manif
 
 
 def _start(job: Job, work: Path, results: Path, manifest: dict[str, Any], log: Path) -> subprocess.Popen:
-    run = work / "runs" / job.name
+    run = work / "runs" / job.folder
     training, scored = job.fold.split(job.stage)
     dataset = work / "folds" / job.stage / job.fold.name
     write_dataset(dataset, manifest, job.fold, training, scored)

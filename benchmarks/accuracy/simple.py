@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 from benchmarks import baselines
 from benchmarks.baselines import BASELINES, choose
@@ -27,12 +28,12 @@ ROWS = {
 }
 
 
-def baseline_cells(stage: str, folds: list[Fold], min_total: float) -> list[Cell]:
+def baseline_cells(stage: str, folds: list[Fold], settings: dict[str, Any]) -> list[Cell]:
     """A cell for each baseline and fold."""
     sources = sorted(Path(baselines.__file__).parent.glob("*.py"))
     code = digest([path.read_text() for path in sources])
-    settings = {"min_total": min_total, "code": code}
-    return [Cell(stage, name, "baseline", fold, 0, settings) for fold in folds for name in BASELINES]
+    own = {"min_total": settings["min_total"], "data": settings["data"], "code": code}
+    return [Cell(stage, name, "baseline", fold, 0, own) for fold in folds for name in BASELINES]
 
 
 def run_baseline(cell: Cell, results: Path) -> None:
