@@ -17,6 +17,7 @@ def last_line(capsys: pytest.CaptureFixture) -> dict:
     return json.loads(capsys.readouterr().out.strip().splitlines()[-1])
 
 
+@pytest.mark.timeout(900)  # two trainings in processes of their own, on a machine that may be busy
 def test_screening_does_without_the_test_section_and_nothing_is_done_twice(
     spots: Path, table_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
