@@ -1,0 +1,88 @@
+"""Training for a time, not for a number of epochs: what makes networks of different speed comparable."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+
+from bundle.files import write_json
+
+__all__ = ["TimedSchedule"]
+
+
+class TimedSchedule:
+    """A linear warm-up and a cosine down to 0 over a budget of time, at whose end training ends.
+
+    The learning rate follows the time spent, not the step, so that the schedule fits the budget however fast a network
+    is. The time is the training thread's own CPU time: with the number of threads fixed it is what an otherwise idle
+    machine would take, and what other jobs on the machine take counts for nobody. Reading and augmenting count,
+    validation and scoring do not. (The state is saved after each whole epoch; a run that was killed goes on with the
+    time it had spent then.)
+
+    Args:
+        optimizer: its learning rates are the peak.
+        minutes: the budget.
+        report: a JSON file that says how much was done.
+        warmup: share of the budget that the rise takes.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, minutes: float, report: str, warmup: float = 0.05) -> None:
+        self.optimizer = optimizer
+        self.budget_s = 60 * float(minutes)
+        self.report = report
+        self.warmup = warmup
+        self.peak = [group["lr"] for group in optimizer.param_groups]
+        self.spent = {"steps": 0, "cpu_s": 0.0, "wall_s": 0.0}
+        self._at = (0.0, 0.0)
+
+    def attach(self, engine: Engine) -> None:
+        """Set the rate before each step and end the training when the time is spent."""
+        engine.add_event_handler(Events.STARTED, self._start)
+        engine.add_event_handler(Events.ITERATION_STARTED, self._set_rate)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._count)
+        engine.add_event_handler(Events.COMPLETED, self._finish)
+
+    def share(self) -> float:
+        """Spent part of the budget, 0 to 1."""
+        return min(self.spent["cpu_s"] / self.budget_s, 1.0)
+
+    def rate(self, share: float) -> float:
+        """Learning rate over its peak."""
+        if share < self.warmup:
+            return 0.1 + 0.9 * share / self.warmup
+        return 0.5 * (1 + math.cos(math.pi * (share - self.warmup) / (1 - self.warmup)))
+
+    def step(self) -> None:
+        """What an epoch's end means to other schedules; nothing here."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Steps and time so far."""
+        return dict(self.spent)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        self.spent = dict(state)  # type: ignore[assignment]
+
+    def _start(self, engine: Engine) -> None:
+        self._at = (time.thread_time(), time.monotonic())
+
+    def _set_rate(self, engine: Engine) -> None:
+        for group, peak in zip(self.optimizer.param_groups, self.peak, strict=True):
+            group["lr"] = peak * self.rate(self.share())
+
+    def _count(self, engine: Engine) -> None:
+        now = (time.thread_time(), time.monotonic())
+        self.spent["steps"] += 1
+        self.spent["cpu_s"] += now[0] - self._at[0]
+        self.spent["wall_s"] += now[1] - self._at[1]
+        self._at = now
+        if self.share() >= 1:
+            engine.terminate()
+
+    def _finish(self, engine: Engine) -> None:
+        write_json(self.report, self.spent)

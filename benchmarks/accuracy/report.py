@@ -1,0 +1,172 @@
+"""Tables of finished cells, with noise and paired intervals, and the one line for other programs."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from bundle.metrics.bootstrap import BLOCK_UNITS, interval
+
+from .recipes import Table
+from .scoring import FIGURES
+from .simple import ROWS
+
+__all__ = ["Finished", "difference", "final_table", "json_line", "screening_table"]
+
+
+class Finished:
+    """Finished cells of one stage by method, fold and seed.
+
+    Args:
+        cells: as they were written.
+        stage: which.
+        budget_min: trainings of another budget are left out.
+        threads: those with another number of threads likewise.
+    """
+
+    def __init__(self, cells: Iterable[dict[str, Any]], stage: str, budget_min: float, threads: int) -> None:
+        self.left_out = 0
+        self.cells: dict[str, dict[str, dict[int, dict[str, Any]]]] = defaultdict(lambda: defaultdict(dict))
+        for cell in cells:
+            if cell["stage"] != stage:
+                continue
+            if cell["kind"] == "recipe" and (cell["budget_min"], cell["threads"]) != (budget_min, threads):
+                self.left_out += 1
+                continue
+            earlier = self.cells[cell["method"]][cell["fold"]].get(cell["seed"])
+            if earlier is None or earlier["finished"] < cell["finished"]:
+                self.cells[cell["method"]][cell["fold"]][cell["seed"]] = cell
+            self.left_out += earlier is not None
+
+    def __contains__(self, method: str) -> bool:
+        return method in self.cells
+
+    def methods(self, kind: str) -> list[str]:
+        """Names of recipes or baselines with a finished cell."""
+        return [m for m in self.cells if self.any_of(m)["kind"] == kind]
+
+    def any_of(self, method: str) -> dict[str, Any]:
+        """One of its cells."""
+        return next(iter(next(iter(self.cells[method].values())).values()))
+
+    def count(self, method: str) -> int:
+        """How many cells."""
+        return sum(len(seeds) for seeds in self.cells[method].values())
+
+    def mean(self, method: str, key: str, folds: Sequence[str] | None = None) -> float:
+        """Mean over seeds, then folds."""
+        by_fold = self.cells[method]
+        return float(np.mean([np.mean([_value(c, key) for c in by_fold[f].values()]) for f in folds or by_fold]))
+
+    def seed_sd(self, method: str, key: str = "PCC@M") -> float:
+        """Standard deviation between seeds of one fold, pooled over folds; NaN with one seed each."""
+        groups = [[_value(c, key) for c in seeds.values()] for seeds in self.cells[method].values()]
+        freedom = sum(len(g) - 1 for g in groups)
+        return float(np.sqrt(sum(np.var(g) * len(g) for g in groups) / freedom)) if freedom else float("nan")
+
+    def draws(self, method: str, folds: Sequence[str]) -> np.ndarray:
+        """PCC@M of resampled tissue, mean over seeds and folds."""
+        return np.mean(
+            [
+                np.mean([np.array(c["draws"].split(), float) for c in self.cells[method][f].values()], axis=0)
+                for f in folds
+            ],
+            axis=0,
+        )
+
+
+def difference(done: Finished, method: str, other: str) -> tuple[float, float, float, int] | None:
+    """PCC@M of a method minus another's on the folds that both finished: mean, 95 % interval, number of folds.
+
+    Blocks of tissue are resampled, alike for both; seeds are averaged before and are no replicates.
+    """
+    folds = [f for f in done.cells[method] if f in done.cells[other]] if other in done and method in done else []
+    if not folds:
+        return None
+    mean = done.mean(method, "PCC@M", folds) - done.mean(other, "PCC@M", folds)
+    return (mean, *interval(done.draws(method, folds) - done.draws(other, folds)), len(folds))
+
+
+def screening_table(done: Finished, reference: str) -> str:
+    """Recipes on inner validation sections, each against the reference on the same folds and seeds."""
+    lines = ["| recipe | cells | " + " | ".join(FIGURES) + f" | seed SD | minus {reference} (± SE) | steps | min |"]
+    lines.append("| --- |" + " --- |" * (lines[0].count("|") - 2))
+    recipes = sorted(done.methods("recipe"), key=lambda m: -done.mean(m, "PCC@M"))
+    for method in [*recipes, *done.methods("baseline")]:
+        figures = " | ".join(f"{done.mean(method, key):.3f}" for key in FIGURES)
+        cells = [f"| {method} | {done.count(method)} | {figures} "]
+        if method in recipes:
+            cells.append(f"| {done.seed_sd(method):.3f} | {_against(done, method, reference)} ")
+            cells.append(f"| {done.mean(method, 'steps'):.0f} | {done.mean(method, 'training_wall_min'):.1f} |")
+        else:
+            cells.append("| | | | |")
+        lines.append("".join(cells))
+    return "\n".join(lines)
+
+
+def final_table(done: Finished, table: Table) -> str:
+    """All methods on test sections, then each fold, then the best recipe against every other."""
+    lines = ["| method | folds × seeds | " + " | ".join(FIGURES) + " | seed SD | min |"]
+    lines.append("| --- |" + " --- |" * (lines[0].count("|") - 2))
+    methods = [*sorted(done.methods("recipe"), key=lambda m: -done.mean(m, "PCC@M")), *done.methods("baseline")]
+    for method in methods:
+        cell, folds = done.any_of(method), done.cells[method]
+        figures = " | ".join(f"{done.mean(method, key):.3f}" for key in FIGURES)
+        trained = cell["kind"] == "recipe"
+        noise = f"{done.seed_sd(method):.3f} | {done.mean(method, 'training_wall_min'):.1f}" if trained else " | "
+        name = f"{method} (transductive)" if cell.get("transductive") else method
+        lines.append(f"| {name} | {len(folds)} × {max(map(len, folds.values()))} | {figures} | {noise} |")
+    names = sorted({f for method in methods for f in done.cells[method]})
+    lines += ["", "PCC@M by fold", "", "| method | " + " | ".join(names) + " |", "| --- |" + " --- |" * len(names)]
+    for method in methods:
+        own = done.cells[method]
+        values = [f"{done.mean(method, 'PCC@M', [f]):.3f}" if f in own else "" for f in names]
+        lines.append(f"| {method} | " + " | ".join(values) + " |")
+    best = table.rows["best"]
+    if best in done:
+        lines += [
+            "",
+            f"{best}, PCC@M minus the other's (95 %, paired bootstrap over {BLOCK_UNITS} x {BLOCK_UNITS} units)",
+        ]
+        lines += ["", "| other | difference | interval | folds |", "| --- | --- | --- | --- |"]
+        for other in methods:
+            found = difference(done, best, other) if other != best else None
+            if found is not None:
+                mean, low, high, folds_ = found
+                lines.append(f"| {other} | {mean:+.3f} | [{low:+.3f}, {high:+.3f}] | {folds_} |")
+    return "\n".join(lines)
+
+
+def json_line(done: Finished, table: Table) -> dict[str, Any]:
+    """PCC@M and MSE of the named rows, mean over finished folds and seeds; null where no cell is finished."""
+    rows: dict[str, str] = {**table.rows, **ROWS}
+    return {
+        row: {**{key: round(done.mean(name, key), 4) for key in ("PCC@M", "MSE")}, "folds": len(done.cells[name])}
+        if name in done
+        else None
+        for row, name in rows.items()
+    }
+
+
+def _against(done: Finished, method: str, reference: str) -> str:
+    if method == reference or reference not in done:
+        return ""
+    mine, other = done.cells[method], done.cells[reference]
+    pairs = [
+        _value(cell, "PCC@M") - _value(other[fold][seed], "PCC@M")
+        for fold, seeds in mine.items()
+        for seed, cell in seeds.items()
+        if fold in other and seed in other[fold]
+    ]
+    if not pairs:
+        return ""
+    error = np.std(pairs, ddof=1) / np.sqrt(len(pairs)) if len(pairs) > 1 else float("nan")
+    return f"{np.mean(pairs):+.3f} ± {error:.3f}"
+
+
+def _value(cell: Mapping[str, Any], key: str) -> float:
+    value = cell["scores"].get(key, cell.get(key))
+    return float("nan") if value is None else float(value)

@@ -1,0 +1,51 @@
+"""Cells of the baselines, which are cheap: all of them in this process."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks import baselines
+from benchmarks.baselines import BASELINES, choose
+from bundle.files import write_json
+from bundle.panel import fit_panel
+
+from .cells import Cell, digest, provenance
+from .folds import Fold
+from .scoring import figures_of, load_slides
+
+__all__ = ["ROWS", "baseline_cells", "run_baseline"]
+
+#: The result's names of baselines. Where two forms differ in standardising each slide by itself, the better is taken.
+ROWS = {
+    "ridge_color": "colour ridge, per slide",
+    "ridge_encoder": "encoder ridge, per slide",
+    "ridge_both": "both ridge, per slide",
+    "section_copy": "section copy",
+    "depth_oracle": "depth oracle",
+    "mean": "mean",
+}
+
+
+def baseline_cells(stage: str, folds: list[Fold], settings: dict[str, Any]) -> list[Cell]:
+    """A cell for each baseline and fold."""
+    sources = sorted(Path(baselines.__file__).parent.glob("*.py"))
+    code = digest([path.read_text() for path in sources])
+    own = {"min_total": settings["min_total"], "data": settings["data"], "code": code}
+    return [Cell(stage, name, "baseline", fold, 0, own) for fold in folds for name in BASELINES]
+
+
+def run_baseline(cell: Cell, results: Path) -> None:
+    """Fit, choose on training sections, predict, score and write."""
+    started = time.monotonic()
+    baseline = BASELINES[cell.method]
+    training, scored = cell.fold.split(cell.stage)
+    panel = fit_panel(training, min_total=cell.settings["min_total"])
+    train, test = load_slides(training, panel), load_slides(scored, panel)
+    value = choose(baseline, train)
+    predict = baseline.fit(train, value)
+    figures = figures_of([predict(slide) for slide in test], test, panel, cell.fold.name)
+    about = {**cell.about(), "transductive": baseline.transductive, "chosen": value if len(baseline.grid) > 1 else None}
+    minutes = {"wall_min": round((time.monotonic() - started) / 60, 3)}
+    write_json(cell.path(results), {**about, **provenance(), **minutes, **figures})

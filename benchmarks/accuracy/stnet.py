@@ -1,0 +1,112 @@
+"""ST-Net's form (He et al. 2020, https://doi.org/10.1038/s41551-020-0578-x): a CNN fine-tuned on one crop per unit.
+
+The rival that a dense map must beat: same encoder, genes, loss, augmentation and time; only the crop differs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from monai.inferers import Inferer
+
+from bundle.crops import CropDataset, SlideOpener, layer_of
+from bundle.expression import log1p_cp10k
+from networks.heads import build_head
+from networks.pixnet import ExpressionModel
+
+__all__ = ["CropInferer", "CropRegressor", "UnitCrops"]
+
+
+class CropRegressor(ExpressionModel):
+    """An encoder whose last features are averaged over the crop, and a linear head: a map of one cell.
+
+    Args:
+        n_genes: genes of the panel.
+        encoder: image to a list of features.
+        crop_px: side of a crop in working pixels.
+    """
+
+    def __init__(self, n_genes: int, encoder: Any, crop_px: int) -> None:
+        super().__init__(build_head("linear", encoder.channels[-1], n_genes, 0))
+        self.encoder = encoder
+        self.crop_px = self.stride = self.grid_px = int(crop_px)
+        self.halo_px = 0
+
+    def decode(self, image: torch.Tensor) -> torch.Tensor:
+        """(B, 3, crop, crop) -> (B, C, 1, 1)."""
+        return self.encoder(image)[-1].mean((2, 3), keepdim=True)
+
+
+class UnitCrops(CropDataset):
+    """A crop around every training unit, each once an epoch in an order of its own; see `CropDataset`."""
+
+    def __len__(self) -> int:
+        return sum(len(units) for slide in self._slides for units in slide.layers)
+
+    def __getitem__(self, item: int) -> dict[str, Any]:
+        number, layer, unit = self._order()[item]
+        slide = self._slides[number]
+        units = slide.layers[layer].take(np.array([unit]))
+        corner_px = np.rint(units.centers_px[0] * slide.mpp / self.mpp - self.crop_px / 2).astype(int)
+        sample = {
+            "image": slide.record["image"],
+            "mpp": slide.mpp,
+            "region": (int(corner_px[0]), int(corner_px[1]), self.crop_px, self.crop_px),
+            "label": [layer_of(units, slide.mpp)],
+            "target": torch.from_numpy(log1p_cp10k(units.counts_of(self.panel.genes), units.total)),
+            "total": torch.from_numpy(units.total).float(),
+            "size_factor": torch.tensor([slide.size_factor[layer]]),
+            "slide_index": number,
+        }
+        if hasattr(self.transform, "set_random_state"):
+            rng = np.random.default_rng([self.seed, self.epoch, item])
+            self.transform.set_random_state(seed=int(rng.integers(2**31)))
+        return self.transform(sample)
+
+    def _order(self) -> list[tuple[int, int, int]]:
+        if getattr(self, "_ordered", None) != self.epoch:
+            everything = [
+                (number, layer, unit)
+                for number, slide in enumerate(self._slides)
+                for layer, units in enumerate(slide.layers)
+                for unit in range(len(units))
+            ]
+            shuffled = np.random.default_rng([self.seed, self.epoch]).permutation(len(everything))
+            self._ordered, self._items = self.epoch, [everything[i] for i in shuffled]
+        return self._items
+
+
+class CropInferer(Inferer):
+    """Features of a crop around each unit of a slide, for evaluation.
+
+    Args:
+        reader: opens slides.
+        transform: from a crop's pixels, float32 (3, H, W) in 0..255, to the network's input.
+        mpp: working resolution in µm per pixel.
+        batch_size: crops at once.
+    """
+
+    def __init__(self, reader: SlideOpener, transform: Callable[[Any], Any], mpp: float, batch_size: int = 32) -> None:
+        super().__init__()
+        self.reader, self.transform, self.mpp, self.batch_size = reader, transform, float(mpp), batch_size
+
+    def __call__(  # type: ignore[override]
+        self, inputs: Mapping[str, Any], network: Any, *args: Any, **kwargs: Any
+    ) -> torch.Tensor:
+        """(U, C), in the order of the slide's units."""
+        slide, side = self.reader.open(inputs["image"], inputs.get("mpp")), network.crop_px
+        corners_px = np.rint(inputs["units"].centers_px * slide.mpp / self.mpp - side / 2).astype(int)
+        device = next(network.parameters()).device
+        rows = []
+        for start in range(0, len(corners_px), self.batch_size):
+            crops = []
+            for x, y in corners_px[start : start + self.batch_size]:
+                pixels = slide.read_region(int(x), int(y), side, side, self.mpp)
+                crop = self.transform(np.ascontiguousarray(pixels.transpose(2, 0, 1), dtype=np.float32))
+                crops.append(torch.as_tensor(crop).as_subclass(torch.Tensor))
+            with torch.inference_mode():
+                rows.append(network.features(torch.stack(crops).to(device))[:, :, 0, 0])
+        return torch.cat(rows)

@@ -1,0 +1,67 @@
+"""`python -m benchmarks.accuracy.worker JOB`: train once, then predict and score each cell that asks for it.
+
+A process of its own for each training, so that threads are set before anything runs and memory comes back. Killed, the
+same job goes on after the last whole epoch; a second process on the same run ends at once.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bundle.commands import evaluate, train
+from bundle.files import write_json
+from bundle.manifest import read_split
+from bundle.panel import fit_panel
+
+from .scoring import figures_of, load_slides, read_predictions
+
+__all__ = ["BUSY", "main"]
+
+#: Exit status of a job that another process is at.
+BUSY = 75
+
+
+def main(job_file: str) -> int:
+    """Do a job; returns the exit status."""
+    job: dict[str, Any] = json.loads(Path(job_file).read_text())
+    run, dataset = Path(job["run"]), Path(job["dataset"])
+    torch.set_num_threads(job["threads"])
+    lock = (run.parent / f"{run.name}.lock").open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        print(f"Another process is at {run}.")
+        return BUSY
+    if not (run / "budget.json").is_file():  # written when training is over
+        train(dataset, run, configs=job["configs"], settings=job["settings"])
+    spent = json.loads((run / "budget.json").read_text())
+    panel = fit_panel(read_split(dataset, "training"), min_total=job["settings"]["min_total"])
+    slides = load_slides(read_split(dataset, "test"), panel)
+    for cell in job["cells"]:
+        started = time.monotonic()
+        evaluate(run, dataset, scales_um=[], name=cell["about"]["hash"], settings=cell["predict"])
+        predicted_in = time.monotonic() - started
+        predicted = read_predictions(run / "predictions" / cell["about"]["hash"], slides, panel)
+        cost = {
+            "steps": spent["steps"],
+            "training_cpu_min": round(spent["cpu_s"] / 60, 2),
+            "training_wall_min": round(spent["wall_s"] / 60, 2),
+            "predicting_wall_min": round(predicted_in / 60, 2),
+        }
+        figures = figures_of(predicted, slides, panel, cell["about"]["fold"])
+        write_json(
+            cell["path"],
+            {**cell["about"], **job["provenance"], "finished": time.strftime("%Y-%m-%dT%H:%M:%S"), **cost, **figures},
+        )
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1]))
