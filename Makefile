@@ -3,7 +3,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: env demo test check clean
+LABEL := .venv-label
+# What `make label` serves: slides in a folder, and a trained run. The defaults are what `make demo` leaves.
+STUDIES ?= demo/phantom/slides
+RUN ?= demo/run
+PORT ?= 8000
+
+.PHONY: env demo test label label-env test-label check clean
 
 env: $(VENV)/.ready
 
@@ -22,10 +28,28 @@ demo: env
 test: env
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
 
+label-env: $(LABEL)/.ready
+
+$(LABEL)/.ready: pyproject.toml constraints.txt bundle/label/requirements.txt bundle/label/no_deps.txt
+	$(PYTHON) -m venv $(LABEL)
+	$(LABEL)/bin/python -m pip --disable-pip-version-check install -q -c constraints.txt torch
+	$(LABEL)/bin/python -m pip --disable-pip-version-check install -q -c constraints.txt \
+		-e ".[openslide,cucim-cpu]" pytest pytest-timeout -r bundle/label/requirements.txt
+	$(LABEL)/bin/python -m pip --disable-pip-version-check install -q -c constraints.txt --no-deps \
+		cucim-cu12 -r bundle/label/no_deps.txt
+	touch $@
+
+label: label-env
+	$(LABEL)/bin/python -m monailabel.main start_server --app bundle/label --studies "$(STUDIES)" \
+		--conf run "$(abspath $(RUN))" --host 127.0.0.1 --port $(PORT)
+
+test-label: label-env
+	OMP_NUM_THREADS=1 $(LABEL)/bin/python -m pytest tests/bundle/label -s
+
 check: env
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 clean:
-	rm -rf $(VENV) build dist demo runs *.egg-info
+	rm -rf $(VENV) $(LABEL) build dist demo runs *.egg-info

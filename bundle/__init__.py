@@ -20,7 +20,7 @@ from .inference import (
 )
 from .manifest import read_manifest, read_split, slide_records
 from .metrics import EvaluationWriter, ExpressionMetric, ExpressionMetricHandler
-from .panel import GenePanel, fit_panel, load_panel, n_genes
+from .panel import GenePanel, extend_panel, fit_panel, load_panel, n_genes
 from .tissue import stain_of_slides
 from .tracking import MLFlowTracking
 from .units import Units, build_units, read_units, units_table
@@ -49,6 +49,7 @@ __all__ = [
     "build_units",
     "collate_units",
     "expression_of",
+    "extend_panel",
     "fit_panel",
     "is_cells",
     "load_panel",

@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 #: Keys that may differ when a run goes on where it was.
 _FREE_ON_RESUME = {"max_epochs", "num_workers", "device", "is_main", "output_dir", "dataset_dir", "bundle_root"}
 #: Keys that an override may add.
-_MAY_ADD = {"finalize"}
+_MAY_ADD = {"finalize", "start_from"}
 _NIFTI = (".nii", ".nii.gz")
 _POSITIVE = {
     "batch_size",

@@ -19,7 +19,7 @@ from .files import write_json
 from .units import Units, read_units
 from .version import bundle_version
 
-__all__ = ["GenePanel", "fit_panel", "load_panel", "load_units", "n_genes"]
+__all__ = ["GenePanel", "extend_panel", "fit_panel", "load_panel", "load_units", "n_genes"]
 
 
 @dataclass
@@ -250,9 +250,7 @@ def fit_panel(
         depth_per_um2=total_counts / total_area,
         unit_sizes_um=sorted({u.size_um for u in everything}),
         min_total=float(min_total),
-        training=[
-            {"section": str(r.get("section", r["image"])), "patient": str(r.get("patient", "unknown"))} for r in records
-        ],
+        training=[_about(r) for r in records],
         split_by=str(records[0].get("split_by", "patient")),
         transcriptome=str(records[0].get("transcriptome", "whole")),
     )
@@ -278,6 +276,37 @@ def load_panel(path: str | Path) -> GenePanel:
         return GenePanel(**{k: content.pop(k) for k in known}, extra=content)
     except KeyError as error:
         raise InputError(f"{path} lacks {error}; it was not written by this version of PixNet.") from error
+
+
+def extend_panel(
+    path: str | Path, records: Sequence[Mapping[str, Any]], unit_sizes_um: Sequence[float] | None = None
+) -> GenePanel:
+    """A trained model's panel for training that goes on with its weights: same genes and statistics, further slides.
+
+    Args:
+        path: the model's `panel.json`.
+        records: the training records that are added.
+        unit_sizes_um: see `fit_panel`.
+
+    Raises:
+        InputError: if there are no records, or their units lack a gene of the panel.
+    """
+    if not records:
+        raise InputError("There are no training slides to go on with.")
+    panel = load_panel(path)
+    for record in records:
+        for units in load_units(record, unit_sizes_um):
+            units.check_counts()
+            units.columns(panel.genes)
+            panel.unit_sizes_um = sorted({*panel.unit_sizes_um, units.size_um})
+        slide = _about(record)
+        panel.training += [] if slide in panel.training else [slide]
+    return panel
+
+
+def _about(record: Mapping[str, Any]) -> dict[str, str]:
+    """What a panel says of a training slide."""
+    return {"section": str(record.get("section", record["image"])), "patient": str(record.get("patient", "unknown"))}
 
 
 def n_genes(path: str | Path, default: int = 250) -> int:

@@ -1,0 +1,54 @@
+"""The model that is served: a run, or the newest that was fine-tuned from it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..commands import bundle_root, train
+from ..manifest import write_manifest
+from ..panel import load_panel
+
+__all__ = ["current_run", "fine_tune"]
+
+
+def current_run(run: str | Path) -> Path:
+    """The newest finished run of `run/tuned`, else `run` itself; delete a tuned run to go back."""
+    done = [folder for folder in _tuned(run) if (folder / "models" / "model.pt").is_file()]
+    return done[-1] if done else Path(run)
+
+
+def fine_tune(run: str | Path, records: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]) -> Path:
+    """Go on from the current run's weights, on other slides, into a run folder of its own.
+
+    The weights appear when training ends (there is no validation here), and from then on that run is the current one.
+
+    Args:
+        run: the run that is served.
+        records: training records with absolute paths.
+        settings: keys of `configs/train.json`.
+
+    Returns:
+        The new run.
+
+    Raises:
+        InputError: if slides, units or settings do not suit.
+    """
+    start = current_run(run)
+    last = int(start.name) if start != Path(run) else 0
+    out = Path(run) / "tuned" / f"{last + 1:04d}"
+    shutil.rmtree(out, ignore_errors=True)  # of a training that was stopped
+    out.mkdir(parents=True)
+    panel = load_panel(start / "models" / "panel.json")
+    manifest = {"training": list(records), "split_by": "section", "transcriptome": panel.transcriptome}
+    write_manifest(out, manifest)
+    configs = [start / "configs" / "model.json", bundle_root() / "configs" / "fine_tune.json"]
+    train(out, out, configs, {"start_from": str(start.resolve()), **settings})
+    return out
+
+
+def _tuned(run: str | Path) -> list[Path]:
+    folder = Path(run) / "tuned"
+    return sorted(p for p in folder.iterdir() if p.name.isdigit()) if folder.is_dir() else []

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+import torch
+
+from bundle import InputError
+from bundle.label.models import current_run, fine_tune
+from bundle.label.studies import studies_with_units
+from bundle.panel import load_panel
+
+SETTINGS = {"max_epochs": 1, "crops_per_slide": 2, "min_total": 20}
+
+
+def _weights(run) -> dict[str, torch.Tensor]:
+    return torch.load(run / "models" / "model.pt", weights_only=True)
+
+
+def test_training_goes_on_from_the_weights_that_are_served(served, studies):
+    assert current_run(served) == served
+    first = fine_tune(served, studies_with_units(studies), {**SETTINGS, "learning_rate": 1e-9})
+    before, after = _weights(served), _weights(first)
+    learned = [key for key in before if "running_" not in key and "num_batches" not in key]
+    assert max(float((after[key] - before[key]).abs().max()) for key in learned) < 1e-6
+    assert current_run(served) == first
+
+    second = fine_tune(served, studies_with_units(studies), {**SETTINGS, "learning_rate": 1e-2})
+    assert current_run(served) == second
+    assert any(not torch.allclose(_weights(second)[key], after[key], atol=1e-4) for key in learned)
+    panels = [load_panel(run / "models" / "panel.json") for run in (served, first, second)]
+    assert panels[0].genes == panels[1].genes == panels[2].genes
+    assert panels[0].mean == panels[2].mean
+    assert {"section": "P2", "patient": "unknown"} in panels[1].training
+    assert panels[1].training == panels[2].training
+    assert all(slide in panels[1].training for slide in panels[0].training)
+    model = [json.loads((run / "configs" / "model.json").read_text()) for run in (served, second)]
+    assert model[0]["network_def"] == model[1]["network_def"]
+
+    (second / "models" / "model.pt").unlink()  # a training that was stopped
+    assert current_run(served) == first
+    again = fine_tune(served, studies_with_units(studies), SETTINGS)
+    assert again == second
+    assert not [p for p in (again / "models").iterdir() if p.name.startswith(".")]
+
+
+def test_units_that_lack_a_gene_of_the_model_are_refused(tiny_run, studies, tmp_path):
+    run = shutil.copytree(tiny_run, tmp_path / "run")
+    panel = json.loads((run / "models" / "panel.json").read_text())
+    panel["genes"][0] = "NEVER_MEASURED"
+    (run / "models" / "panel.json").write_text(json.dumps(panel))
+    with pytest.raises(InputError, match="NEVER_MEASURED"):
+        fine_tune(run, studies_with_units(studies), SETTINGS)
+    assert current_run(run) == run
