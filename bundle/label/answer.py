@@ -15,7 +15,7 @@ import anndata as ad
 import numpy as np
 from monai.bundle import ConfigParser
 
-from ..commands import _merge, bundle_root, predict
+from ..commands import merge_config, bundle_root, predict
 from ..crops import OpenSlide
 from ..geojson import write_polygons
 from ..inference import model_sha256
@@ -134,7 +134,7 @@ def _open(slide: Path) -> OpenSlide:
     root = str(bundle_root())
     if root not in sys.path:  # the configuration names `transforms.SlideReader`, not `pixnet.transforms.SlideReader`
         sys.path.insert(0, root)
-    config = _merge([bundle_root() / "configs" / "inference.json"], {})
+    config = merge_config([bundle_root() / "configs" / "inference.json"], {})
     return ConfigParser(config).get_parsed_content("reader").open(str(slide))
 
 

@@ -17,7 +17,7 @@ from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.exception import MONAILabelException
 from pydantic import ValidationError
 
-from ..commands import _trained
+from ..commands import trained_run
 from ..errors import InputError, user_message
 from ..manifest import SLIDE_ENDINGS
 from ..version import bundle_version
@@ -39,7 +39,7 @@ class PixNetApp(MONAILabelApp):
     def __init__(self, app_dir: str, studies: str, conf: Mapping[str, str]) -> None:
         if "run" not in conf:
             raise InputError("Which model? Give --conf run RUN, the folder of a finished training run.")
-        self.run, _ = _trained(conf["run"])
+        self.run, _ = trained_run(conf["run"])
         self.model_settings = {"device": conf["device"]} if conf.get("device") else {}
         super().__init__(
             app_dir,
