@@ -15,7 +15,7 @@ import anndata as ad
 import numpy as np
 from monai.bundle import ConfigParser
 
-from ..commands import merge_config, bundle_root, predict
+from ..commands import bundle_root, merge_config, predict
 from ..crops import OpenSlide
 from ..geojson import write_polygons
 from ..inference import model_sha256
