@@ -77,8 +77,6 @@ class UnitGrid:
         if bounds is not None and region_um is not None:
             corner = np.asarray(region_um, dtype=float)
             bounds = np.maximum(bounds[0], corner[:2]), np.minimum(bounds[1], corner[:2] + corner[2:])
-        if bounds is not None and region_um is not None and (bounds[0] >= bounds[1]).any():
-            raise InputError(f"{name}: there is no tissue in the region asked for. Choose another one.")
         if bounds is None or (bounds[0] >= bounds[1]).any():
             where = "on this slide" if region_um is None else "in this region"
             raise InputError(f"{name}: no tissue found {where}. Give the units with --spots to predict anyway.")

@@ -216,8 +216,8 @@ def _import(package: str, extra: str) -> ModuleType:
         return importlib.import_module(package)
     except ImportError as error:
         raise InputError(
-            f"{package} is not installed (or does not work: {error}): pip install 'pixnet[{extra}]', or choose the "
-            "runtime torch."
+            f"{package} is not installed (or does not work: {error}): pip install '.[{extra}]' in a clone of "
+            "PixNet, or choose the runtime torch."
         ) from error
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -111,48 +111,49 @@ class StreamedAnnData:
         if n == 0 and self._arrays:
             return
         self._settle()
-        rows = {name: _joined([part[name] for part in self._waiting]) for name in (self._waiting or [{}])[0]}
-        self._waiting = [{name: values[n:] for name, values in rows.items()}]
+        names = list(self._waiting[0]) if self._waiting else []
+        rows = {name: [part[name] for part in self._waiting] for name in names}
+        left = {name: list(_between(parts, n, self._n_waiting)) for name, parts in rows.items()}
+        count = max((len(parts) for parts in left.values()), default=0)
+        self._waiting = [{name: parts[i] for name, parts in left.items()} for i in range(count)]
         self._n_waiting -= n
         first = self.written
         self.written += n
 
-        def write(name: str, values: np.ndarray) -> None:
-            array = self._array(name, values)
-            whole = n // CHUNK_UNITS * CHUNK_UNITS if self.zarr and _as_it_is(values) else 0
-            if whole:
-                self._write_chunks(name, first, values[:whole])
+        def write(name: str, parts: list[np.ndarray]) -> None:
+            array = self._array(name, parts[0])
+            whole = n // CHUNK_UNITS * CHUNK_UNITS if self.zarr and _as_it_is(parts[0]) else 0
+            for at in range(0, whole, CHUNK_UNITS):
+                self._write_chunk(name, (first + at) // CHUNK_UNITS, list(_between(parts, at, at + CHUNK_UNITS)))
             if whole < n:
-                array[first + whole : first + n] = _strings(values[whole:], self.zarr)
+                values = np.concatenate(list(_between(parts, whole, n)))
+                array[first + whole : first + n] = _strings(values, self.zarr)
 
-        for name, values in rows.items():
-            self._array(name, values)  # made one after the other
+        for name, parts in rows.items():
+            self._array(name, parts[0])  # made one after the other
         if self.zarr:
-            self._pending = [self._pool.submit(write, name, values[:n]) for name, values in rows.items()]
+            self._pending = [self._pool.submit(write, name, parts) for name, parts in rows.items()]
         else:
-            for name, values in rows.items():
-                write(name, values[:n])
+            for name, parts in rows.items():
+                write(name, parts)
 
-    def _write_chunks(self, name: str, first: int, values: np.ndarray) -> None:
-        """Write whole chunks that are not compressed: what takes most of the time where there are millions of units.
+    def _write_chunk(self, name: str, number: int, parts: list[np.ndarray]) -> None:
+        """Write a whole chunk that is not compressed: what takes most of the time where there are millions of units.
 
         A chunk is its values' bytes; one of names (Zarr's `vlen-utf8`) is the number of strings, then each one's length
         and bytes (https://github.com/zarr-developers/zarr-extensions/tree/main/codecs/vlen-utf8).
         """
-        place = "/".join(["c", "{}", *["0"] * (values.ndim - 1)])
-        for at in range(0, len(values), CHUNK_UNITS):
-            part = np.ascontiguousarray(values[at : at + CHUNK_UNITS])
-            head = b""
-            if values.dtype.kind == "S":
-                text, part = part, np.empty(len(part), dtype=[("length", "<u4"), ("text", part.dtype)])
-                part["length"], part["text"] = values.dtype.itemsize, text
-                head = np.uint32(len(part)).astype("<u4").tobytes()
-            with (
-                replacing(self.path / name / place.format((first + at) // CHUNK_UNITS)) as temporary,
-                temporary.open("wb") as file,
-            ):
-                file.write(head)
-                file.write(part.data if values.dtype.kind != "S" else part.tobytes())
+        place = "/".join(["c", str(number), *["0"] * (parts[0].ndim - 1)])
+        with replacing(self.path / name / place) as temporary, temporary.open("wb") as file:
+            if parts[0].dtype.kind == "S":
+                file.write(np.uint32(CHUNK_UNITS).astype("<u4").tobytes())
+            for part in parts:
+                if part.dtype.kind == "S":
+                    text = np.empty(len(part), dtype=[("length", "<u4"), ("text", part.dtype)])
+                    text["length"], text["text"] = part.dtype.itemsize, part
+                    file.write(text.tobytes())
+                else:
+                    file.write(np.ascontiguousarray(part).data)
 
     def _settle(self) -> None:
         """Wait until what was handed over is on disk, and only then count it."""
@@ -184,8 +185,14 @@ class StreamedAnnData:
         return self._arrays[name]
 
 
-def _joined(parts: list[np.ndarray]) -> np.ndarray:
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+def _between(parts: list[np.ndarray], start: int, stop: int) -> Iterator[np.ndarray]:
+    """Rows `start` to `stop` of what the parts hold one after the other, not copied."""
+    at = 0
+    for part in parts:
+        low, high = max(start - at, 0), min(stop - at, len(part))
+        if low < high:
+            yield part[low:high]
+        at += len(part)
 
 
 def _as_it_is(values: np.ndarray) -> bool:

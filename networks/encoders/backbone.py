@@ -175,7 +175,8 @@ def _read_config(folder: str | None) -> tuple[Any, Any]:
         from transformers import MODEL_FOR_BACKBONE_MAPPING, AutoConfig
     except ImportError as error:
         raise MissingExtraError(
-            "A backbone of the transformers library needs one more package: pip install 'pixnet[backbone]'."
+            "A backbone of the transformers library needs one more package: "
+            "pip install '.[backbone]' in a clone of PixNet."
         ) from error
     if folder is None or not (Path(folder) / "config.json").is_file():
         where = "folder is not set" if folder is None else f"There is no config.json in {Path(folder).absolute()}"

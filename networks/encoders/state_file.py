@@ -53,7 +53,7 @@ def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
         from safetensors.torch import load_file
     except ImportError as error:
         raise MissingExtraError(
-            "Weights in a .safetensors file need one more package: pip install 'pixnet[backbone]'."
+            "Weights in a .safetensors file need one more package: pip install '.[backbone]' in a clone of PixNet."
         ) from error
     try:
         return load_file(path)

@@ -162,7 +162,7 @@ def test_the_test_slides_choose_nothing(result: dict, tmp_path: Path) -> None:
 def test_figures_are_printed_and_written(
     result: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    monkeypatch.setattr("benchmarks.baselines.run", lambda *_, **__: result)
+    monkeypatch.setattr("benchmarks.baselines.command.run", lambda *_, **__: result)
     assert main(["somewhere", "--json", str(tmp_path / "b.json")]) == 0
     assert json.loads((tmp_path / "b.json").read_text())["genes"] == result["genes"]
     printed = capsys.readouterr().out
