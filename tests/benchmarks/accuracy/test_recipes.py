@@ -8,7 +8,7 @@ import torch
 from monai.bundle import ConfigParser
 
 from benchmarks.accuracy.recipes import Recipe, read_table
-from bundle.commands import _merge, bundle_root
+from bundle.commands import bundle_root, merge_config
 from bundle.errors import InputError
 
 pytest.importorskip("efficientnet_lite_pytorch", reason="the extra `encoders` is not installed")
@@ -17,8 +17,8 @@ pytest.importorskip("efficientnet_lite_pytorch", reason="the extra `encoders` is
 @pytest.mark.parametrize("recipe", read_table().recipes.values(), ids=lambda r: r.name)
 def test_a_recipe_names_keys_that_exist_and_a_network_that_takes_its_crops(recipe: Recipe) -> None:
     root = bundle_root()
-    config = _merge([root / "configs" / "train.json", *recipe.files()], recipe.set)
-    _merge([root / "configs" / "evaluate.json"], recipe.predict)
+    config = merge_config([root / "configs" / "train.json", *recipe.files()], recipe.set)
+    merge_config([root / "configs" / "evaluate.json"], recipe.predict)
     parts = {key: config[key] for key in ("network_def", "head", "n_programs")}
     net = ConfigParser({**parts, "n_genes": 5}).get_parsed_content("network_def")
     assert config["crop_px"] % net.grid_px == 0  # else a training crop is filled up with what no slide has
