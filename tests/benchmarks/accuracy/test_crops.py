@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from monai.transforms import Compose
 
-from benchmarks.accuracy.stnet import CropInferer, CropRegressor, UnitCrops
+from benchmarks.accuracy.crops import CropInferer, UnitCrops
+from benchmarks.stnet import CropNet
 from bundle.crops import SlideDataset
 from bundle.manifest import read_split
 from bundle.panel import fit_panel
@@ -26,7 +27,7 @@ class Means(torch.nn.Module):
 def crops(data: Path) -> tuple[UnitCrops, Any]:
     records, reader = read_split(data, "training"), SlideReader()
     panel = fit_panel(records)
-    keys = ["target", "total", "size_factor"]
+    keys = ["target", "total", "size_factor", "normalised"]
     transform = Compose(
         [
             ReadRegiond("image", mpp=2.0, reader=reader),
@@ -51,7 +52,7 @@ def test_an_epoch_shows_every_unit_once_in_an_order_of_its_own(spots: Path) -> N
 
 def test_prediction_looks_at_the_crops_that_training_saw(spots: Path) -> None:
     dataset, panel = crops(spots)
-    net = CropRegressor(len(panel), Means(), crop_px=64).eval()
+    net = CropNet(len(panel), Means(), crop_px=64).eval()
     slides = SlideDataset(dataset.data, SlideReader(), panel)
     inferer = CropInferer(SlideReader(), lambda image: image, mpp=2.0, batch_size=7)
     pooled = {

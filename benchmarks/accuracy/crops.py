@@ -1,6 +1,6 @@
-"""ST-Net's form (He et al. 2020, https://doi.org/10.1038/s41551-020-0578-x): a CNN fine-tuned on one crop per unit.
+"""One crop per unit through the configurations of the dense model: the rival in ST-Net's form (`benchmarks.stnet`).
 
-The rival that a dense map must beat: same encoder, genes, loss, augmentation and time; only the crop differs.
+Same encoder, genes, loss, augmentation and time; only what a prediction looks at differs.
 """
 
 from __future__ import annotations
@@ -14,30 +14,8 @@ from monai.inferers import Inferer
 
 from bundle.crops import CropDataset, SlideOpener, layer_of
 from bundle.expression import log1p_cp10k
-from networks.heads import build_head
-from networks.pixnet import ExpressionModel
 
-__all__ = ["CropInferer", "CropRegressor", "UnitCrops"]
-
-
-class CropRegressor(ExpressionModel):
-    """An encoder whose last features are averaged over the crop, and a linear head: a map of one cell.
-
-    Args:
-        n_genes: genes of the panel.
-        encoder: image to a list of features.
-        crop_px: side of a crop in working pixels.
-    """
-
-    def __init__(self, n_genes: int, encoder: Any, crop_px: int) -> None:
-        super().__init__(build_head("linear", encoder.channels[-1], n_genes, 0))
-        self.encoder = encoder
-        self.crop_px = self.stride = self.grid_px = int(crop_px)
-        self.halo_px = 0
-
-    def decode(self, image: torch.Tensor) -> torch.Tensor:
-        """(B, 3, crop, crop) -> (B, C, 1, 1)."""
-        return self.encoder(image)[-1].mean((2, 3), keepdim=True)
+__all__ = ["CropInferer", "UnitCrops"]
 
 
 class UnitCrops(CropDataset):
@@ -59,6 +37,7 @@ class UnitCrops(CropDataset):
             "target": torch.from_numpy(log1p_cp10k(units.counts_of(self.panel.genes), units.total)),
             "total": torch.from_numpy(units.total).float(),
             "size_factor": torch.tensor([slide.size_factor[layer]]),
+            "normalised": torch.tensor([True]),
             "slide_index": number,
         }
         if hasattr(self.transform, "set_random_state"):
@@ -97,7 +76,7 @@ class CropInferer(Inferer):
         self, inputs: Mapping[str, Any], network: Any, *args: Any, **kwargs: Any
     ) -> torch.Tensor:
         """(U, C), in the order of the slide's units."""
-        slide, side = self.reader.open(inputs["image"], inputs.get("mpp")), network.crop_px
+        slide, side = self.reader.open(inputs["image"], inputs.get("mpp")), network.grid_px
         corners_px = np.rint(inputs["units"].centers_px * slide.mpp / self.mpp - side / 2).astype(int)
         device = next(network.parameters()).device
         rows = []
