@@ -77,6 +77,9 @@ def answer(
             adata = ad.read_h5ad(units)
         about |= {"unit_um": question.unit_um, "units_found": adata.n_obs}
         about["warnings"] = [str(warning) for warning in adata.uns["pixnet"]["warnings"]]
+        if "pcc_val" in adata.var:  # how well the genes were predicted on the validation slides
+            known = adata.var["pcc_val"].dropna()
+            about["pcc_val"] = {gene: round(float(value), 3) for gene, value in known.items()}
         write = _contours if question.result == "contours" else _units
         features, more = write(adata, question, opened)
         write_polygons(out, features, about | more)

@@ -54,6 +54,7 @@ def test_units_are_those_of_predict_as_squares_in_pixels_of_the_slide(ask, predi
     assert polygons.outlines.vertices_px.min() >= 0
     assert polygons.outlines.vertices_px.max() <= 600
     assert about["units"] == about["units_found"] == predicted.n_obs
+    assert about["pcc_val"] == pytest.approx(predicted.var["pcc_val"].to_dict(), abs=1e-3)
     assert content["pixnet"] == json.loads(json.dumps(about))
 
 
