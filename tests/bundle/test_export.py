@@ -81,6 +81,6 @@ def test_places_that_cannot_be_are_refused(tiny_run, tmp_path):
 
 def test_missing_packages_name_their_extra(tiny_run, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnx", None)
-    with pytest.raises(InputError, match=r"pixnet\[onnx\]"):
+    with pytest.raises(InputError, match=r"\.\[onnx\]"):
         export_onnx(tiny_run, tmp_path / "m.onnx", 96)
     assert not list(tmp_path.iterdir())

@@ -177,7 +177,7 @@ def test_a_network_that_does_not_convert_is_refused(network, engine, monkeypatch
 @pytest.mark.parametrize("name", sorted(NEEDED))
 def test_a_missing_package_names_its_extra(network, name, monkeypatch):
     monkeypatch.setitem(sys.modules, NEEDED[name][-1], None)
-    with pytest.raises(InputError, match=rf"{NEEDED[name][-1]} is not installed.*pixnet\[{name}\]"):
+    with pytest.raises(InputError, match=rf"{NEEDED[name][-1]} is not installed.*\.\[{name}\]"):
         build_runtime(name, network, *SIZE)
 
 

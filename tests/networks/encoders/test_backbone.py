@@ -183,7 +183,7 @@ def test_strides_that_a_hierarchy_lacks_are_refused(folder: Path) -> None:
 
 def test_the_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(MissingExtraError, match=r"pixnet\[backbone\]"):
+    with pytest.raises(MissingExtraError, match=r"\.\[backbone\]"):
         BackboneEncoder("anywhere")
 
 
