@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,6 +36,14 @@ def write_slide(root: Path, name: str, seed: int, shift: int = 0, empty: int = 0
     write_pyramid(root / "slides" / f"{name}.tif", image, MPP, compression="deflate")
     units.write_h5ad(root / "spots" / f"{name}.h5ad")
     return {"image": f"slides/{name}.tif", "label": f"spots/{name}.h5ad", "patient": name, "mpp": MPP}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _small_crops() -> Iterator[None]:
+    """The encoder's crops need not be large to be colours."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("benchmarks.baselines.encoder.CROP_PX", 64)
+        yield
 
 
 @pytest.fixture(scope="module")
