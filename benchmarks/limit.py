@@ -20,7 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bundle.inference.memory import keep_freed_memory
 from bundle.inference.runtime import build_runtime
-from bundle.inference.tiles import Tile
+from bundle.inference.tiles import Tile, margin_px
 
 from .workload import arguments, default_run, evaluator, finish, phantom_slide, prepared_section, row, workspace
 
@@ -141,7 +141,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float] | None:
         slide, run = phantom_slide(work, 2000 if args.quick else 20_000), default_run(work)
         _, config = evaluator(slide, run, work)
         network = config.get_parsed_content("network").eval()
-        margin = 2 * 256
+        margin = 2 * margin_px(network.grid_px, network.halo_px, network.stride)
         if args.only:
             keep_freed_memory()
             ratio, wall, mm2, mpx = _pipeline(slide, run, work, args.only, args.runs)

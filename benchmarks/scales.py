@@ -29,7 +29,6 @@ import scipy.sparse as sp
 import torch
 
 from bundle.files import replacing, write_json
-from bundle.importers import prepare
 from bundle.manifest import read_split
 from bundle.metrics import ScoredSlide, score_slide, summarise
 from bundle.metrics.bootstrap import BLOCK_UNITS, block_bootstrap, block_sums, interval
@@ -48,7 +47,7 @@ from .scale_methods import (
     train_crop,
     train_pixnet,
 )
-from .workload import real_slide, workspace
+from .workload import prepared_section, workspace
 
 __all__ = ["main"]
 
@@ -342,12 +341,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         if not (data / "dataset.json").is_file():
             make_phantom(data, **about)
         bench.of_phantom(data, recipe, about)
-        source = None if args.quick else real_slide()
-        if source is not None:
-            her2st = work / "her2st"
-            if not (her2st / "dataset.json").is_file():
-                prepare("her2st", str(source), str(her2st), test=["C5"], split_by="section")
-            bench.of_her2st(her2st, replace(recipe, mpp=2.8, unit_crop_px=64))
+        if not args.quick and prepared_section(work) is not None:
+            bench.of_her2st(work / "her2st", replace(recipe, mpp=2.8, unit_crop_px=64))
     report = ["# Against the noise-free rate (phantom)", table(bench.cells, "phantom", "truth")]
     report += ["# Against measured counts (phantom)", table(bench.cells, "phantom", "counts")]
     report += differences(bench.cells, "phantom", "truth")

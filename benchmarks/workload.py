@@ -30,7 +30,17 @@ from bundle.phantom.dataset import make_specimens
 from bundle.phantom.stain import SlideImage
 from bundle.pyramid import write_pyramid
 
-__all__ = ["Timed", "arguments", "default_run", "finish", "phantom_slide", "predict", "real_slide", "row", "workspace"]
+__all__ = [
+    "Timed",
+    "arguments",
+    "default_run",
+    "finish",
+    "her2st_folder",
+    "phantom_slide",
+    "predict",
+    "row",
+    "workspace",
+]
 
 SLIDE_MPP = 0.5
 PATCH_PX = 5000  # generated once; larger slides repeat it
@@ -102,15 +112,15 @@ def phantom_slide(folder: Path, side_px: int, blank: float = 0.0, seed: int = 0)
     return write_pyramid(path, _Mosaic(np.load(patch_file), side_px, blank), SLIDE_MPP)
 
 
-def real_slide() -> Path | None:
-    """A Her2ST section of PIXNET_DATA as tiled TIFF, or None where the data are absent."""
+def her2st_folder() -> Path | None:
+    """Her2ST's files in PIXNET_DATA, or None where they are absent."""
     root = Path(os.environ.get("PIXNET_DATA", Path(__file__).parents[2] / "shared" / "data"))
     return root / "her2st" if (root / "her2st").is_dir() else None
 
 
 def prepared_section(folder: Path, section: str = "C5") -> tuple[Path, Path] | None:
     """A Her2ST section and its spots in our form, (slide, units), or None where the data are absent."""
-    source = real_slide()
+    source = her2st_folder()
     if source is None:
         return None
     if not (folder / "her2st" / "dataset.json").is_file():

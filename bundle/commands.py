@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import logging
 import re
@@ -17,7 +16,7 @@ import torch
 from monai.apps.utils import get_logger
 from monai.bundle import ConfigParser
 
-from .errors import InputError, user_message
+from .errors import InputError, did_you_mean, user_message
 from .files import make_folder
 from .handlers import plain_references
 from .inference.grids import file_suffixes, unit_grids
@@ -146,9 +145,8 @@ def _set(parser: ConfigParser, key: str, value: Any, source: str) -> None:
         beside = parser.get(parent) if parent and parent in parser else parser.get()
         known = sorted(k for k in beside if not k.startswith("_")) if isinstance(beside, dict) else []
         where = f" in {parent}" if parent and parent in parser else ""
-        close = difflib.get_close_matches(plain.rpartition("#")[2], known, 1)
-        hint = f'Did you mean "{close[0]}"?' if close else f"Known{where}: {', '.join(known)}."
-        raise InputError(f'{source}: there is no key "{plain}". {hint}')
+        hint = did_you_mean(plain.rpartition("#")[2], known) or f" Known{where}: {', '.join(known)}."
+        raise InputError(f'{source}: there is no key "{plain}".{hint}')
     _check_value(plain, value, parser.get(plain), source)
     parser[plain] = value
 

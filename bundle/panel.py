@@ -19,7 +19,7 @@ from .files import write_json
 from .units import Units, read_units
 from .version import bundle_version
 
-__all__ = ["GenePanel", "extend_panel", "fit_panel", "load_panel", "load_units", "n_genes"]
+__all__ = ["GenePanel", "extend_panel", "fit_panel", "in_block", "load_panel", "load_units", "n_genes"]
 
 
 @dataclass
@@ -173,10 +173,8 @@ def load_units(record: Mapping[str, Any], sizes_um: Sequence[float] | None = Non
     if not labels:
         raise InputError(f'{record.get("image")} has no "label": name the .h5ad of its measured units in dataset.json.')
     found = [read_units(label) for label in labels]
-    block = record.get("block")
-    if block is not None:  # spatial split of one slide: only the units of this record's rectangle
-        low, high = np.array(block[:2]), np.array(block[2:])
-        found = [u.take(np.all((u.centers_px >= low) & (u.centers_px < high), axis=1)) for u in found]
+    if record.get("block") is not None:
+        found = [units.take(in_block(record, units)) for units in found]
     if sizes_um is None:
         coarsest = max(u.size_um for u in found)
         return [u for u in found if u.size_um == coarsest]
@@ -185,6 +183,14 @@ def load_units(record: Mapping[str, Any], sizes_um: Sequence[float] | None = Non
         have = ", ".join(f"{u.size_um:g}" for u in found)
         raise InputError(f"{record['image']} has no units of {list(sizes_um)} µm; it has {have} µm.")
     return chosen
+
+
+def in_block(record: Mapping[str, Any], units: Units) -> np.ndarray:
+    """Which units are the record's, bool (U,): of a slide that is split in space, those of its rectangle."""
+    if record.get("block") is None:
+        return np.ones(len(units), bool)
+    low, high = np.array(record["block"][:2]), np.array(record["block"][2:])
+    return np.all((units.centers_px >= low) & (units.centers_px < high), axis=1)
 
 
 def fit_panel(

@@ -24,7 +24,7 @@ from .expression import eligible, log1p_cp10k
 from .files import replacing, write_json
 from .inference.header import model_sha256
 from .manifest import read_split
-from .panel import load_panel
+from .panel import in_block, load_panel
 from .units import Units, read_units
 
 __all__ = ["calibration", "combine", "with_standard_error"]
@@ -126,7 +126,7 @@ def calibration(predict: Predict, run: Path) -> dict[str, Any]:
         logger.info("%s: measuring the standard error on this validation slide", record["section"])
         combined = combine(_members(predict, record["image"], folder, asked))
         shutil.rmtree(folder)
-        keep = np.flatnonzero(eligible(units, panel.min_total, training=False) & _in_block(record, units))
+        keep = np.flatnonzero(eligible(units, panel.min_total, training=False) & in_block(record, units))
         y = log1p_cp10k(units.take(keep).counts_of(list(combined.var_names)), units.total[keep])
         errors.append(np.abs(y - combined.X[keep]))
         spreads.append(combined.layers["standard_error"][keep])
@@ -171,13 +171,6 @@ def _scored_units(record: Mapping[str, Any], sizes_um: Sequence[float]) -> Units
     found = [replace(read_units(label), name=str(label)) for label in record["label"]]
     trained = [u for u in found if any(np.isclose(u.size_um, size) for size in sizes_um)]
     return max(trained or found, key=lambda u: u.size_um)
-
-
-def _in_block(record: Mapping[str, Any], units: Units) -> np.ndarray:
-    if record.get("block") is None:
-        return np.ones(len(units), bool)
-    low, high = np.array(record["block"][:2]), np.array(record["block"][2:])
-    return np.all((units.centers_px >= low) & (units.centers_px < high), axis=1)
 
 
 def _ranking(spread: np.ndarray, error: np.ndarray) -> float:

@@ -11,7 +11,7 @@ from torch import nn
 
 __all__ = ["PiecewiseAttention", "PiecewiseMLP", "is_whole", "pieces"]
 
-_CELLS = 4096  # of a map computed at once; `python -m benchmarks.limit` and `benchmarks.memory` show what it saves
+_CELLS = 4096  # of a map computed at once: a few megabytes for each layer
 
 
 def is_whole(module: nn.Module, x: torch.Tensor) -> bool:

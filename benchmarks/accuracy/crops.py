@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from monai.inferers import Inferer
 
+from benchmarks.unit_crops import unit_crops
 from bundle.crops import CropDataset, SlideOpener, layer_of
 from bundle.expression import log1p_cp10k
 
@@ -76,16 +77,12 @@ class CropInferer(Inferer):
         self, inputs: Mapping[str, Any], network: Any, *args: Any, **kwargs: Any
     ) -> torch.Tensor:
         """(U, C), in the order of the slide's units."""
-        slide, side = self.reader.open(inputs["image"], inputs.get("mpp")), network.grid_px
-        corners_px = np.rint(inputs["units"].centers_px * slide.mpp / self.mpp - side / 2).astype(int)
+        slide = self.reader.open(inputs["image"], inputs.get("mpp"))
+        centers_um = inputs["units"].centers_px * slide.mpp
         device = next(network.parameters()).device
         rows = []
-        for start in range(0, len(corners_px), self.batch_size):
-            crops = []
-            for x, y in corners_px[start : start + self.batch_size]:
-                pixels = slide.read_region(int(x), int(y), side, side, self.mpp)
-                crop = self.transform(np.ascontiguousarray(pixels.transpose(2, 0, 1), dtype=np.float32))
-                crops.append(torch.as_tensor(crop).as_subclass(torch.Tensor))
+        for crops in unit_crops(slide, centers_um, network.grid_px, self.mpp, self.batch_size):
+            image = [torch.as_tensor(self.transform(crop)).as_subclass(torch.Tensor) for crop in crops]
             with torch.inference_mode():
-                rows.append(network.features(torch.stack(crops).to(device))[:, :, 0, 0])
+                rows.append(network.features(torch.stack(image).to(device))[:, :, 0, 0])
         return torch.cat(rows)

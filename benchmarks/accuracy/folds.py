@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.workload import her2st_folder
 from bundle.errors import InputError
 from bundle.files import write_json
 from bundle.importers import prepare
@@ -90,11 +90,12 @@ def open_data(data: str | Path | None, work: Path) -> dict[str, Any]:
     """A data set's manifest; published files of Her2ST are prepared first.
 
     Args:
-        data: a folder with `dataset.json` or with Her2ST's files; by default `her2st` of PIXNET_DATA, else of
-            `../shared/data`.
+        data: a folder with `dataset.json` or with Her2ST's files; by default those of PIXNET_DATA.
         work: where prepared slides are kept.
     """
-    root = Path(data or Path(os.environ.get("PIXNET_DATA", "../shared/data")) / "her2st")
+    root = her2st_folder() if data is None else Path(data)
+    if root is None:
+        raise InputError("There is no Her2ST here: give --data, or set PIXNET_DATA to the folder that holds her2st.")
     if not (root / "dataset.json").is_file():
         prepared = work / "data"
         if not (prepared / "dataset.json").is_file():

@@ -8,6 +8,7 @@ import torch
 from networks import EfficientNetLiteEncoder
 from transforms.slide import SlideReader
 
+from ..unit_crops import unit_crops
 from .slides import Slide, remembered
 
 __all__ = ["CROP_PX", "FIELDS_MPP", "encoder_features"]
@@ -26,15 +27,10 @@ def encoder_features(slide: Slide) -> np.ndarray:
     reader = SlideReader().open(slide.image, slide.mpp)
     fields = []
     for mpp in FIELDS_MPP:
-        corners_px = np.rint(slide.centers_um / mpp - CROP_PX / 2).astype(int)
         rows = []
-        for start in range(0, len(corners_px), _BATCH):
-            crops = [
-                reader.read_region(int(x), int(y), CROP_PX, CROP_PX, mpp) for x, y in corners_px[start : start + _BATCH]
-            ]
-            image = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).float()
+        for crops in unit_crops(reader, slide.centers_um, CROP_PX, mpp, _BATCH):
             with torch.inference_mode():
-                levels = encoder((image - 127) / 128)
+                levels = encoder((torch.from_numpy(crops) - 127) / 128)
             rows.append(torch.cat([level.mean((2, 3)) for level in levels], dim=1).numpy())
         fields.append(np.concatenate(rows))
     return np.concatenate(fields, axis=1).astype(np.float64)

@@ -12,7 +12,7 @@ from einops import rearrange
 from torch import nn
 from torch.nn import functional as F
 
-from .errors import MissingExtraError
+from .errors import missing_extra
 from .pyramid import SimplePyramid
 from .state_file import read_state
 from .vit_weights import is_timm_vit, rename_vit
@@ -174,10 +174,7 @@ def _read_config(folder: str | None) -> tuple[Any, Any]:
     try:
         from transformers import MODEL_FOR_BACKBONE_MAPPING, AutoConfig
     except ImportError as error:
-        raise MissingExtraError(
-            "A backbone of the transformers library needs one more package: "
-            "pip install '.[backbone]' in a clone of PixNet."
-        ) from error
+        raise missing_extra("A backbone of the transformers library", "backbone") from error
     if folder is None or not (Path(folder) / "config.json").is_file():
         where = "folder is not set" if folder is None else f"There is no config.json in {Path(folder).absolute()}"
         raise ValueError(

