@@ -233,7 +233,7 @@ class SlideInferer(_TiledInferer):
 
 
 class MapInferer(_TiledInferer):
-    """Runs a dense network over a slide and keeps its map on disk, so that memory does not grow with the slide.
+    """Runs a dense network over a slide and keeps its map on disk, so that it is never held whole.
 
     Tiles are written as they are done. A run that was killed goes on after its last whole tile, if slide, weights and
     settings are the same.
