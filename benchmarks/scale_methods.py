@@ -161,6 +161,7 @@ def train_crop(data: Path, run: Path, recipe: Recipe, sizes_um: Sequence[float])
         steps=recipe.steps,
         batch_units=recipe.batch_units,
         learning_rate=base["learning_rate"],
+        encoder_learning_rate=base["encoder_learning_rate"],
         seed=recipe.seed,
         checkpoint=run / "crop.pt",
     )

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from monai.optimizers import WarmupCosineSchedule
+from monai.optimizers import WarmupCosineSchedule, generate_param_groups
 from torch import nn
 
 from bundle.crops import CropDataset
@@ -95,6 +95,7 @@ def train_crops(
     steps: int,
     batch_units: int = 32,
     learning_rate: float = 5e-4,
+    encoder_learning_rate: float = 1e-4,
     seed: int = 0,
     checkpoint: Path | None = None,
 ) -> CropNet:
@@ -111,10 +112,14 @@ def train_crops(
         steps: of the optimiser.
         batch_units: crops a step, half of them of one unit size in each region.
         learning_rate: after the warm-up, before the cosine.
+        encoder_learning_rate: likewise, of the pretrained encoder.
         seed: of what is drawn beside the data set's own draws.
         checkpoint: file to go on from, written every 20 steps.
     """
-    optimizer = torch.optim.AdamW(net.parameters(), lr=learning_rate, weight_decay=1e-4)
+    groups = generate_param_groups(
+        net, [lambda named: named[0].startswith("encoder.")], ["filter"], [encoder_learning_rate]
+    )
+    optimizer = torch.optim.AdamW(groups, lr=learning_rate, weight_decay=1e-4)
     schedule = WarmupCosineSchedule(optimizer, warmup_steps=max(steps // 10, 1), t_total=steps, warmup_multiplier=0.1)
     stain, done = RandHEStain(prob=0.9), 0
     parts_of_run: dict[str, Any] = {"net": net, "optimizer": optimizer, "schedule": schedule}

@@ -185,7 +185,7 @@ class MetricsCsv:
         row: dict[str, Any] = {
             "epoch": epoch,
             "loss": float(np.mean(self._losses)),
-            "learning_rate": self.optimizer.param_groups[0]["lr"],
+            "learning_rate": self.optimizer.param_groups[-1]["lr"],  # a pretrained encoder's own rate comes first
         }
         self._losses = []
         if self.evaluator is not None and self.evaluator.state.metrics and self.evaluator.state.epoch == epoch:

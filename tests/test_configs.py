@@ -1,0 +1,52 @@
+"""What the configurations say, read without training."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from monai.bundle import ConfigParser
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+
+
+def _parser(*names: str, **more) -> ConfigParser:
+    parser = ConfigParser(json.loads((CONFIGS / "train.json").read_text()))
+    for name in names:
+        for key, value in json.loads((CONFIGS / name).read_text()).items():
+            parser[key] = value
+    for key, value in {"n_genes": 3, **more}.items():
+        parser[key] = value
+    return parser
+
+
+@pytest.mark.parametrize(
+    ("names", "pretrained"),
+    [
+        ((), "encoder."),
+        (("efficientnet_lite.json",), "encoder."),
+        (("conv_swin.json",), "encoder.stem."),
+        (("swin_unetr.json",), "encoder."),
+    ],
+)
+def test_a_pretrained_encoder_learns_at_its_own_rate(names, pretrained):
+    if {"efficientnet_lite.json", "conv_swin.json"} & set(names):
+        pytest.importorskip("efficientnet_lite_pytorch", reason="the extra `encoders` is not installed")
+    parser = _parser(*names, encoder_learning_rate=0.25, learning_rate=0.5)
+    network, optimizer = parser.get_parsed_content("network_def"), parser.get_parsed_content("optimizer")
+    rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    assert sum(len(group["params"]) for group in optimizer.param_groups) == len(list(network.parameters()))
+    for name, parameter in network.named_parameters():
+        assert rates[id(parameter)] == (0.25 if name.startswith(pretrained) else 0.5), name
+
+
+def test_without_a_word_all_learn_at_one_rate():
+    optimizer = _parser(learning_rate=0.125).get_parsed_content("optimizer")
+    assert {group["lr"] for group in optimizer.param_groups} == {0.125}
+
+
+def test_pretrained_filters_are_changed_slowly():
+    for name in ("efficientnet_lite.json", "conv_swin.json"):
+        parser = _parser(name)
+        assert parser["encoder_learning_rate"] < parser["learning_rate"]
