@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -38,6 +40,7 @@ __all__ = [
     "her2st_folder",
     "phantom_slide",
     "predict",
+    "quiet",
     "row",
     "workspace",
 ]
@@ -46,11 +49,12 @@ SLIDE_MPP = 0.5
 PATCH_PX = 5000  # generated once; larger slides repeat it
 
 
-def arguments(description: str | None) -> argparse.ArgumentParser:
-    """Options that every benchmark has."""
+def arguments(description: str | None, threads: bool = True) -> argparse.ArgumentParser:
+    """Options that every benchmark has; those that set their threads themselves have no `--threads`."""
     parser = argparse.ArgumentParser(description=(description or "").splitlines()[0])
     parser.add_argument("--work", help="folder to keep generated slides in; a temporary one by default")
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    if threads:
+        parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--quick", action="store_true", help="a small slide: shows that it runs, not how fast")
     return parser
 
@@ -64,6 +68,18 @@ def workspace(work: str | None) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory(prefix="pixnet-benchmark-") as folder:
         yield Path(folder)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without what MONAI's functions and tracers log and warn of, between a table's rows."""
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 class _Mosaic:
@@ -208,8 +224,8 @@ def row(*cells: Any, widths: Sequence[int] = (34, 12, 12, 12, 12, 12)) -> None:
 
 
 def finish(result: Mapping[str, Any]) -> None:
-    """Print the closing JSON line."""
-    rounded = {k: round(v, 5) if isinstance(v, float) else v for k, v in result.items()}
+    """Print the closing JSON line, of five digits each: differences are small."""
+    rounded = {k: float(f"{v:.5g}") if isinstance(v, float) else v for k, v in result.items()}
     print(json.dumps(rounded))
 
 

@@ -1,91 +1,60 @@
-"""Two processes (gloo): evaluation equals one process's, training ends with the same weights on both."""
+"""Two processes (gloo): evaluation equals one process's, training ends with the same weights on both and resumes.
+
+`python -m benchmarks.processes` prints the differences for the default network.
+"""
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
+import signal
 from pathlib import Path
 
 import pytest
-import torch
 
-ROOT = Path(__file__).parents[1]
-ENV = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-#: After the run, each rank writes what it holds.
-DUMP = {
-    "finalize": [
-        "$torch.save(@network_def.state_dict(), @output_dir + '/rank' + os.environ['RANK'] + '.pt')",
-        "$torch.distributed.destroy_process_group()",
-    ]
-}
-
-
-def _torchrun(run_id: str, files: list[Path], *more: str) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc_per_node=2",
-        "-m",
-        "monai.bundle",
-    ]
-    command += ["run", run_id, "--config_file", str([str(f) for f in files]), *more]
-    done = subprocess.run(command, env=ENV, capture_output=True, text=True, timeout=280)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+from benchmarks.processes import (
+    evaluate,
+    every_slide_as_test,
+    interrupt,
+    largest_difference,
+    run_monai,
+    trained_weights,
+    training,
+)
 
 
 @pytest.fixture(scope="module")
-def run(phantom, tiny, tmp_path_factory) -> Path:
+def command(phantom, tiny):
+    settings = {**tiny, "crops_per_slide": 4, "max_epochs": 2, "val_interval": 2}
+    return lambda run: training(phantom, run, settings, ranks=2)
+
+
+@pytest.fixture(scope="module")
+def run(command, tmp_path_factory) -> Path:
     """A run trained by two processes."""
     folder = tmp_path_factory.mktemp("ranks")
-    override = folder / "tiny.json"
-    override.write_text(json.dumps({**tiny, "crops_per_slide": 4, "max_epochs": 2, "val_interval": 2, **DUMP}))
-    configs = ROOT / "configs"
-    files = [configs / "train.json", configs / "multi_gpu_train.json", override]
-    _torchrun("training", files, "--dataset_dir", str(phantom), "--output_dir", str(folder))
+    run_monai(command(folder))
     return folder
 
 
 def test_both_ranks_end_with_the_same_finite_weights(run):
-    first, second = (torch.load(run / f"rank{rank}.pt", weights_only=True) for rank in (0, 1))
-    trained = {k: v for k, v in first.items() if "running_" not in k and "num_batches" not in k}
-    assert trained
-    for key, value in trained.items():  # local batch statistics differ, what is learned does not
-        torch.testing.assert_close(value, second[key], rtol=0, atol=0)
-        assert torch.isfinite(value.float()).all()
+    first, second = (trained_weights(run / f"rank{rank}.pt") for rank in (0, 1))
+    assert first
+    assert largest_difference(first, second) == 0  # infinite, were one not finite
     assert (run / "models" / "model.pt").is_file()
     assert (run / "checkpoints" / "last.pt").is_file()
 
 
+def test_two_ranks_that_were_stopped_resume_to_the_same_weights(run, command, tmp_path):
+    interrupt(command(tmp_path), tmp_path / "checkpoints" / "last.pt", signal.SIGTERM)
+    assert not (tmp_path / "rank0.pt").exists()
+    run_monai(command(tmp_path))
+    for rank in (0, 1):
+        whole, resumed = (trained_weights(folder / f"rank{rank}.pt") for folder in (run, tmp_path))
+        assert largest_difference(whole, resumed) == 0
+    assert (tmp_path / "metrics.csv").read_text() == (run / "metrics.csv").read_text()
+
+
 def test_two_ranks_evaluate_like_one(run, phantom, tmp_path):
-    from bundle import commands
-
-    everything = json.loads((phantom / "dataset.json").read_text())
-    slides = [r for split in ("training", "validation", "test") for r in everything[split]]
-    for record in slides:  # three slides on two ranks: one rank has fewer
-        record["image"] = str(phantom / record["image"])
-        record["label"] = [str(phantom / label) for label in record["label"]]
-    (tmp_path / "dataset.json").write_text(json.dumps({"test": slides}))
-    one = json.loads(commands.evaluate(run, tmp_path, scales_um=[120.0]).read_text())
-    configs = ROOT / "configs"
-    files = [configs / "evaluate.json", run / "configs" / "model.json", configs / "multi_gpu_evaluate.json"]
-    options = {"dataset_dir": tmp_path, "output_dir": run, "scales_um": "[120.0]", "name": "two"}
-    _torchrun("evaluating", files, *(str(x) for k, v in options.items() for x in (f"--{k}", v)))
-    two = json.loads((run / "evaluation" / "two.json").read_text())
+    slides = every_slide_as_test(phantom, tmp_path)  # three slides on two ranks: one rank has fewer
+    one, two = (evaluate(run, slides, [120.0], ranks) for ranks in (1, 2))
     assert len(one["per_slide"]) == 3
-    _assert_close(one["scales"], two["scales"])
-    _assert_close(one["per_slide"], two["per_slide"])
-
-
-def _assert_close(a, b) -> None:
-    if isinstance(a, dict):
-        assert a.keys() == b.keys()
-        for key in a:
-            _assert_close(a[key], b[key])
-    elif isinstance(a, float):
-        assert b == pytest.approx(a, abs=1e-6)
-    else:
-        assert a == b
+    assert largest_difference(one, two) <= 1e-6

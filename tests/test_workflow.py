@@ -19,6 +19,7 @@ import pandas as pd
 import pytest
 import torch
 
+from benchmarks.processes import interrupt, largest_difference, run_monai
 from bundle import commands, expression_of, open_map
 from bundle.cli import main
 from bundle.errors import InputError
@@ -80,33 +81,15 @@ def test_a_run_folder_explains_itself(run):
 
 def test_a_killed_run_resumes_to_the_same_weights(run, override, phantom, tmp_path):
     command = _command(override, phantom, tmp_path, "--max_epochs", "3")
-    process = subprocess.Popen(command, env=ENV, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while process.poll() is None and not (tmp_path / "checkpoints" / "last.pt").is_file():
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL, "the run ended before it could be killed"
-    subprocess.run(command, env=ENV, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    interrupt(command, tmp_path / "checkpoints" / "last.pt")
+    run_monai(command)
     for name in ("network", "optimizer", "average", "best_model"):
         whole, resumed = (
             torch.load(folder / "checkpoints" / "last.pt", weights_only=True)[name] for folder in (run, tmp_path)
         )
-        _assert_same(whole, resumed)
-    _assert_same(*(torch.load(f / "models" / "model.pt", weights_only=True) for f in (run, tmp_path)))
+        assert largest_difference(whole, resumed) == 0
+    assert largest_difference(*(torch.load(f / "models" / "model.pt", weights_only=True) for f in (run, tmp_path))) == 0
     assert (tmp_path / "metrics.csv").read_text() == (run / "metrics.csv").read_text()
-
-
-def _assert_same(a, b) -> None:
-    if torch.is_tensor(a):
-        torch.testing.assert_close(a, b, rtol=0, atol=0)
-    elif isinstance(a, dict):
-        assert a.keys() == b.keys()
-        for key in a:
-            _assert_same(a[key], b[key])
-    elif isinstance(a, (list, tuple)):
-        for x, y in zip(a, b, strict=True):
-            _assert_same(x, y)
-    else:
-        assert a == b
 
 
 def test_validation_and_prediction_use_the_averaged_weights(run):

@@ -1,0 +1,145 @@
+"""Exports against PyTorch: how far apart, and how fast, on a region and on a whole slide.
+
+`python -m benchmarks.export [--work DIR] [--model RUN]`: ONNX as `pixnet export` writes it and TorchScript as the model
+card's command traces it, of one region (1024 px) of a generated slide; then `pixnet predict --runtime onnx` against
+`--runtime torch` on all of it. Without a model, the default network with weights drawn from a seed: speed does not
+depend on what was learned, the differences are of its own values' range. PyTorch keeps freed memory, as in
+`pixnet predict`. Times are of calls in turn, ratios medians over the turns.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import anndata as ad
+import numpy as np
+import torch
+from monai.bundle import ckpt_export
+
+from bundle.commands import bundle_root
+from bundle.errors import InputError
+from bundle.export import SIZE_PX, export_onnx, load_network
+from bundle.inference.memory import keep_freed_memory
+from bundle.inference.runtime import onnx_session
+
+from .workload import arguments, default_run, evaluator, finish, phantom_slide, predict, quiet, row, workspace
+
+__all__ = ["main", "torchscript"]
+
+_Form = Callable[[torch.Tensor], np.ndarray]
+
+
+def torchscript(bundle: Path, run: Path, out: Path, size_px: int) -> Any:
+    """A run's network traced by MONAI for regions of one size, as a bundle's configurations describe it."""
+    ckpt_export(
+        "network_def",
+        filepath=str(out),
+        ckpt_file=str(run / "models" / "model.pt"),
+        meta_file=str(bundle / "configs" / "metadata.json"),
+        config_file=[str(bundle / "configs" / "inference.json"), str(run / "configs" / "model.json")],
+        bundle_root=str(bundle),
+        model_dir=str(run / "models"),
+        use_trace=True,
+        input_shape=[1, 3, size_px, size_px],
+    )
+    return torch.jit.load(out)
+
+
+def _onnx(run: Path, out: Path, size_px: int, threads: int) -> _Form | None:
+    """The exported file in ONNX Runtime, or None with a sentence where its packages are missing."""
+    try:
+        session = onnx_session(export_onnx(run, out, size_px).read_bytes(), threads)
+    except InputError as error:
+        print(f"ONNX was not measured: {error}")
+        return None
+    return lambda image: session(image.numpy())[0]
+
+
+def _seconds(forms: dict[str, _Form], image: torch.Tensor, times: int) -> dict[str, list[float]]:
+    """Of each form, called in turn; the first two calls of each, which plan, are left out."""
+    found: dict[str, list[float]] = {name: [] for name in forms}
+    for turn in range(times + 2):
+        for name, compute in forms.items():
+            started = time.perf_counter()
+            compute(image)
+            if turn >= 2:
+                found[name].append(time.perf_counter() - started)
+    return found
+
+
+def _ratio(over: Sequence[float], under: Sequence[float]) -> float:
+    return statistics.median(a / b for a, b in zip(over, under, strict=True))
+
+
+def _whole_slide(slide: Path, run: Path, work: Path, threads: int, times: int) -> tuple[float, float, float]:
+    """Largest difference of bins' predictions, their range, and the ratio of the commands' times."""
+    seconds: dict[str, list[float]] = {"torch": [], "onnx": []}
+    tables: dict[str, Any] = {}
+    for turn in range(times + 1):  # converted and kept in the first, which is not counted
+        for runtime in seconds:
+            out = work / f"by_{runtime}.h5ad"
+            command = [str(slide), str(out), "--model", str(run), "--bin-um", "16", "--runtime", runtime]
+            took = predict([*command, "--set", "tile_px=512"], threads).seconds
+            if turn:
+                seconds[runtime].append(took)
+            tables[runtime] = ad.read_h5ad(out)
+    by_torch, by_onnx = tables["torch"], tables["onnx"]
+    if list(by_torch.obs_names) != list(by_onnx.obs_names):
+        raise RuntimeError("The two runtimes answered for other bins.")
+    difference = float(np.abs(by_torch.X - by_onnx.X).max())
+    return difference, float(np.ptp(by_torch.X)), _ratio(seconds["torch"], seconds["onnx"])
+
+
+def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
+    """Run it."""
+    parser = arguments(__doc__)
+    parser.add_argument("--model", help="a trained run; the default network with random weights by default")
+    parser.add_argument("--runs", type=int, default=7)
+    args = parser.parse_args(argv)
+    torch.set_num_threads(args.threads)
+    keep_freed_memory()
+    with workspace(args.work) as work, quiet():
+        run = Path(args.model) if args.model else default_run(work)
+        network, config = load_network(run)
+        size_px = 2 * network.grid_px if args.quick else -(-SIZE_PX // network.grid_px) * network.grid_px
+        runs = 2 if args.quick else args.runs
+        slide = phantom_slide(work, 1500 if args.quick else 5000)
+        _, parsed = evaluator(slide, run, work)
+        pixels = parsed.get_parsed_content("reader").open(str(slide)).read_region(0, 0, size_px, size_px, config["mpp"])
+        normalise = parsed.get_parsed_content("preprocessing")
+        image = torch.as_tensor(normalise(pixels.transpose(2, 0, 1).astype("float32"))).as_subclass(torch.Tensor)[None]
+        weights = f"weights of {run}" if args.model else "random weights (seed 0), for no model was given"
+        print(f"region of {size_px} px of {slide.name} at {config['mpp']:g} µm/px, {weights}, threads: {args.threads}")
+
+        traced = torchscript(bundle_root(), run, work / "model.ts", size_px)
+        forms: dict[str, _Form] = {"PyTorch": lambda x: network(x).numpy(), "TorchScript": lambda x: traced(x).numpy()}
+        onnx = _onnx(run, work / "model.onnx", size_px, args.threads)
+        if onnx is not None:
+            forms["ONNX Runtime"] = onnx
+        result: dict[str, Any] = {}
+        with torch.inference_mode():
+            values = {name: compute(image) for name, compute in forms.items()}
+            seconds = _seconds(forms, image, runs)
+        span = float(np.ptp(values["PyTorch"]))
+        row("", "largest diff", "of the range", "ms", "eager/this")
+        for name in forms:
+            key, difference = name.split()[0].lower(), float(np.abs(values[name] - values["PyTorch"]).max())
+            speed = _ratio(seconds["PyTorch"], seconds[name])
+            row(name, f"{difference:.1e}", f"{difference / span:.1e}", 1e3 * statistics.median(seconds[name]), speed)
+            if name != "PyTorch":
+                result |= {f"{key}_diff": difference, f"{key}_diff_of_range": difference / span, f"{key}_speed": speed}
+        print(f"range of the network's values: {span:.3g}")
+        if onnx is not None:
+            difference, span, speed = _whole_slide(slide, run, work, args.threads, min(runs, 3))
+            row("pixnet predict, 16 µm bins, by ONNX", f"{difference:.1e}", f"{difference / span:.1e}", "", speed)
+            result |= {"slide_diff": difference, "slide_diff_of_range": difference / span, "slide_speed": speed}
+    finish(result)
+    return result
+
+
+if __name__ == "__main__":
+    main()
