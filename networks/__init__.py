@@ -10,6 +10,7 @@ from .pixnet import ExpressionModel, PixNet, UnitExpression
 from .pooling import pool_units, unit_offsets
 from .safb import SAFB
 from .swin_unetr import PlainSwinUNETR
+from .texture import TextureExpert
 
 __all__ = [
     "SAFB",
@@ -26,6 +27,7 @@ __all__ = [
     "PlainSwinUNETR",
     "ProgramsHead",
     "SwinEncoder",
+    "TextureExpert",
     "UnitExpression",
     "pool_units",
     "unit_offsets",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple, cast
 
 import torch
@@ -13,11 +14,14 @@ from torch.nn import functional as F
 
 from .decoder import Decoder
 from .encoders import Encoder, SwinEncoder
-from .heads import Head, build_head
+from .heads import Head, LinearHead, build_head
 from .pooling import pool_units
 from .symmetry import SYMMETRIES, average_over
+from .texture import TextureExpert
 
 __all__ = ["ExpressionModel", "PixNet", "UnitExpression"]
+
+_FIT_EPOCH = 10**6  # crops that no training draws
 
 
 class UnitExpression(NamedTuple):
@@ -103,8 +107,12 @@ class ExpressionModel(nn.Module, ABC):
         fill_bottom, fill_right = -height % self.grid_px, -width % self.grid_px
         if fill_bottom or fill_right:
             image = F.pad(image, (0, fill_right, 0, fill_bottom), mode="replicate")
-        features = average_over(self.symmetries, lambda turned: self.head.activate(self.decode(turned)), image)
+        features = average_over(self.symmetries, self._map, image)
         return features[..., : -(-height // self.stride), : -(-width // self.stride)]
+
+    def _map(self, image: torch.Tensor) -> torch.Tensor:
+        """What is pooled, for an image on the grid."""
+        return self.head.activate(self.decode(image))
 
     def pool(self, features: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
         """Mean of `features` over the units of the mask `label` (B, L, H, W) -> (U, channels); see `pool_units`."""
@@ -144,6 +152,9 @@ class PixNet(ExpressionModel):
     An encoder's features go up a U-Net decoder with separable attention fusion to its finest stride, and a head reads
     expression off the mean over each unit. Nothing is normalised over space in evaluation, so tiles agree.
 
+    With `texture`, the answer is the mean of two: the head's, and that of frozen filters, which `fit_texture` solves for.
+    In training mode the head alone answers, so that the two stay independent.
+
     Args:
         n_genes: genes of the panel.
         encoder: an `Encoder`; `SwinEncoder()` if None.
@@ -151,6 +162,10 @@ class PixNet(ExpressionModel):
         head: `linear` for one unit size or `programs` for rates that add up over any.
         n_programs: programs of the head `programs`.
         fusion: what joins a skip and the upsampled path: `safb`, or `conv`, a plain 3x3 convolution of both.
+        texture: a `TextureExpert` of the encoder's finest stride; None is none. For the head `linear` alone.
+
+    Raises:
+        ValueError: if the texture's stride is not the encoder's finest, or the head is not `linear`.
     """
 
     def __init__(
@@ -161,6 +176,7 @@ class PixNet(ExpressionModel):
         head: Literal["linear", "programs"] = "linear",
         n_programs: int = 32,
         fusion: Literal["safb", "conv"] = "safb",
+        texture: nn.Module | None = None,
     ) -> None:
         super().__init__(build_head(head, decoder_channels[0], n_genes, n_programs))
         self.encoder = SwinEncoder() if encoder is None else encoder
@@ -171,7 +187,58 @@ class PixNet(ExpressionModel):
         self.halo_px = max(
             spec.input_margin_px(level, margin_px) for level, margin_px in enumerate(self.decoder.margins_px)
         )
+        self.texture = cast("TextureExpert | None", texture)
+        if self.texture is not None:
+            self._join(self.texture, head)
+
+    def _join(self, texture: TextureExpert, head: str) -> None:
+        if head != "linear" or texture.stride != self.stride:
+            raise ValueError(
+                f"A texture of stride {texture.stride} and the head {head!r} do not go with an encoder of stride "
+                f"{self.stride}: the head must be 'linear' and the strides equal."
+            )
+        self.channels += texture.channels
+        self.grid_px = math.lcm(self.grid_px, texture.grid_px)
+        self.halo_px = max(self.halo_px, texture.halo_px)
 
     def decode(self, image: torch.Tensor) -> torch.Tensor:
         """See `ExpressionModel`."""
         return self.decoder(self.encoder(image))
+
+    def _map(self, image: torch.Tensor) -> torch.Tensor:
+        own = super()._map(image)
+        if self.texture is None or self.training:
+            return own
+        return torch.cat([own, self.texture(image)], dim=1)
+
+    def project(self, pooled: torch.Tensor) -> torch.Tensor:
+        """See `ExpressionModel`; the mean of head and texture where both were pooled."""
+        own = self.head.project(pooled[..., : self.head.channels])
+        if self.texture is None or pooled.shape[-1] == self.head.channels:
+            return own
+        head = cast(LinearHead, self.head)
+        other = head.std * self.texture.project(pooled[..., self.head.channels :]) + head.mean
+        return (own + other) / 2
+
+    def fit_texture(self, dataset: Any, collate: Callable[[list], Any], epochs: int = 3, batch_size: int = 2) -> None:
+        """Solve for the texture's weights on a data set of training crops, whose head must be initialised.
+
+        All of the data set is used by every process, so that ranks agree. Does nothing without a texture.
+
+        Args:
+            dataset: a `CropDataset`; epochs far from those of the training are drawn.
+            collate: from samples to a batch.
+            epochs: of the data set.
+            batch_size: crops at a time.
+        """
+        if self.texture is None:
+            return
+        head = cast(LinearHead, self.head)
+
+        def batches() -> Iterator[Any]:
+            for epoch in range(epochs):
+                dataset.set_epoch(_FIT_EPOCH + epoch)
+                for start in range(0, len(dataset), batch_size):
+                    yield collate([dataset[i] for i in range(start, min(start + batch_size, len(dataset)))])
+
+        self.texture.fit(batches(), head.mean, head.std)

@@ -50,3 +50,10 @@ def test_pretrained_filters_are_changed_slowly():
     for name in ("efficientnet_lite.json", "conv_swin.json"):
         parser = _parser(name)
         assert parser["encoder_learning_rate"] < parser["learning_rate"]
+
+
+def test_the_texture_is_for_the_linear_head_alone():
+    pytest.importorskip("efficientnet_lite_pytorch", reason="the extra `encoders` is not installed")
+    assert _parser("efficientnet_lite.json").get_parsed_content("network_def").texture is not None
+    both = _parser("efficientnet_lite.json", "programs.json").get_parsed_content("network_def")
+    assert both.texture is None

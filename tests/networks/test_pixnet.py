@@ -16,6 +16,7 @@ from networks import (
     ExpressionModel,
     PixNet,
     PlainSwinUNETR,
+    TextureExpert,
 )
 from networks.symmetry import SYMMETRIES, turn, turn_back
 
@@ -63,6 +64,12 @@ def hybrid(stem_stride: int) -> PixNet:
     return PixNet(2, encoder, (8,) * len(encoder.strides))
 
 
+def textured() -> PixNet:
+    pytest.importorskip("efficientnet_lite_pytorch", reason="the extra `encoders` is not installed")
+    texture = TextureExpert(2, EfficientNetLiteEncoder((8, 16, 32), pretrained=False), rank=2, context_px=96)
+    return PixNet(2, EfficientNetLiteEncoder((8, 32), pretrained=False), (8, 8), texture=texture)
+
+
 def lite() -> PixNet:
     pytest.importorskip("efficientnet_lite_pytorch", reason="the extra `encoders` is not installed")
     return PixNet(2, EfficientNetLiteEncoder((2, 8, 32), pretrained=False), (8, 8, 8), fusion="conv")
@@ -79,6 +86,7 @@ NETS: dict[str, Callable[[Build, pytest.FixtureRequest], ExpressionModel]] = {
     "plain convolutions": lambda tiny, _: tiny(3, fusion="conv"),
     "all symmetries": lambda tiny, _: tiny(2, window_size=4).use_symmetries(SYMMETRIES),
     "strides from 2": lambda *_: lite(),
+    "texture": lambda *_: textured(),
     "SwinUNETR": lambda *_: PlainSwinUNETR(2, feature_size=12, window_size=4),
     "stem to 4": lambda *_: hybrid(4),
     "stem to 8": lambda *_: hybrid(8),
@@ -93,6 +101,7 @@ HALO_PX = {
     "plain convolutions": (128, 224),
     "all symmetries": (32, 48),
     "strides from 2": (32, 489),
+    "texture": (32, 489),
     "SwinUNETR": (64, 248),
     "stem to 4": (32, 57),
     "stem to 8": (64, 193),
@@ -102,7 +111,7 @@ HALO_PX = {
     "ConvNeXt in windows": (64, 128),
 }
 #: EfficientNet pads a strided convolution on one side alone, so above and to the left it reads less than the halo.
-SLACK_PX = {"stem to 8": 8, "stem to 16": 16, "strides from 2": 32}
+SLACK_PX = {"stem to 8": 8, "stem to 16": 16, "strides from 2": 32, "texture": 32}
 
 
 def strip(width_px: int, height_px: int, axis: int) -> torch.Tensor:

@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import Ridge
+from torch import nn
+
+from networks import PixNet, SwinEncoder, TextureExpert
+
+SIDE, STRIDE = 64, 4
+MEAN, STD = torch.tensor([1.0, 2.0, 3.0, 4.0]), torch.tensor([0.5, 1.0, 2.0, 1.0])
+
+
+class Shades(nn.Module):
+    """Two levels of features that can be computed by hand."""
+
+    strides, channels, grid_px = (STRIDE, 4 * STRIDE), (3, 4), 4 * STRIDE
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix = nn.Conv2d(3, 4, 1)
+
+    def forward(self, image: torch.Tensor) -> list[torch.Tensor]:
+        fine = nn.functional.avg_pool2d(image, STRIDE)
+        return [fine, self.mix(nn.functional.avg_pool2d(image.square(), 4 * STRIDE))]
+
+    def input_margin_px(self, level: int, margin_px: int) -> int:
+        return -(-margin_px // self.strides[level]) * self.strides[level]
+
+
+def _label() -> torch.Tensor:
+    label = torch.zeros(2, 1, SIDE, SIDE, dtype=torch.int32)
+    for i in range(16):
+        y, x = divmod(i, 4)
+        label[:, 0, 16 * y : 16 * y + 16, 16 * x : 16 * x + 16] = i + 1
+    return label
+
+
+def _batches(n: int = 3) -> Iterator[dict[str, torch.Tensor]]:
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(n):
+        image = torch.randn(2, 3, SIDE, SIDE, generator=generator)
+        target = MEAN + STD * torch.randn(32, 4, generator=generator)
+        yield {"image": image, "label": _label(), "target": target}
+
+
+def _expert(**more) -> TextureExpert:
+    torch.manual_seed(0)
+    return TextureExpert(4, Shades(), **more).eval()
+
+
+def _answer(expert: TextureExpert, batch: dict[str, torch.Tensor]) -> np.ndarray:
+    from networks import pool_units
+
+    return expert.project(pool_units(expert(batch["image"]), batch["label"], expert.stride)).numpy()
+
+
+def test_full_rank_is_ridge_regression():
+    expert = _expert(rank=4, shrinkage=0.05)
+    assert expert.fit(_batches(), MEAN, STD) == 96
+    from networks import pool_units
+
+    x, y = [], []
+    for batch in _batches():
+        levels = expert.levels(batch["image"])
+        up = nn.functional.interpolate(levels[1], scale_factor=4, mode="bilinear", align_corners=False)
+        x.append(pool_units(torch.cat([levels[0], up], 1), batch["label"], STRIDE))
+        y.append((batch["target"] - MEAN) / STD)
+    x, y = torch.cat(x).detach().double().numpy(), torch.cat(y).double().numpy()
+    z = (x - x.mean(0)) / (x.std(0) + 1e-6)
+    expected = Ridge(alpha=0.05 * 7 * len(z)).fit(z, y).predict(z)
+    got = np.concatenate([_answer(expert, batch) for batch in _batches()])
+    np.testing.assert_allclose(got, expected, atol=1e-4)
+
+
+def test_rank_keeps_the_leading_components_of_the_fit():
+    whole, cut = _expert(rank=4), _expert(rank=2)
+    for expert in (whole, cut):
+        expert.fit(_batches(), MEAN, STD)
+    full, less = (np.concatenate([_answer(e, b) for b in _batches()]) for e in (whole, cut))
+    u, s, vt = np.linalg.svd(full - full.mean(0), full_matrices=False)
+    s[2:] = 0
+    np.testing.assert_allclose(less - less.mean(0), u * s @ vt, atol=1e-4)
+
+
+def test_a_unit_seen_twice_counts_twice_and_no_unit_is_refused():
+    once, twice = _expert(), _expert()
+    once.fit(_batches(), MEAN, STD)
+    twice.fit([*_batches(), *_batches()], MEAN, STD)
+    batch = next(_batches())
+    np.testing.assert_allclose(_answer(once, batch), _answer(twice, batch), atol=1e-5)
+    with pytest.raises(ValueError, match="no unit"):
+        once.fit([], MEAN, STD)
+
+
+def test_context_must_be_an_odd_number_of_cells():
+    assert _expert(context_px=48).mean.shape == (11,)
+    for wrong in (32, 40):
+        with pytest.raises(ValueError, match="odd number"):
+            _expert(context_px=wrong)
+
+
+def _net() -> PixNet:
+    torch.manual_seed(0)
+    encoder = SwinEncoder(embed_dim=12, depths=(2, 2), num_heads=(1, 2), window_size=4)
+    net = PixNet(4, encoder, (12, 12), texture=_expert(rank=3))
+    net.initialize(mean=MEAN, std=STD)
+    return net
+
+
+class Crops:
+    def __init__(self) -> None:
+        self.samples, self.epochs = list(_batches(2)), []
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, item: int) -> dict[str, torch.Tensor]:
+        return self.samples[item]
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epochs.append(epoch)
+
+
+def test_the_answer_is_the_mean_of_two_and_training_is_of_the_head_alone():
+    net, batch, crops = _net(), next(_batches()), Crops()
+    net.fit_texture(crops, lambda samples: samples[0], epochs=2, batch_size=1)
+    assert len(set(crops.epochs)) == 2
+    assert min(crops.epochs) > 10_000
+    net.eval()
+    with torch.no_grad():
+        both = net(batch["image"], batch["label"]).log_cp10k
+        own = net.head.project(net.pool(net.decode(batch["image"]), batch["label"]))
+        other = MEAN + STD * torch.from_numpy(_answer(net.texture, batch))
+    torch.testing.assert_close(both, (own + other) / 2)
+    assert float((own - other).abs().max()) > 0.01
+    net.train()
+    net(batch["image"], batch["label"]).log_cp10k.sum().backward()
+    assert all(p.grad is None for p in net.texture.parameters())
+    assert net.features(batch["image"]).shape[1] == net.head.channels < net.channels
+
+
+def test_a_texture_needs_the_linear_head_and_the_same_stride():
+    encoder = SwinEncoder(embed_dim=12, depths=(2, 2), num_heads=(1, 2), window_size=4)
+    with pytest.raises(ValueError, match="must be 'linear'"):
+        PixNet(4, encoder, (12, 12), head="programs", texture=_expert())
+    coarse = _expert()
+    coarse.stride = 8
+    with pytest.raises(ValueError, match="strides equal"):
+        PixNet(4, encoder, (12, 12), texture=coarse)
