@@ -152,8 +152,8 @@ class PixNet(ExpressionModel):
     An encoder's features go up a U-Net decoder with separable attention fusion to its finest stride, and a head reads
     expression off the mean over each unit. Nothing is normalised over space in evaluation, so tiles agree.
 
-    With `texture`, the answer is the mean of two: the head's, and that of frozen filters, which `fit_texture` solves for.
-    In training mode the head alone answers, so that the two stay independent.
+    With `texture`, the answer is the mean of two: the head's, and that of frozen filters, which `fit_texture` solves
+    for. In training mode the head alone answers, so that the two stay independent.
 
     Args:
         n_genes: genes of the panel.
