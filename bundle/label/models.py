@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ..commands import bundle_root, train
+from ..errors import InputError
 from ..manifest import write_manifest
 from ..panel import load_panel
 
@@ -34,8 +37,13 @@ def fine_tune(run: str | Path, records: Sequence[Mapping[str, Any]], settings: M
         The new run.
 
     Raises:
-        InputError: if slides, units or settings do not suit.
+        InputError: if slides, units or settings do not suit, or a training of this run is under way.
     """
+    with _alone(Path(run) / "tuned"):
+        return _fine_tune(run, records, settings)
+
+
+def _fine_tune(run: str | Path, records: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]) -> Path:
     start = current_run(run)
     last = int(start.name) if start != Path(run) else 0
     out = Path(run) / "tuned" / f"{last + 1:04d}"
@@ -47,6 +55,18 @@ def fine_tune(run: str | Path, records: Sequence[Mapping[str, Any]], settings: M
     configs = [start / "configs" / "model.json", bundle_root() / "configs" / "fine_tune.json"]
     train(out, out, configs, {"start_from": str(start.resolve()), **settings})
     return out
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock, which ends with the process however that ends."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(f"A training in {folder} is under way already; wait until it ends, or stop it.") from error
+        yield
 
 
 def _tuned(run: str | Path) -> list[Path]:

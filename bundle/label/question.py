@@ -12,7 +12,7 @@ from ..crops import OpenSlide
 from ..errors import InputError
 from ..panel import GenePanel
 
-__all__ = ["RESULTS", "Question", "check_keys", "options", "read_question"]
+__all__ = ["RESULTS", "Question", "options", "read_question", "read_training", "training_options"]
 
 RESULTS = ("units", "contours", "map")
 #: Genes that one answer may hold.
@@ -20,6 +20,13 @@ _MAX_GENES = {"units": 50, "contours": 1, "map": 8}
 #: Units that a request may make the model answer for, on tissue or not.
 _MAX_COMPUTED = 1_000_000
 _MAX_UNITS = 200_000
+#: What a request of `/train` may set: default, least, most; whole numbers where the default is one.
+_TRAINING: dict[str, tuple[float, float, float]] = {
+    "max_epochs": (5, 1, 1_000),
+    "learning_rate": (1e-4, 1e-8, 1.0),
+    "crops_per_slide": (24, 1, 10_000),
+    "min_total": (200, 0, 1_000_000),
+}
 #: The region that MONAI Label fills in where a request of `/infer/wsi_v2` names none.
 _UNASKED_PX = 2048
 
@@ -86,27 +93,44 @@ def read_question(request: Mapping[str, Any], panel: GenePanel) -> Question:
         InputError: if a value cannot be, or a key is close to an option's name.
     """
     known = options(panel)
-    check_keys(request, known)
+    _check_keys(request, known)
     result = _given(request, "result", RESULTS[0])
     if result not in RESULTS:
-        raise InputError(f'There is no result "{result}"; ask for {", ".join(RESULTS[:-1])} or {RESULTS[-1]}.')
+        raise InputError(
+            f'There is no result "{str(result)[:50]}"; ask for {", ".join(RESULTS[:-1])} or {RESULTS[-1]}.'
+        )
     threshold = _given(request, "threshold", None)
     return Question(
         result,
         _genes(_given(request, "gene", panel.genes[0]), panel, _MAX_GENES[result], result),
         _number("unit_um", _given(request, "unit_um", known["unit_um"]), 0.5, 10_000),
         None if threshold is None else _number("threshold", threshold, 0, 20),
-        int(_number("max_units", _given(request, "max_units", known["max_units"]), 1, _MAX_UNITS)),
+        _whole("max_units", _given(request, "max_units", known["max_units"]), 1, _MAX_UNITS),
         _region(request),
     )
 
 
-def check_keys(request: Mapping[str, Any], known: Collection[str]) -> None:
-    """Refuse a slip in an option's name; other keys are MONAI Label's or a client's own.
+def training_options() -> dict[str, float]:
+    """What a request of `/train` may set, and the defaults."""
+    return {key: default for key, (default, _, _) in _TRAINING.items()}
+
+
+def read_training(request: Mapping[str, Any]) -> dict[str, float]:
+    """Read and check what a request of `/train` sets; numbers alone, since a configuration evaluates text.
 
     Raises:
-        InputError: if a key is not an option, but close to one.
+        InputError: if a value cannot be, or a key is close to an option's name.
     """
+    _check_keys(request, _TRAINING)
+    found: dict[str, float] = {}
+    for key, (default, low, high) in _TRAINING.items():
+        read = _whole if isinstance(default, int) else _number
+        found[key] = read(key, _given(request, key, default), low, high)
+    return found
+
+
+def _check_keys(request: Mapping[str, Any], known: Collection[str]) -> None:
+    """Refuse a slip in an option's name; other keys are MONAI Label's or a client's own."""
     for key in sorted(set(request) - {*known, "location", "size", "level"}):
         close = difflib.get_close_matches(key, known, 1, 0.75)
         if close:
@@ -136,11 +160,18 @@ def _genes(asked: Any, panel: GenePanel, most: int, result: str) -> tuple[str, .
 def _number(key: str, value: Any, low: float, high: float) -> float:
     try:
         number = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not low <= number <= high:
         raise InputError(f'"{key}" is {str(value)[:50]}; it must be a number from {low:g} to {high:,}.')
     return number
+
+
+def _whole(key: str, value: Any, low: float, high: float) -> int:
+    number = _number(key, value, low, high)
+    if number != int(number):
+        raise InputError(f'"{key}" is {number:g}; it must be a whole number.')
+    return int(number)
 
 
 def _region(request: Mapping[str, Any]) -> tuple[float, float, float, float] | None:

@@ -13,13 +13,10 @@ from monailabel.interfaces.tasks.train import TrainTask
 from ..panel import GenePanel, load_panel
 from .answer import answer
 from .models import current_run, fine_tune
-from .question import check_keys, options, read_question
+from .question import options, read_question, read_training, training_options
 from .studies import studies_with_units
 
 __all__ = ["PixNetInfer", "PixNetTrain"]
-
-#: What a request of `/train` may set, and the defaults.
-_TRAINING = {"max_epochs": 5, "learning_rate": 1e-4, "crops_per_slide": 24, "min_total": 200}
 
 
 class PixNetInfer(InferTask):
@@ -83,7 +80,7 @@ class PixNetTrain(TrainTask):
 
     def config(self) -> dict[str, Any]:
         """What a request may set."""
-        return dict(_TRAINING)
+        return training_options()
 
     def stats(self) -> dict[str, Any]:
         """The served run and the losses of its training, epoch by epoch."""
@@ -94,8 +91,7 @@ class PixNetTrain(TrainTask):
 
     def __call__(self, request: Mapping[str, Any], datastore: Any) -> dict[str, Any]:
         """Train; the new weights answer from the next request on."""
-        check_keys(request, _TRAINING)
-        asked = {key: request[key] for key in _TRAINING if request.get(key) is not None}
+        asked = read_training(request)
         records = studies_with_units(self.studies)
-        fine_tune(self.run, records, {**self.settings, **_TRAINING, **asked})
+        fine_tune(self.run, records, {**self.settings, **asked})
         return {**self.stats(), "slides": [Path(record["image"]).name for record in records]}

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import fcntl
 import json
 import shutil
 
@@ -43,6 +44,18 @@ def test_training_goes_on_from_the_weights_that_are_served(served, studies):
     again = fine_tune(served, studies_with_units(studies), SETTINGS)
     assert again == second
     assert not [p for p in (again / "models").iterdir() if p.name.startswith(".")]
+
+
+def test_a_second_training_does_not_touch_the_first(tiny_run, studies, tmp_path):
+    run = shutil.copytree(tiny_run, tmp_path / "run")
+    under_way = run / "tuned" / "0001" / "checkpoints"
+    under_way.mkdir(parents=True)
+    with (run / "tuned" / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(InputError, match="under way"):
+            fine_tune(run, studies_with_units(studies), SETTINGS)
+    assert under_way.is_dir()
+    assert fine_tune(run, studies_with_units(studies), SETTINGS) == run / "tuned" / "0001"  # the lock's end
 
 
 def test_units_that_lack_a_gene_of_the_model_are_refused(tiny_run, studies, tmp_path):

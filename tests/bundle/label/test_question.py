@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from bundle import InputError
-from bundle.label.question import RESULTS, Question, options, read_question
+from bundle.label.question import RESULTS, Question, options, read_question, read_training, training_options
 from bundle.panel import load_panel
 
 
@@ -64,6 +64,9 @@ def test_a_region_is_a_place_and_a_size(panel):
         ({"unit_um": "wide"}, "unit_um"),
         ({"unit_um": True}, "unit_um"),
         ({"unit_um": float("nan")}, "unit_um"),
+        ({"unit_um": 10**400}, "unit_um"),
+        ({"unit_um": "$1 + 1"}, "unit_um"),
+        ({"max_units": 7.5}, "whole number"),
         ({"threshold": -1}, "threshold"),
         ({"max_units": 10**9}, "max_units"),
         ({"tresh_old": 1}, 'did you mean "threshold"'),
@@ -80,6 +83,29 @@ def test_a_bad_request_is_refused_in_a_sentence(panel, request_, says):
         read_question(request_, panel)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 250
+
+
+def test_what_a_training_may_set_is_what_info_lists():
+    assert read_training({}) == training_options()
+    asked = {"max_epochs": "3", "learning_rate": "1e-3", "crops_per_slide": 8.0, "min_total": 0}
+    found = read_training({**asked, "client_id": "$client", "bundle_path": "/somewhere"})
+    assert found == {"max_epochs": 3, "learning_rate": 1e-3, "crops_per_slide": 8, "min_total": 0}
+    assert [type(found[key]) for key in asked] == [int, float, int, int]
+
+
+@pytest.mark.parametrize("key", training_options())
+@pytest.mark.parametrize(
+    "value", ["$1", "$__import__('os')", "@device", "%x", [1], {"a": 1}, True, -1, 1e12, 10**400, float("nan"), "five"]
+)
+def test_a_training_is_set_by_numbers_alone(key, value):
+    with pytest.raises(InputError, match=f'"{key}" is .*must be a number'):
+        read_training({key: value})
+
+
+@pytest.mark.parametrize("key", ["max_epochs", "crops_per_slide", "min_total"])
+def test_what_is_counted_is_whole(key):
+    with pytest.raises(InputError, match="whole number"):
+        read_training({key: 1.5})
 
 
 @pytest.mark.parametrize("result", RESULTS)
