@@ -145,6 +145,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--nifti", metavar="OUT.nii.gz", help="the genes of --region as NIfTI")
     p.add_argument("--region", type=_numbers, metavar="X,Y,W,H", help="this part alone, in full-resolution pixels")
+    p.add_argument(
+        "--standard-error", action="store_true", help="of every unit and gene, as a layer; eight times the work"
+    )
     p.add_argument("--runtime", choices=("torch", "onnx", "openvino"), help="what computes the map; torch by default")
     p.add_argument("--mpp", type=_positive, metavar="M", help="the slide's µm per pixel, where its file does not say")
     p.add_argument(

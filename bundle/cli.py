@@ -103,6 +103,7 @@ def _asked(args: argparse.Namespace) -> dict[str, Any]:
         "lattice": args.lattice,
         "bin_um": args.bin_um,
         "region_px": args.region,
+        "standard_error": args.standard_error,
         "runtime": args.runtime,
         "slide_mpp": args.mpp,
         "genes": args.genes,

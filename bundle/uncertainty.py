@@ -33,6 +33,8 @@ logger = logging.getLogger(__name__)
 
 _MEMBERS = 8
 _NORMAL_95 = 1.96
+#: Keys of a prediction that say how it is computed, not what.
+_HOW = ("device", "runtime", "tile_px", "num_readers")
 
 #: Predict (slide, output, settings).
 Predict = Callable[[str, Path, Mapping[str, Any]], Any]
@@ -58,7 +60,7 @@ def with_standard_error(
     several = isinstance(settings.get("bin_um"), (list, tuple)) and len(settings["bin_um"]) > 1
     if out is None or Path(out).suffix != ".h5ad" or several or settings.get("map") or settings.get("nifti"):
         raise InputError("A standard error is written for one size of units, into OUT.h5ad; ask for that alone.")
-    found = calibration(predict, run)
+    found = calibration(predict, run, {key: settings[key] for key in _HOW if key in settings})
     out = Path(out)
     stat = Path(slide).stat()
     asked = [str(Path(slide).resolve()), stat.st_size, stat.st_mtime_ns, found["checkpoint_sha256"], dict(settings)]
@@ -104,8 +106,13 @@ def combine(members: Sequence[Path]) -> ad.AnnData:
     return first
 
 
-def calibration(predict: Predict, run: Path) -> dict[str, Any]:
+def calibration(predict: Predict, run: Path, how: Mapping[str, Any]) -> dict[str, Any]:
     """How the spread relates to the error on the validation slides; measured once and kept in the run folder.
+
+    Args:
+        predict: one prediction.
+        run: the run folder.
+        how: keys of the predictions that say how they are computed, such as `device`.
 
     Returns:
         `factor`: gene to what its spread is multiplied with, so that the mean squared error in multiples of the
@@ -115,14 +122,16 @@ def calibration(predict: Predict, run: Path) -> dict[str, Any]:
     """
     sha = model_sha256(run / "models" / "model.pt")
     path = run / "evaluation" / "standard_error.json"
-    if path.is_file() and json.loads(path.read_text())["checkpoint_sha256"] == sha:
-        return json.loads(path.read_text())
+    if path.is_file():
+        kept = json.loads(path.read_text())
+        if kept["checkpoint_sha256"] == sha and kept["slides"]:
+            return kept
     panel = load_panel(run / "models" / "panel.json")
     errors, spreads, slides, size_um = [], [], [], 0.0
     for record in _validation(run):
         units = _scored_units(record, panel.unit_sizes_um)
         folder = run / "evaluation" / f".members_{sha[:8]}_{record['section']}"
-        asked = {"units": units.name, "slide_mpp": record.get("mpp"), "all_genes": True}
+        asked = {**how, "units": units.name, "slide_mpp": record.get("mpp"), "all_genes": True}
         logger.info("%s: measuring the standard error on this validation slide", record["section"])
         combined = combine(_members(predict, record["image"], folder, asked))
         shutil.rmtree(folder)
@@ -142,7 +151,7 @@ def calibration(predict: Predict, run: Path) -> dict[str, Any]:
             "coverage_95": float((error <= _NORMAL_95 * factor * spread).mean()),
             "ranking": _ranking(spread, error),
         }
-    write_json(path, about)
+        write_json(path, about)
     return about
 
 
@@ -156,14 +165,19 @@ def _members(predict: Predict, slide: str, folder: Path, settings: Mapping[str, 
 
 
 def _validation(run: Path) -> list[dict[str, Any]]:
+    """The validation slides of the run's data set; says why there are none."""
     trained_with = run / "configs" / "train.json"
-    if not trained_with.is_file():
-        return []
-    dataset = Path(json.loads(trained_with.read_text())["dataset_dir"])
-    if not (dataset / "dataset.json").is_file():
-        logger.warning("%s is not there: the standard error is not calibrated.", dataset)
-        return []
-    return read_split(dataset, "validation")
+    dataset = Path(json.loads(trained_with.read_text())["dataset_dir"]) if trained_with.is_file() else None
+    if dataset is None:
+        lacks = f"{run} does not say what it was trained on"
+    elif not (dataset / "dataset.json").is_file():
+        lacks = f"{dataset}, which the model was trained on, is not there"
+    elif found := read_split(dataset, "validation"):
+        return found
+    else:
+        lacks = f"{dataset} has no validation slide"
+    logger.warning("The standard error is not calibrated, but the bare spread: %s.", lacks)
+    return []
 
 
 def _scored_units(record: Mapping[str, Any], sizes_um: Sequence[float]) -> Units:

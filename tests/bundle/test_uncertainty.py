@@ -14,7 +14,7 @@ from bundle.errors import InputError
 from bundle.expression import eligible, log1p_cp10k
 from bundle.manifest import read_split
 from bundle.panel import load_panel, load_units
-from bundle.uncertainty import combine
+from bundle.uncertainty import calibration, combine, with_standard_error
 
 
 def _member(path: Path, values: np.ndarray, names: list[str]) -> Path:
@@ -48,7 +48,7 @@ def test_the_standard_error_is_calibrated_on_the_validation_slide(run, phantom, 
     (units,) = load_units(record)
     out = tmp_path / "v.h5ad"
     command = ["predict", record["image"], str(out), "--model", str(run), "--spots", record["label"][0]]
-    command += ["--set", "standard_error=true", "--set", "all_genes=true"]
+    command += ["--standard-error", "--set", "all_genes=true"]
     assert main(command) == 0
     predicted, panel = ad.read_h5ad(out), load_panel(run / "models" / "panel.json")
     assert list(predicted.obs_names) == list(units.barcodes)
@@ -79,17 +79,49 @@ def test_without_a_validation_slide_it_is_said_to_hold_nowhere(run, phantom, tmp
     (other / "configs" / "train.json").unlink()
     out = tmp_path / "o.h5ad"
     command = ["predict", str(phantom / "slides" / "P3.tif"), str(out), "--model", str(other), "--bin-um", "100"]
-    assert main([*command, "--set", "standard_error=true"]) == 0
+    assert main([*command, "--standard-error"]) == 0
     predicted = ad.read_h5ad(out)
     assert (predicted.layers["standard_error"] > 0).any()
     assert predicted.uns["pixnet"]["standard_error"]["holds"].startswith("nowhere")
+
+
+class _Asked(Exception):
+    """Instead of a prediction."""
+
+
+def test_a_data_set_that_was_away_is_used_when_it_is_back(run, phantom, tmp_path, caplog):
+    other = Path(shutil.copytree(run, tmp_path / "run"))
+    kept = other / "evaluation" / "standard_error.json"
+    kept.unlink(missing_ok=True)
+    trained_with = json.loads((other / "configs" / "train.json").read_text())
+    away = tmp_path / "away"
+    (other / "configs" / "train.json").write_text(json.dumps({**trained_with, "dataset_dir": str(away)}))
+    asked = []
+
+    def predict(slide, path, settings):
+        asked.append((slide, settings))
+        raise _Asked
+
+    for times in (1, 2):
+        assert calibration(predict, other, {})["slides"] == []
+        assert caplog.text.count(f"{away}, which the model was trained on, is not there") == times
+    assert not asked
+    assert not kept.exists()
+    away.symlink_to(phantom)
+    how = {"device": "cpu", "runtime": "openvino", "tile_px": 256}
+    with pytest.raises(_Asked):
+        with_standard_error(predict, "slide.tif", tmp_path / "o.h5ad", other, {**how, "bin_um": 16.0, "genes": ["A"]})
+    ((slide, settings),) = asked
+    assert Path(slide).name == "P2.tif"
+    assert how.items() <= settings.items()
+    assert not {"bin_um", "genes"} & settings.keys()
 
 
 @pytest.mark.parametrize("more", [["o.zarr", "--bin-um", "16"], ["o.h5ad", "--bin-um", "16,8"]])
 def test_a_standard_error_of_anything_but_one_file_is_refused(run, phantom, tmp_path, capsys, more):
     slide = str(phantom / "slides" / "P3.tif")
     command = ["predict", slide, str(tmp_path / more[0]), *more[1:], "--model", str(run)]
-    assert main([*command, "--set", "standard_error=true"]) == 2
+    assert main([*command, "--standard-error"]) == 2
     assert "one size of units, into OUT.h5ad" in capsys.readouterr().err
 
 
