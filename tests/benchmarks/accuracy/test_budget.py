@@ -63,3 +63,10 @@ def test_what_is_killed_goes_on_with_the_time_that_was_left(tmp_path: Path, monk
     again.attach(trainer)
     trainer.run([0] * 20, max_epochs=1000)
     assert json.loads((tmp_path / "b.json").read_text())["steps"] == 60
+
+
+def test_a_timed_training_leaves_no_step_of_the_workflow_out():
+    root = Path(__file__).parents[3]
+    whole = json.loads((root / "configs/train.json").read_text())["training"]
+    timed = json.loads((root / "benchmarks/accuracy/budget.json").read_text())["training"]
+    assert [step for step in whole if step.startswith("@")] == [step for step in timed if step.startswith("@")]
