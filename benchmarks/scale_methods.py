@@ -79,6 +79,9 @@ class Recipe:
             "val_interval": epochs + 1,  # nothing is chosen on the way
             "seed": self.seed,
             "unit_sizes_um": list(sizes_um),
+            # a map fine enough for the smallest units
+            "network_def#encoder#strides": [4, 8, 16, 32],
+            "network_def#decoder_channels": [64, 96, 128, 192],
         }
 
 
