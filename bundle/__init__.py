@@ -21,6 +21,7 @@ from .inference import (
 from .manifest import read_manifest, read_split, slide_records
 from .metrics import EvaluationWriter, ExpressionMetric, ExpressionMetricHandler
 from .panel import GenePanel, extend_panel, fit_panel, load_panel, n_genes
+from .texture import fit_texture
 from .tissue import stain_of_slides
 from .tracking import MLFlowTracking
 from .units import Units, build_units, read_units, units_table
@@ -51,6 +52,7 @@ __all__ = [
     "expression_of",
     "extend_panel",
     "fit_panel",
+    "fit_texture",
     "is_cells",
     "load_panel",
     "model_sha256",

@@ -10,7 +10,7 @@ from .pixnet import ExpressionModel, PixNet, UnitExpression
 from .pooling import pool_units, unit_offsets
 from .safb import SAFB
 from .swin_unetr import PlainSwinUNETR
-from .texture import TextureExpert
+from .texture import FrozenFeatures, TextureExpert
 
 __all__ = [
     "SAFB",
@@ -21,6 +21,7 @@ __all__ = [
     "Encoder",
     "ExpressionLoss",
     "ExpressionModel",
+    "FrozenFeatures",
     "Head",
     "LinearHead",
     "PixNet",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple, cast
 
 import torch
@@ -14,14 +14,12 @@ from torch.nn import functional as F
 
 from .decoder import Decoder
 from .encoders import Encoder, SwinEncoder
-from .heads import Head, LinearHead, build_head
+from .heads import Head, build_head
 from .pooling import pool_units
 from .symmetry import SYMMETRIES, average_over
 from .texture import TextureExpert
 
 __all__ = ["ExpressionModel", "PixNet", "UnitExpression"]
-
-_FIT_EPOCH = 10**6  # crops that no training draws
 
 
 class UnitExpression(NamedTuple):
@@ -152,8 +150,8 @@ class PixNet(ExpressionModel):
     An encoder's features go up a U-Net decoder with separable attention fusion to its finest stride, and a head reads
     expression off the mean over each unit. Nothing is normalised over space in evaluation, so tiles agree.
 
-    With `texture`, the answer is the mean of two: the head's, and that of frozen filters, which `fit_texture` solves
-    for. In training mode the head alone answers, so that the two stay independent.
+    With `texture`, the answer is the mean of two: the head's, and that of frozen filters, which `TextureExpert.fit`
+    solves for. In training mode the head alone answers, so that the two stay independent.
 
     Args:
         n_genes: genes of the panel.
@@ -216,29 +214,4 @@ class PixNet(ExpressionModel):
         own = self.head.project(pooled[..., : self.head.channels])
         if self.texture is None or pooled.shape[-1] == self.head.channels:
             return own
-        head = cast(LinearHead, self.head)
-        other = head.std * self.texture.project(pooled[..., self.head.channels :]) + head.mean
-        return (own + other) / 2
-
-    def fit_texture(self, dataset: Any, collate: Callable[[list], Any], epochs: int = 3, batch_size: int = 2) -> None:
-        """Solve for the texture's weights on a data set of training crops, whose head must be initialised.
-
-        All of the data set is used by every process, so that ranks agree. Does nothing without a texture.
-
-        Args:
-            dataset: a `CropDataset`; epochs far from those of the training are drawn.
-            collate: from samples to a batch.
-            epochs: of the data set.
-            batch_size: crops at a time.
-        """
-        if self.texture is None:
-            return
-        head = cast(LinearHead, self.head)
-
-        def batches() -> Iterator[Any]:
-            for epoch in range(epochs):
-                dataset.set_epoch(_FIT_EPOCH + epoch)
-                for start in range(0, len(dataset), batch_size):
-                    yield collate([dataset[i] for i in range(start, min(start + batch_size, len(dataset)))])
-
-        self.texture.fit(batches(), head.mean, head.std)
+        return (own + self.texture.project(pooled[..., self.head.channels :])) / 2

@@ -1,0 +1,43 @@
+"""Fits a network's second opinion on training slides."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+
+from .expression import log1p_cp10k
+from .panel import GenePanel
+
+__all__ = ["fit_texture"]
+
+logger = logging.getLogger(__name__)
+
+
+def fit_texture(
+    network: Any,
+    slides: Iterable[Mapping[str, Any]],
+    inferer: Callable[[Mapping[str, Any], Any], torch.Tensor],
+    panel: GenePanel,
+) -> None:
+    """Solve for the weights of `networks.TextureExpert` on whole slides, read as evaluation reads them.
+
+    Not on training crops: most of their cells see a crop's border, as no cell of a slide does. Every process of a
+    distributed training fits all slides, so that all agree.
+
+    Args:
+        network: a `PixNet` with a texture, within a distributed wrapper or not.
+        slides: training slides with their units, as `SlideDataset` gives them.
+        inferer: a `SlideInferer`.
+        panel: the genes to predict.
+    """
+    texture = getattr(network, "module", network).texture
+    features, targets = [], []
+    for slide in slides:
+        features.append(inferer(slide, texture.filters))
+        units = slide["units"]
+        targets.append(torch.from_numpy(log1p_cp10k(units.counts_of(panel.genes), units.total)))
+    texture.fit(torch.cat(features), torch.cat(targets))
+    logger.info("texture: ridge regression on %d units of %d slides", sum(map(len, targets)), len(targets))
