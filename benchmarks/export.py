@@ -33,16 +33,18 @@ __all__ = ["main", "torchscript"]
 _Form = Callable[[torch.Tensor], np.ndarray]
 
 
-def torchscript(bundle: Path, run: Path, out: Path, size_px: int) -> Any:
-    """A run's network traced by MONAI for regions of one size, as a bundle's configurations describe it."""
+def torchscript(bundle: Path, out: Path, size_px: int, run: Path | None = None) -> Any:
+    """A bundle's network, or a run's, traced by MONAI for regions of one size."""
+    models = (run or bundle) / "models"
+    files = [bundle / "configs" / "inference.json", *([run / "configs" / "model.json"] if run else [])]
     ckpt_export(
         "network_def",
         filepath=str(out),
-        ckpt_file=str(run / "models" / "model.pt"),
+        ckpt_file=str(models / "model.pt"),
         meta_file=str(bundle / "configs" / "metadata.json"),
-        config_file=[str(bundle / "configs" / "inference.json"), str(run / "configs" / "model.json")],
+        config_file=[str(file) for file in files],
         bundle_root=str(bundle),
-        model_dir=str(run / "models"),
+        model_dir=str(models),
         use_trace=True,
         input_shape=[1, 3, size_px, size_px],
     )
@@ -115,7 +117,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         weights = f"weights of {run}" if args.model else "random weights (seed 0), for no model was given"
         print(f"region of {size_px} px of {slide.name} at {config['mpp']:g} µm/px, {weights}, threads: {args.threads}")
 
-        traced = torchscript(bundle_root(), run, work / "model.ts", size_px)
+        traced = torchscript(bundle_root(), work / "model.ts", size_px, run)
         forms: dict[str, _Form] = {"PyTorch": lambda x: network(x).numpy(), "TorchScript": lambda x: traced(x).numpy()}
         onnx = _onnx(run, work / "model.onnx", size_px, args.threads)
         if onnx is not None:

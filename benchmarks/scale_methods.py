@@ -29,9 +29,19 @@ from bundle.units import Units
 from networks import EfficientNetLiteEncoder, ExpressionLoss
 from transforms import SlideReader
 
+from .accuracy.cells import digest
 from .stnet import CropNet, Picture, crop_features, train_crops
 
-__all__ = ["Recipe", "answer_crop", "answer_interpolated", "answer_pixnet", "test_units", "train_crop", "train_pixnet"]
+__all__ = [
+    "Recipe",
+    "answer_crop",
+    "answer_interpolated",
+    "answer_pixnet",
+    "configurations",
+    "test_units",
+    "train_crop",
+    "train_pixnet",
+]
 
 _CONFIGS = ("efficientnet_lite.json", "programs.json")
 _GRID_UM = 16.0  # pitch of the crop model's answers, between which finer units are interpolated
@@ -83,6 +93,12 @@ class Recipe:
             "network_def#encoder#strides": [4, 8, 16, 32],
             "network_def#decoder_channels": [64, 96, 128, 192],
         }
+
+
+def configurations() -> str:
+    """A digest of the configurations that both models are trained with."""
+    folder = commands.bundle_root() / "configs"
+    return digest([json.loads((folder / name).read_text()) for name in ("train.json", *_CONFIGS)])
 
 
 def _reader() -> Any:  # the packages do not share a type

@@ -32,17 +32,18 @@ from bundle.files import replacing, write_json
 from bundle.manifest import read_split
 from bundle.metrics import ScoredSlide, score_slide, summarise
 from bundle.metrics.bootstrap import BLOCK_UNITS, block_bootstrap, block_sums, interval
-from bundle.metrics.scales import cells_at_scale
-from bundle.metrics.score import Prediction, compare_units
+from bundle.metrics.score import Prediction, compare_units, scored_cells
 from bundle.panel import GenePanel, fit_panel, load_panel, load_units
 from bundle.phantom import make_phantom
 from bundle.units import Units
 
+from .accuracy.cells import digest, provenance
 from .scale_methods import (
     Recipe,
     answer_crop,
     answer_interpolated,
     answer_pixnet,
+    configurations,
     test_units,
     train_crop,
     train_pixnet,
@@ -84,27 +85,25 @@ def figures(predict: Prediction, slide: dict[str, Any], panel: GenePanel, scales
 def _draws(
     predict: Prediction, slide: dict[str, Any], panel: GenePanel, size_um: float, genes: np.ndarray
 ) -> np.ndarray:
-    """PCC@M of resampled blocks of the slide, which are the same for every method."""
+    """PCC@M of resampled blocks of the slide, which are the same for every method and every origin of the grid."""
     units: Units = slide["units"]
-    centers_um = units.centers_px * slide["mpp"]
+    centers_um, block_um = units.centers_px * slide["mpp"], BLOCK_UNITS * max(size_um, 100.0)
     if size_um > units.size_um:
-        members = cells_at_scale(centers_um, size_um)
-        assert members is not None
-        n = np.asarray(members.sum(1)).ravel()
-        units = replace(
-            units.take(np.zeros(len(n), int)),
-            counts=sp.csr_matrix(members @ units.counts),
-            centers_px=(members @ units.centers_px) / n[:, None],
-            shape="square",
-            size_um=float(size_um),
-        )
-        centers_um = units.centers_px * slide["mpp"]
-        of_units = predict
-        predict = lambda groups: of_units(groups @ members)  # noqa: E731
-    compared = compare_units(predict, units, panel.genes)
-    block_um = BLOCK_UNITS * max(size_um, 100.0)
-    sums = block_sums(compared.prediction[:, genes], compared.truth[:, genes], centers_um, block_um)
-    return block_bootstrap([sums], draws=DRAWS)
+        grids = [cells for _, cells in scored_cells(units, slide["mpp"], size_um, panel.min_total)]
+    else:
+        grids = [sp.identity(len(units), format="csr")]
+    middles = [(cells @ centers_um) / np.asarray(cells.sum(1)).reshape(-1, 1) for cells in grids]
+    # A block is a place of the slide, though a grid may have no cell in it.
+    number = np.unique(np.floor(np.concatenate(middles) / block_um), axis=0, return_inverse=True)[1].ravel()
+    grid, of_grids = np.repeat(np.arange(len(grids)), [len(m) for m in middles]), []
+    for i, (cells, middle) in enumerate(zip(grids, middles, strict=True)):
+        compared = compare_units(predict, units, panel.genes, cells, size_um)
+        sums = block_sums(compared.prediction[:, genes], compared.truth[:, genes], middle, block_um)
+        everywhere = np.zeros((number.max() + 1, *sums.shape[1:]))
+        everywhere[np.unique(number[grid == i])] = sums
+        of_grids.append(everywhere)
+    # Genes of the grids side by side: blocks are drawn for all of them at once, and correlations averaged over both.
+    return block_bootstrap([np.concatenate(of_grids, axis=2)], draws=DRAWS)
 
 
 class Bench:
@@ -124,9 +123,9 @@ class Bench:
 
     def cell(self, name: str, config: dict[str, Any], compute: Callable[[], Cell]) -> None:
         """A finished cell of the same configuration, or a new one if there is time."""
-        digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:16]
+        asked = digest(config)
         path = self.results / f"{name}.json"
-        if path.is_file() and json.loads(path.read_text())["config_hash"] == digest:
+        if path.is_file() and json.loads(path.read_text())["config_hash"] == asked:
             self.cells[name] = json.loads(path.read_text())
             return
         if time.monotonic() > self.deadline:
@@ -135,7 +134,7 @@ class Bench:
         started = time.monotonic()
         found = compute()
         print(f"{name}: {time.monotonic() - started:.0f} s")
-        self.cells[name] = {"config_hash": digest, "config": config, **found}
+        self.cells[name] = {"config_hash": asked, "config": config, **provenance(), **found}
         write_json(path, self.cells[name])
 
     def of_phantom(self, data: Path, recipe: Recipe, about: dict[str, Any]) -> None:
@@ -156,7 +155,7 @@ class Bench:
             }
 
         for name, sizes in TRAIN_UM.items():
-            config = {"data": about, "recipe": asdict(recipe), "train_um": sizes}
+            config = {"data": about, "recipe": asdict(recipe), "configurations": configurations(), "train_um": sizes}
 
             def dense(name: str = name, sizes: list[int] = sizes) -> Cell:
                 run = self._run(f"phantom_{name}", recipe, about)
@@ -184,7 +183,11 @@ class Bench:
 
     def of_her2st(self, data: Path, recipe: Recipe) -> None:
         """All cells on real tissue."""
-        config = {"data": "her2st, C2 to C4 train, C5 tests", "recipe": asdict(recipe)}
+        config = {
+            "data": "her2st, C2 to C4 train, C5 tests",
+            "recipe": asdict(recipe),
+            "configurations": configurations(),
+        }
         everything = fit_panel(read_split(data, "training"))
         slide = test_units(data, everything, 100.0)
 
@@ -213,8 +216,7 @@ class Bench:
             self.cell(f"her2st_interpolation_{how}_100", {"data": config["data"], "how": how}, carried)
 
     def _run(self, name: str, recipe: Recipe, about: Any) -> Path:
-        digest = hashlib.sha256(json.dumps([asdict(recipe), about], sort_keys=True).encode()).hexdigest()[:8]
-        return self.work / "runs" / f"{name}_{digest}"
+        return self.work / "runs" / f"{name}_{digest([asdict(recipe), configurations(), about])}"
 
 
 def _same_order(counted: dict[str, Any], truth: dict[str, Any]) -> dict[str, Any]:

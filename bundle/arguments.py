@@ -177,6 +177,7 @@ def build_parser() -> argparse.ArgumentParser:
         choices=("log1p_cp10k", "cp10k", "counts"),
         help="of predictions that do not say it; log1p_cp10k by default",
     )
+    p.add_argument("--unit-of-x-against", choices=("log1p_cp10k", "cp10k", "counts"), help="the same of --against's")
     p.add_argument("--min-total", type=float, default=200.0, metavar="N", help="leave out units with fewer counts")
     p.add_argument("--mpp", type=_positive, metavar="M", help="µm per level-0 pixel, where TRUTH does not say")
 

@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from benchmarks.zoo.__main__ import subjects, table
-from benchmarks.zoo.checks import CHECKS, WORKFLOWS, Subject, judge
+from benchmarks.zoo.checks import CHECKS, WORKFLOWS, judge
+from benchmarks.zoo.subject import Subject
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:No hash value provided:UserWarning", "ignore::torch.jit.TracerWarning", "ignore:.*torch.jit:UserWarning"
@@ -79,6 +81,13 @@ def _change(name: str, change: Callable[[dict], Any]) -> Callable[[Path], None]:
     return spoil
 
 
+def _fill(folder: Path, value: float) -> None:
+    """Weights that are all alike."""
+    weights = folder / "models" / "model.pt"
+    state = torch.load(weights, weights_only=True)
+    torch.save({key: torch.full_like(v, value) if v.is_floating_point() else v for key, v in state.items()}, weights)
+
+
 SCHEMA = "metadata against a schema (reconstructed)"
 
 
@@ -114,13 +123,35 @@ SCHEMA = "metadata against a schema (reconstructed)"
             _change("metadata", lambda m: m["network_data_format"]["outputs"]["pred"].update(num_channels=9)),
             "output channel number",
         ),
+        ("properties of inference.json", lambda f: (f / "models/panel.json").unlink(), "load_panel"),
+        ("properties of evaluate.json", lambda f: (f / "models/panel.json").unlink(), "load_panel"),
+        ("ckpt_export by tracing", lambda f: _fill(f, float("nan")), "not finite"),
+        ("ckpt_export by tracing", lambda f: (f / "models/model.pt").write_bytes(b"rubbish"), "Error"),
+        ("ckpt_export by tracing", _change("inference", lambda c: c.update(head="programs")), "Missing key"),
+        ("ckpt_export by scripting", lambda f: (f / "models/model.pt").write_bytes(b"rubbish"), "Error"),
+        ("run evaluating", lambda f: _fill(f, float("nan")), "not finite"),
+        ("run inferring", lambda f: _fill(f, float("nan")), "not finite"),
     ],
 )
 def test_a_check_can_fail(spoilt, label: str, spoil: Callable[[Path], Any], said: str):
     spoil(spoilt.folder)
-    outcome, remark = judge(CHECKS[label], spoilt)
+    outcome, remark = judge({**CHECKS, **WORKFLOWS}[label], spoilt)
     assert outcome == "failed"
     assert said in remark
+
+
+def test_a_fault_that_is_not_the_compilers_fails_scripting(spoilt, monkeypatch):
+    def refuse(*_: object, **__: object) -> None:
+        raise RuntimeError("PatchEmbed was not reached")
+
+    monkeypatch.setattr("benchmarks.zoo.running.ckpt_export", refuse)
+    outcome, remark = judge(CHECKS["ckpt_export by scripting"], spoilt)
+    assert (outcome, remark) == ("failed", "RuntimeError: PatchEmbed was not reached")
+
+
+def test_scripting_fails_where_all_that_the_compiler_refuses_is_ours(spoilt, monkeypatch):
+    monkeypatch.setattr("benchmarks.zoo.running._refused", lambda _: {"PixNet": "networks"})
+    assert judge(CHECKS["ckpt_export by scripting"], spoilt)[0] == "failed"
 
 
 def test_a_file_too_large_for_the_zoo_is_told(spoilt):

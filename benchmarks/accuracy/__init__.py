@@ -8,7 +8,8 @@
 - **Rule.** The last weights of a schedule that fits the time budget are scored, in both stages: no epoch is picked by
   a score. What screening decides (the recipe, the budget) is decided for all folds together, so a section that is one
   fold's inner validation is another's test; by default screening runs the first and third fold, whose own test
-  sections are then nobody's inner validation, and the final table shows every fold by itself.
+  sections are then nobody's inner validation. The final table shows every fold by itself, and beside the mean over
+  all folds the mean over those whose test sections no screening scored.
 - **Budget.** CPU time of the training thread (`benchmarks.accuracy.budget`), equal for all recipes; scoring comes on
   top.
 - **Genes.** Chosen on the training slides of each fold and stage: `mean250` for the headline, `hvg50` beside it.
@@ -16,6 +17,7 @@
   turn.
 - **Noise.** Seeds' standard deviation within folds; intervals are paired over resampled blocks of tissue.
 - **Cells.** A finished cell is a JSON in `benchmarks/results/accuracy`, named by the hash of what was asked, and is not
-  run again. `configs/train.json` is not part of that hash: each cell notes its own, and the report tells where they
+  run again. Of a method, cells of its newest settings alone are averaged; how many are left out is printed.
+  `configs/train.json` is not part of that hash: each cell notes its own, and the report tells where they
   differ.
 """

@@ -88,9 +88,9 @@ def _report(table: Table, args: argparse.Namespace, results: Path) -> None:
     done = {stage: Finished(cells, stage, args.budget_min, args.threads) for stage in STAGES}
     for stage in STAGES:
         found = done[stage]
-        own = [cell for cell in cells if cell["stage"] == stage]
         if not found.cells:
             continue
+        own = [cell for folds in found.cells.values() for seeds in folds.values() for cell in seeds.values()]
         same = str(all(cell["same_patient"] for cell in own)).lower()
         where = "inner validation sections" if stage == "screening" else "test sections"
         print(f"\n{stage}: scored on {where} (same_patient: {same})")

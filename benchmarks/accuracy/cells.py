@@ -59,7 +59,7 @@ class Cell:
         return results / self.stage / f"{name}-{self.fold.name}-{self.seed}-{self.hash}.json"
 
     def about(self) -> dict[str, Any]:
-        """What its JSON says of it beside the figures."""
+        """What its JSON says of it beside the figures; cells of one method compare where their `settings` are equal."""
         training, scored = self.fold.split(self.stage)
         patients = [{r["patient"] for r in records} for records in (training, scored)]
         return {
@@ -73,6 +73,7 @@ class Cell:
             "trained_on": _sections(training),
             "scored_on": _sections(scored),
             "same_patient": bool(patients[0] & patients[1]),
+            "settings": digest([PROTOCOL, self.settings]),
             **{key: self.settings[key] for key in ("budget_min", "threads") if key in self.settings},
         }
 

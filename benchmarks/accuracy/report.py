@@ -18,28 +18,26 @@ __all__ = ["Finished", "difference", "final_table", "json_line", "screening_tabl
 
 
 class Finished:
-    """Finished cells of one stage by method, fold and seed.
+    """Finished cells of one stage by method, fold and seed: of each method those of its newest settings.
 
     Args:
-        cells: as they were written.
+        cells: as they were written, of all stages: what screening scored has decided something.
         stage: which.
         budget_min: trainings of another budget are left out.
         threads: those with another number of threads likewise.
     """
 
     def __init__(self, cells: Iterable[dict[str, Any]], stage: str, budget_min: float, threads: int) -> None:
-        self.left_out = 0
+        cells = sorted(cells, key=lambda cell: (cell["finished"], cell.get("settings", "")))
+        self._screened = {section for cell in cells if cell["stage"] == "screening" for section in cell["scored_on"]}
+        own = [cell for cell in cells if cell["stage"] == stage]
+        equal = [c for c in own if c["kind"] != "recipe" or (c["budget_min"], c["threads"]) == (budget_min, threads)]
+        newest = {cell["method"]: cell.get("settings") for cell in equal}
         self.cells: dict[str, dict[str, dict[int, dict[str, Any]]]] = defaultdict(lambda: defaultdict(dict))
-        for cell in cells:
-            if cell["stage"] != stage:
-                continue
-            if cell["kind"] == "recipe" and (cell["budget_min"], cell["threads"]) != (budget_min, threads):
-                self.left_out += 1
-                continue
-            earlier = self.cells[cell["method"]][cell["fold"]].get(cell["seed"])
-            if earlier is None or earlier["finished"] < cell["finished"]:
+        for cell in equal:
+            if cell.get("settings") == newest[cell["method"]]:
                 self.cells[cell["method"]][cell["fold"]][cell["seed"]] = cell
-            self.left_out += earlier is not None
+        self.left_out = len(own) - sum(self.count(method) for method in self.cells)
 
     def __contains__(self, method: str) -> bool:
         return method in self.cells
@@ -55,6 +53,14 @@ class Finished:
     def count(self, method: str) -> int:
         """How many cells."""
         return sum(len(seeds) for seeds in self.cells[method].values())
+
+    def untouched(self, method: str) -> list[str]:
+        """Its folds whose scored tissue was in no screening."""
+        return [
+            fold
+            for fold, seeds in self.cells[method].items()
+            if not self._screened.intersection(next(iter(seeds.values()))["scored_on"])
+        ]
 
     def mean(self, method: str, key: str, folds: Sequence[str] | None = None) -> float:
         """Mean over seeds, then folds."""
@@ -92,7 +98,9 @@ def difference(done: Finished, method: str, other: str) -> tuple[float, float, f
 
 def screening_table(done: Finished, reference: str) -> str:
     """Recipes on inner validation sections, each against the reference on the same folds and seeds."""
-    lines = ["| recipe | cells | " + " | ".join(FIGURES) + f" | seed SD | minus {reference} (± SE) | steps | min |"]
+    lines = [
+        "| recipe | cells | " + " | ".join(FIGURES) + f" | seed SD | minus {reference} (± SE of folds) | steps | min |"
+    ]
     lines.append("| --- |" + " --- |" * (lines[0].count("|") - 2))
     recipes = sorted(done.methods("recipe"), key=lambda m: -done.mean(m, "PCC@M"))
     for method in [*recipes, *done.methods("baseline")]:
@@ -109,7 +117,8 @@ def screening_table(done: Finished, reference: str) -> str:
 
 def final_table(done: Finished, table: Table) -> str:
     """All methods on test sections, then each fold, then the best recipe against every other."""
-    lines = ["| method | folds × seeds | " + " | ".join(FIGURES) + " | seed SD | min |"]
+    lines = ["| method | folds × seeds | PCC@M, folds untouched by screening | " + " | ".join(FIGURES)]
+    lines[0] += " | seed SD | min |"
     lines.append("| --- |" + " --- |" * (lines[0].count("|") - 2))
     methods = [*sorted(done.methods("recipe"), key=lambda m: -done.mean(m, "PCC@M")), *done.methods("baseline")]
     for method in methods:
@@ -118,7 +127,9 @@ def final_table(done: Finished, table: Table) -> str:
         trained = cell["kind"] == "recipe"
         noise = f"{done.seed_sd(method):.3f} | {done.mean(method, 'training_wall_min'):.1f}" if trained else " | "
         name = f"{method} (transductive)" if cell.get("transductive") else method
-        lines.append(f"| {name} | {len(folds)} × {max(map(len, folds.values()))} | {figures} | {noise} |")
+        clean = done.untouched(method)
+        apart = f"{done.mean(method, 'PCC@M', clean):.3f} ({len(clean)})" if clean else ""
+        lines.append(f"| {name} | {len(folds)} × {max(map(len, folds.values()))} | {apart} | {figures} | {noise} |")
     names = sorted({f for method in methods for f in done.cells[method]})
     lines += ["", "PCC@M by fold", "", "| method | " + " | ".join(names) + " |", "| --- |" + " --- |" * len(names)]
     for method in methods:
@@ -142,12 +153,17 @@ def final_table(done: Finished, table: Table) -> str:
 
 def json_line(done: Finished, table: Table) -> dict[str, Any]:
     """PCC@M and MSE of the named rows, mean over finished folds and seeds; null where no cell is finished."""
-    rows: dict[str, str] = {**table.rows, **ROWS}
+    return {row: _figures(done, name) if name in done else None for row, name in {**table.rows, **ROWS}.items()}
+
+
+def _figures(done: Finished, method: str) -> dict[str, Any]:
+    """The mean over all folds, beside it over those that no screening saw."""
+    clean = done.untouched(method)
     return {
-        row: {**{key: round(done.mean(name, key), 4) for key in ("PCC@M", "MSE")}, "folds": len(done.cells[name])}
-        if name in done
-        else None
-        for row, name in rows.items()
+        **{key: round(done.mean(method, key), 4) for key in ("PCC@M", "MSE")},
+        "PCC@M_untouched": round(done.mean(method, "PCC@M", clean), 4) if clean else None,
+        "folds": len(done.cells[method]),
+        **({"transductive": True} if done.any_of(method).get("transductive") else {}),
     }
 
 
@@ -155,16 +171,15 @@ def _against(done: Finished, method: str, reference: str) -> str:
     if method == reference or reference not in done:
         return ""
     mine, other = done.cells[method], done.cells[reference]
-    pairs = [
-        _value(cell, "PCC@M") - _value(other[fold][seed], "PCC@M")
-        for fold, seeds in mine.items()
-        for seed, cell in seeds.items()
-        if fold in other and seed in other[fold]
-    ]
-    if not pairs:
+    gaps = []  # of folds: seeds are no replicates of tissue
+    for fold in mine.keys() & other.keys():
+        seeds = mine[fold].keys() & other[fold].keys()
+        if seeds:
+            gaps.append(np.mean([_value(mine[fold][s], "PCC@M") - _value(other[fold][s], "PCC@M") for s in seeds]))
+    if not gaps:
         return ""
-    error = np.std(pairs, ddof=1) / np.sqrt(len(pairs)) if len(pairs) > 1 else float("nan")
-    return f"{np.mean(pairs):+.3f} ± {error:.3f}"
+    error = f" ± {np.std(gaps, ddof=1) / np.sqrt(len(gaps)):.3f}" if len(gaps) > 1 else ""
+    return f"{np.mean(gaps):+.3f}{error}"
 
 
 def _value(cell: Mapping[str, Any], key: str) -> float:

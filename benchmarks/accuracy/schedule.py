@@ -99,7 +99,7 @@ def _start(job: Job, work: Path, results: Path, manifest: dict[str, Any], log: P
     training, scored = job.fold.split(job.stage)
     dataset = work / "folds" / job.stage / job.fold.name
     write_dataset(dataset, manifest, job.fold, training, scored)
-    job_file = run.with_suffix(".json")
+    job_file = run.with_name(f"{run.name}.json")  # a fold's name may have a dot
     write_json(
         job_file,
         {

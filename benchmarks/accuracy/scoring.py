@@ -9,10 +9,9 @@ from typing import Any
 
 import anndata as ad
 import numpy as np
-import scipy.sparse as sp
 
 from benchmarks.baselines import Slide, load_slide
-from bundle.audit.scoring import MatchedSlide, score
+from bundle.audit.scoring import MatchedSlide, given, score
 from bundle.errors import InputError
 from bundle.metrics.bootstrap import BLOCK_UNITS, block_bootstrap, block_sums, pitch
 from bundle.panel import GenePanel
@@ -42,7 +41,7 @@ def figures_of(predicted: Sequence[np.ndarray], slides: Sequence[Slide], panel: 
     patients = [str(s.record.get("patient", s.name)) for s in slides]
     panels = {name: panel.index(name) for name in panel.panels}
     matched = [
-        MatchedSlide(s.name, patient, s.units, _given(y), s.mpp, s.filtered_units)  # type: ignore[arg-type]
+        MatchedSlide(s.name, patient, s.units, given(y), s.mpp, s.filtered_units)  # type: ignore[arg-type]
         for s, patient, y in zip(slides, patients, predicted, strict=True)
     ]
     result = score(matched, panel.genes, panels)
@@ -81,10 +80,3 @@ def read_predictions(folder: Path, slides: Sequence[Slide], panel: GenePanel) ->
 def load_slides(records: Sequence[Mapping[str, Any]], panel: GenePanel) -> list[Slide]:
     """The measured slides of these records with the panel's genes."""
     return [load_slide(record, panel.genes, panel.min_total) for record in records]
-
-
-def _given(y: np.ndarray) -> Any:
-    def predict(groups: sp.csr_matrix) -> tuple[np.ndarray, None]:
-        return groups @ y, None
-
-    return predict

@@ -17,6 +17,7 @@ import torch
 
 from bundle.errors import InputError
 from bundle.files import write_json
+from bundle.inference import model_sha256
 from bundle.manifest import read_manifest, read_split
 from bundle.metrics import ExpressionMetric
 from bundle.metrics.bootstrap import BLOCK_UNITS, block_bootstrap, block_sums, interval, pitch
@@ -67,7 +68,8 @@ def run(
         What was compared (`units`, `genes`, `same_patient` ...) and `baselines`: figures by name and scale.
 
     Raises:
-        InputError: if there are no training or no test slides, no unit is left, or a run predicts other genes or units.
+        InputError: if there are no training or no test slides, no unit is left, or a run was trained on a
+            test slide, or has predictions of earlier weights or of other genes or units.
     """
     manifest = read_manifest(dataset_dir)
     fitted_on = read_split(dataset_dir, "training") + (read_split(dataset_dir, "validation") if with_validation else [])
@@ -129,12 +131,22 @@ def _differences(
 
 def _of_run(folder: Path, panel: GenePanel, test: Sequence[Slide]) -> list[np.ndarray]:
     """What a run of PixNet predicted for the test slides, as `pixnet evaluate` left it, (U, G) each."""
-    pred = []
+    weights, pred = model_sha256(folder / "models" / "model.pt"), []
     for slide in test:
         path = folder / "predictions" / "test" / f"{slide.name}.h5ad"
         if not path.is_file():
             raise InputError(f"{path} is missing; score the run on this data set first: pixnet evaluate {folder}.")
         adata = ad.read_h5ad(path)
+        about = adata.uns.get("pixnet", {})
+        seen = {s.name for s in test} & {str(name) for name in about.get("training_sections", ())}
+        if seen:
+            raise InputError(
+                f"{folder} was trained on {', '.join(sorted(seen))}, which is tested here; compare one that was not."
+            )
+        if about.get("checkpoint_sha256") != weights:
+            raise InputError(
+                f"{path} is not by the weights in {folder / 'models'}; score the run again: pixnet evaluate {folder}."
+            )
         if slide.units is None or list(adata.obs_names) != list(slide.units.barcodes):
             raise InputError(f"{path} answers for other units than {slide.name}'s in this data set.")
         if set(adata.var_names) != set(panel.genes):

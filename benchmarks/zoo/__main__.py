@@ -15,7 +15,9 @@ from bundle.phantom import make_phantom
 from .. import zoo
 from ..processes import run_monai, training
 from ..workload import arguments, finish, quiet, row, workspace
-from .checks import CHECKS, SHORT, WORKFLOWS, Subject, judge
+from .checks import CHECKS, WORKFLOWS, judge
+from .running import SHORT
+from .subject import Subject
 
 __all__ = ["main", "subjects", "table"]
 

@@ -13,7 +13,7 @@ from ..units import Units
 from .match import match_units, slide_doubts
 from .pairs import Pair
 from .predicted import Predicted
-from .scoring import MatchedSlide, difference
+from .scoring import MIN_UNITS, MatchedSlide, difference
 
 __all__ = ["compare_tools"]
 
@@ -35,7 +35,7 @@ def compare_tools(
         mpp: µm per level-0 pixel, where the measured units do not say.
 
     Raises:
-        InputError: if the two share no gene, or hardly a unit of some slide.
+        InputError: if the two share no gene, or too few units of some slide.
     """
     common = list(genes)
     for other in others:
@@ -51,8 +51,11 @@ def compare_tools(
         warnings += [f"{pair.name}: {told}" for told in slide_doubts(second, units, matches[1], pixel_um)]
         rows = [match.rows(len(units)) for match in matches]
         both = np.flatnonzero(eligible(units, min_total, training=False) & (rows[0] >= 0) & (rows[1] >= 0))
-        if len(both) < 2:
-            raise InputError(f"{first.name} and {second.name} answer for no common units of {units.name}.")
+        if len(both) < MIN_UNITS:
+            raise InputError(
+                f"{first.name} and {second.name} both answer for {len(both)} units of {units.name} on tissue with "
+                f"{min_total:g} counts or more; at least {MIN_UNITS} are needed to compare them."
+            )
         kept = units.take(both)
         for side, tool, place in zip(sides, (first, second), rows, strict=True):
             predict = tool.for_groups(place[both], tool.columns(common))

@@ -107,12 +107,13 @@ class Predicted:
         return predict_sum
 
 
-def read_predicted(path: str | Path, unit_of_x: str | None = None) -> Predicted:
+def read_predicted(path: str | Path, unit_of_x: str | None = None, option: str = "--unit-of-x") -> Predicted:
     """Read the AnnData of a prediction.
 
     Args:
         path: the .h5ad.
         unit_of_x: one of `UNITS_OF_X`, for a file that does not say it of itself; log1p CP10k by default.
+        option: the command's name of it, for messages.
 
     Raises:
         InputError: if it cannot be read, or X holds what a prediction in that unit cannot be.
@@ -122,9 +123,9 @@ def read_predicted(path: str | Path, unit_of_x: str | None = None) -> Predicted:
     for what, names in (("unit names", adata.obs_names), ("gene names", adata.var_names)):
         if not names.is_unique:
             raise InputError(f"{path}: {names.duplicated().sum()} {what} occur twice; name each once.")
-    unit = _unit_of_x(adata, path, unit_of_x)
+    unit = _unit_of_x(adata, path, unit_of_x, option)
     x = _dense(adata.X)
-    _check(x, unit, path)
+    _check(x, unit, path, option)
     amount, total, coarser = None, None, "log1p of the mean over a cell's units of their predicted CP10k"
     if unit == "counts":
         amount, total, coarser = x, x.sum(1, dtype=np.float64), "predicted counts summed over a cell's units"
@@ -191,7 +192,7 @@ def _dense(matrix: Any) -> np.ndarray:
     return x.astype(np.float32) if x.dtype.kind in "biu" else x
 
 
-def _unit_of_x(adata: ad.AnnData, path: Path, asked: str | None) -> str:
+def _unit_of_x(adata: ad.AnnData, path: Path, asked: str | None, option: str) -> str:
     if _entry(adata, "unit").get("kind") == "counts" and asked != "counts":
         raise InputError(
             f"{path} holds measured counts, not a prediction; the prediction comes first, the measured units second."
@@ -203,11 +204,11 @@ def _unit_of_x(adata: ad.AnnData, path: Path, asked: str | None) -> str:
     if stated in UNITS_OF_X:
         return stated
     if asked is None:
-        raise InputError(f'{path} says that X is "{said}"; say which of {", ".join(UNITS_OF_X)} it is.')
+        raise InputError(f'{path} says that X is "{said}"; say what it is with {option} {"|".join(UNITS_OF_X)}.')
     return asked
 
 
-def _check(x: np.ndarray, unit: str, path: Path) -> None:
+def _check(x: np.ndarray, unit: str, path: Path, option: str) -> None:
     if x.dtype.kind != "f":
         raise InputError(f"{path}: X holds no numbers.")
     missing = int((~np.isfinite(x)).sum())
@@ -220,11 +221,11 @@ def _check(x: np.ndarray, unit: str, path: Path) -> None:
     if unit != "log1p_cp10k" and low < 0:
         raise InputError(
             f"{path}: X goes down to {low:.3g}, and {unit} cannot be negative. Clip it at 0, or say what it is with "
-            "--unit-of-x."
+            f"{option}."
         )
     limit = {"log1p_cp10k": float(np.log1p(_LIMIT_CP10K)), "cp10k": _LIMIT_CP10K}.get(unit, np.inf)
     if high > limit:
         raise InputError(
             f"{path}: X goes up to {high:.4g}, and {unit} ends at {limit:.4g}, all of a unit's counts. Say what X is "
-            f"with --unit-of-x {'|'.join(u for u in UNITS_OF_X if u != unit)}."
+            f"with {option} {'|'.join(u for u in UNITS_OF_X if u != unit)}."
         )

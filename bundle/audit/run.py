@@ -20,13 +20,10 @@ from .match import match_units, slide_doubts
 from .pairs import Pair, read_pairs
 from .picture import draw
 from .predicted import Predicted, read_predicted
-from .scoring import MatchedSlide, score
+from .scoring import MIN_UNITS, MatchedSlide, score
 from .table import as_text
 
-__all__ = ["MIN_UNITS", "audit"]
-
-#: A correlation over fewer units says nothing.
-MIN_UNITS = 10
+__all__ = ["audit"]
 
 
 def audit(
@@ -39,6 +36,7 @@ def audit(
     min_total: float = 200.0,
     mpp: float | None = None,
     against: str | Path | None = None,
+    unit_of_x_against: str | None = None,
 ) -> str:
     """Score predictions against measured units and write `audit.json`, `audit_genes.csv` and `audit.png`.
 
@@ -53,6 +51,7 @@ def audit(
         min_total: measured units (55 µm and above) with fewer counts are left out.
         mpp: µm per level-0 pixel, where the measured units do not say.
         against: another tool's predictions, as many, to compare with on what both answer for.
+        unit_of_x_against: what X of those is.
 
     Returns:
         The figures as text, as they are printed.
@@ -60,12 +59,18 @@ def audit(
     Raises:
         InputError: if a file cannot be read or is not what it should be, or too few units or no genes are shared.
     """
+    if unit_of_x_against and against is None:
+        raise InputError("--unit-of-x-against says what X of --against's predictions is, and there are none.")
     pairs = read_pairs(str(pred), *(None if v is None else str(v) for v in (truth, against)))
     read = [(pair, read_predicted(pair.pred, unit_of_x), _measured(pair.truth)) for pair in pairs]
     shared = _shared_genes(read)
     asked = _asked(genes, [predicted for _, predicted, _ in read], shared)
     panels = _panels(shared, asked)
-    others = [read_predicted(pair.against, unit_of_x) for pair in pairs if pair.against is not None]
+    others = [
+        read_predicted(pair.against, unit_of_x_against, "--unit-of-x-against")
+        for pair in pairs
+        if pair.against is not None
+    ]
     slides = [_matched(pair, predicted, units, shared, min_total, mpp, scales_um) for pair, predicted, units in read]
     place = {gene: i for i, gene in enumerate(shared)}
     found = score(slides, shared, {n: np.array([place[g] for g in p]) for n, p in panels.items()}, scales_um, min_total)

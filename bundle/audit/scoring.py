@@ -17,7 +17,10 @@ from ..metrics.moments import prediction_is_constant
 from ..metrics.score import Comparison, Prediction, compare_units
 from ..units import Units
 
-__all__ = ["MatchedSlide", "difference", "score"]
+__all__ = ["MIN_UNITS", "MatchedSlide", "difference", "given", "score"]
+
+#: A correlation over fewer units says nothing.
+MIN_UNITS = 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,7 +128,7 @@ def _depth_oracle(
     for number, total in enumerate(totals):
         rest = [i for i in range(len(slides)) if i != number] or [number]
         predicted.append(fit_depth([totals[i] for i in rest], [ys[i] for i in rest])(total))
-    summary = summarise([_scored(s, _given(y), genes) for s, y in zip(slides, predicted, strict=True)], panels)
+    summary = summarise([_scored(s, given(y), genes) for s, y in zip(slides, predicted, strict=True)], panels)
     figures = summary["scales"]["native"]
     result["per_gene"]["native"]["pcc_depth_oracle"] = summary["per_gene"]["native"]["pcc"]
     own = _draws(predicted, compared, slides, next(iter(panels.values())))
@@ -140,7 +143,7 @@ def _depth_oracle(
     }
 
 
-def _given(y: np.ndarray) -> Prediction:
+def given(y: np.ndarray) -> Prediction:
     """A prediction of the units themselves, y (U, G)."""
 
     def predict(groups: sp.csr_matrix) -> tuple[np.ndarray, None]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ from ..units import Units
 from .moments import moments, truth_is_constant
 from .scales import MIN_CELLS, OFFSETS, cells_at_scale
 
-__all__ = ["NATIVE", "TARGETS", "Comparison", "Prediction", "Score", "compare_units", "score_slide"]
+__all__ = ["NATIVE", "TARGETS", "Comparison", "Prediction", "Score", "compare_units", "score_slide", "scored_cells"]
 
 #: The scale of the units themselves.
 NATIVE = 0.0
@@ -83,23 +83,31 @@ def score_slide(
             f"{units.name} was measured in {units.size_um:g} µm units, so a scale of {finer[0]:g} µm has no truth "
             "to compare with. Leave it out of scales_um, or evaluate on a data set with finer units."
         )
-    centers_um = units.centers_px * mpp
     counts, total = units.counts_of(genes), units.total
     scores = _compare(predict, sp.identity(len(units), format="csr"), units, counts, total, NATIVE, 0, ceilings)
-    least = min_total if units.kind == "counts" else 0.0
     for scale in scales_um:
         if scale == units.size_um:
             continue
         wanted = ceilings  # once a scale: the grid's origin hardly matters to it
-        for number, offset in enumerate(OFFSETS):
-            cells = cells_at_scale(centers_um, scale, offset)
-            if cells is not None and scale >= LARGE_UNIT_UM:
-                cells = cells[np.flatnonzero(cells @ total >= least)]
-            if cells is not None and cells.shape[0] >= MIN_CELLS:
-                summed = np.asarray(cells @ counts), cells @ total
-                scores += _compare(predict, cells, units, *summed, scale, number, wanted)
-                wanted = None
+        for number, cells in scored_cells(units, mpp, scale, min_total):
+            summed = np.asarray(cells @ counts), cells @ total
+            scores += _compare(predict, cells, units, *summed, scale, number, wanted)
+            wanted = None
     return scores
+
+
+def scored_cells(
+    units: Units, mpp: float, scale_um: float, min_total: float = 0.0
+) -> Iterator[tuple[int, sp.csr_matrix]]:
+    """The cells that `score_slide` scores at a scale: each grid's index in `OFFSETS` and 0/1 matrix (cells, U)."""
+    centers_um, total = units.centers_px * mpp, units.total
+    least = min_total if units.kind == "counts" else 0.0
+    for number, offset in enumerate(OFFSETS):
+        cells = cells_at_scale(centers_um, scale_um, offset)
+        if cells is not None and scale_um >= LARGE_UNIT_UM:
+            cells = cells[np.flatnonzero(cells @ total >= least)]
+        if cells is not None and cells.shape[0] >= MIN_CELLS:
+            yield number, cells
 
 
 def _compare(
@@ -136,10 +144,20 @@ class Comparison(NamedTuple):
     deviance: np.ndarray
 
 
-def compare_units(predict: Prediction, units: Units, genes: Sequence[str]) -> Comparison:
-    """What `score_slide` reduces to PCC, MSE and MAE at the units' own scale."""
-    itself = sp.identity(len(units), format="csr")
-    return _comparisons(predict, itself, units, units.counts_of(genes), units.total, NATIVE)[0]
+def compare_units(
+    predict: Prediction,
+    units: Units,
+    genes: Sequence[str],
+    cells: sp.csr_matrix | None = None,
+    scale_um: float = NATIVE,
+) -> Comparison:
+    """What `score_slide` reduces to PCC, MSE and MAE at the units' own scale, or of cells of another."""
+    counts, total = units.counts_of(genes), units.total
+    if cells is None:
+        cells = sp.identity(len(units), format="csr")
+    else:
+        counts, total = np.asarray(cells @ counts), cells @ total
+    return _comparisons(predict, cells, units, counts, total, scale_um)[0]
 
 
 def _comparisons(

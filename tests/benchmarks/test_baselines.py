@@ -5,12 +5,17 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import anndata as ad
 import numpy as np
+import pandas as pd
 import pytest
 
 from benchmarks.baselines import BASELINES, SURROUND, Slide, choose, colour_statistics, main, run
 from bundle.errors import InputError
-from bundle.manifest import write_manifest
+from bundle.expression import eligible
+from bundle.inference import model_sha256
+from bundle.manifest import read_split, write_manifest
+from bundle.panel import fit_panel, load_units
 from bundle.pyramid import write_pyramid
 from bundle.units import build_units
 
@@ -179,6 +184,34 @@ def test_figures_are_printed_and_written(
     for name, row in result["baselines"].items():
         line = next(line for line in printed.splitlines() if line.startswith(f"| {name} |"))
         assert f" {row['scales']['native']['PCC@M']:.3f} |" in line
+
+
+def test_a_run_stands_beside_the_baselines_only_with_predictions_of_tissue_it_has_not_seen(
+    dataset: Path, tmp_path: Path
+) -> None:
+    panel, (slide,) = fit_panel(read_split(dataset, "training")), read_split(dataset, "test")
+    units = load_units(slide)[0]
+    units = units.take(eligible(units, 200.0, training=False))
+    (tmp_path / "models").mkdir()
+    weights = tmp_path / "models" / "model.pt"
+    weights.write_bytes(b"weights")
+
+    def predicted(**about: object) -> None:
+        y = np.tile(np.arange(len(units))[:, None], (1, len(panel))).astype(np.float32)
+        said = {"training_sections": np.array(["a", "b", "c"]), "checkpoint_sha256": model_sha256(weights), **about}
+        adata = ad.AnnData(y, obs=pd.DataFrame(index=units.barcodes), var=pd.DataFrame(index=panel.genes))
+        adata.uns["pixnet"] = said
+        (tmp_path / "predictions" / "test").mkdir(parents=True, exist_ok=True)
+        adata.write_h5ad(tmp_path / "predictions" / "test" / "d.h5ad")
+
+    predicted()
+    assert f"PixNet, {tmp_path.name}" in run(dataset, runs=[tmp_path])["baselines"]
+    weights.write_bytes(b"later weights")
+    with pytest.raises(InputError, match="is not by the weights in"):
+        run(dataset, runs=[tmp_path])
+    predicted(training_sections=np.array(["a", "d"]))
+    with pytest.raises(InputError, match="was trained on d, which is tested here"):
+        run(dataset, runs=[tmp_path])
 
 
 def test_a_set_without_test_slides_is_told(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import json
+import shutil
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -7,8 +11,9 @@ import torch
 from torch import nn
 
 from benchmarks.scale_methods import Recipe, answer_crop, answer_interpolated
-from benchmarks.scales import Bench, collect, differences, table
+from benchmarks.scales import Bench, collect, differences, figures, table
 from benchmarks.stnet import CropNet, Picture, crop_features
+from bundle.commands import bundle_root
 from bundle.units import Units
 
 
@@ -111,6 +116,48 @@ def test_finished_cells_are_kept_and_others_wait_for_time(tmp_path):
     assert late.cells == {}
     late.cell("phantom_pixnet_train_100", {"a": 2}, compute)
     assert late.cells
+
+
+@pytest.mark.parametrize("scale_um", [16.0, 100.0])
+def test_intervals_are_of_the_figure_that_they_stand_beside(scale_um: float):
+    rng = np.random.default_rng(0)
+    at = np.stack(np.meshgrid(np.arange(60), np.arange(60)), -1).reshape(-1, 2) * 16.0 + 8
+    rate = rng.gamma(4, 1, (len(at) // 36 + 1, 3)).repeat(36, axis=0)[: len(at)] / 16**2
+    squares = (at // 100).sum(1) % 2  # an error that the first grid's cells see whole, the others' hardly
+    told = rate * np.where(squares[:, None] == 1, [3.0, 1.0, 1.0], [1.0, 1.0, 3.0])
+    told[at[:, 0] < 320] = told[::-1][at[:, 0] < 320]
+    rate[at[:, 0] < 320] *= 0.1  # cells too empty to be scored, where the prediction is wrong
+    units = _units(at, 16.0, rng.poisson(rate * 16**2) / 16**2)
+    panel = SimpleNamespace(genes=list(units.genes), main="all", index=lambda _: np.arange(3), min_total=200.0)
+
+    def predict(groups: sp.csr_matrix) -> tuple[np.ndarray, np.ndarray]:
+        summed = groups @ told
+        y = np.log1p(1e4 * summed / summed.sum(1, keepdims=True))
+        return y, np.column_stack([summed, np.zeros(len(y))])
+
+    slide = {"units": units, "mpp": 1.0, "section": "s", "patient": "p", "filtered_units": 0}
+    found = figures(predict, slide, panel, [100.0])[f"{scale_um:g}"]
+    assert np.mean(found["draws"]) == pytest.approx(found["PCC@M"], abs=0.02)
+    assert np.std(found["draws"]) > 0.005
+
+
+def test_a_finished_cell_of_a_model_does_not_outlive_its_configuration(tmp_path, monkeypatch):
+    class Asked(Bench):
+        def cell(self, name, config, compute):
+            self.cells[name] = config
+
+    def asked() -> dict[str, dict]:
+        bench = Asked(tmp_path, tmp_path, 1.0)
+        bench.of_phantom(tmp_path, Recipe(mpp=1.0, crop_px=64, unit_crop_px=32, steps=1, crops_per_slide=1), {})
+        return bench.cells
+
+    before = asked()
+    configs = shutil.copytree(bundle_root() / "configs", tmp_path / "configs")
+    content = json.loads((configs / "train.json").read_text())
+    (configs / "train.json").write_text(json.dumps({**content, "learning_rate": 1.0}))
+    monkeypatch.setattr("benchmarks.scale_methods.commands.bundle_root", lambda: tmp_path)
+    after = asked()
+    assert {name for name in before if before[name] == after[name]} == {n for n in before if "interpolation" in n}
 
 
 def test_the_report_says_who_is_ahead():

@@ -5,16 +5,19 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.accuracy.cells import RESULTS, read_cells
 from benchmarks.accuracy.recipes import Table
 from benchmarks.accuracy.report import Finished, difference, final_table, json_line, screening_table
 from benchmarks.accuracy.scoring import FIGURES
+from benchmarks.baselines import BASELINES
+from bundle.commands import bundle_root
 
 
 def cell(method: str, fold: str, seed: int, pcc: float, *, noise: int = 0, **other: Any) -> dict[str, Any]:
     draws = np.random.default_rng([noise, ord(fold)]).normal(0, 0.1, 200) + pcc
     return {
         "stage": "final", "kind": "recipe", "method": method, "fold": fold, "seed": seed, "budget_min": 20.0,
-        "threads": 1,
+        "threads": 1, "scored_on": [fold],
         "scores": {**dict.fromkeys(FIGURES, 0.5), "PCC@M": pcc}, "draws": " ".join(map(str, draws)), "finished": "1",
         "steps": 10, "training_wall_min": 1.0, **other,
     }  # fmt: skip
@@ -48,10 +51,51 @@ def test_what_is_not_finished_is_null_and_other_budgets_stay_apart() -> None:
     cells = [cell("a", "x", 0, 0.3), cell("b", "x", 0, 0.9, budget_min=1.0)]
     cells += [cell("a", "x", 0, 0.8, finished="0")]  # earlier settings
     line = json_line(finished(cells), TABLE)
-    assert line["best"] == {"PCC@M": 0.3, "MSE": 0.5, "folds": 1}
+    assert line["best"] == {"PCC@M": 0.3, "MSE": 0.5, "PCC@M_untouched": 0.3, "folds": 1}
     assert line["swin"] is None
     assert line["mean"] is None
     assert finished(cells).left_out == 2
+
+
+def test_cells_of_earlier_settings_are_not_averaged_with_later_ones() -> None:
+    old = [cell("a", fold, 0, 0.1, settings="old", finished="1") for fold in "xy"]
+    new = [cell("a", "x", 0, 0.4, settings="new", finished="2")]
+    unsaid = [cell("b", fold, 0, 0.2) for fold in "xy"]  # written before cells named their settings
+    done = finished([*old, *new, *unsaid])
+    assert done.mean("a", "PCC@M") == pytest.approx(0.4)
+    assert (done.count("a"), done.count("b"), done.left_out) == (1, 2, 2)
+
+
+def test_the_baselines_that_are_kept_count_on_every_fold() -> None:
+    kept = list(read_cells(bundle_root() / RESULTS))
+    done = Finished(kept, "final", 20.0, 1)
+    folds = {cell["fold"] for cell in kept if cell["stage"] == "final"}
+    assert set(done.methods("baseline")) == set(BASELINES)
+    assert all(set(done.cells[method]) == folds for method in BASELINES)
+
+
+def test_folds_whose_tissue_screening_scored_are_told_apart() -> None:
+    screened = [cell("a", "x", 0, 0.9, stage="screening", scored_on=["y"])]
+    cells = [cell("a", "x", 0, 0.3), cell("a", "y", 0, 0.5), cell("b", "y", 0, 0.5)]
+    cells += [cell("colour ridge, per slide", "x", 0, 0.1, kind="baseline", transductive=True)]
+    done = finished([*screened, *cells])
+    line = json_line(done, TABLE)
+    assert line["best"] == {"PCC@M": 0.4, "MSE": 0.5, "PCC@M_untouched": 0.3, "folds": 2}
+    assert line["swin"]["PCC@M_untouched"] is None
+    assert line["ridge_color"]["transductive"] is True
+    text = final_table(done, TABLE)
+    assert "| a | 2 × 1 | 0.300 (1) |" in text
+    assert "| b | 1 × 1 |  |" in text
+
+
+def test_the_error_of_a_difference_is_over_folds() -> None:
+    gaps = {"x": (0.1, 0.3), "y": (0.5, 0.5)}
+    cells = [cell("r", fold, seed, 0.2) for fold in gaps for seed in (0, 1)]
+    cells += [cell("a", fold, seed, 0.2 + gap) for fold, own in gaps.items() for seed, gap in enumerate(own)]
+    cells += [cell("b", "x", seed, 0.2 + gap) for seed, gap in enumerate(gaps["x"])]
+    text = screening_table(finished(cells), "r")
+    assert "| +0.350 ± 0.150 |" in text  # of 0.2 and 0.5
+    assert "| +0.200 |" in text  # two seeds of one fold have no error
 
 
 @pytest.mark.parametrize("baseline", [False, True])

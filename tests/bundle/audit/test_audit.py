@@ -229,6 +229,23 @@ def test_two_tools_are_compared_on_what_both_answer_for(write_truth, write_pred,
     assert result_of(tmp_path / "s")["against"]["difference_interval_95"] == [0, 0]
 
 
+def test_each_of_two_tools_has_its_own_unit(write_truth, write_pred, tmp_path):
+    truth = write_truth()
+
+    def unlogged(adata: ad.AnnData) -> None:
+        adata.X = np.expm1(adata.X)
+
+    same = write_pred(truth, edit=unlogged).rename(tmp_path / "cp10k.h5ad")
+    pred = write_pred(truth)
+    for first, second, units in (
+        (pred, same, {"unit_of_x_against": "cp10k"}),
+        (same, pred, {"unit_of_x": "cp10k"}),
+    ):
+        audit(first, truth, tmp_path / "o", against=second, **units)
+        found = result_of(tmp_path / "o")["against"]
+        assert found["PCC@M"] == pytest.approx(found["PCC@M_against"])
+
+
 def test_coarser_scales_are_scored_and_the_approximation_is_named(write_truth, write_pred, tmp_path):
     truth = write_truth()
     text = audit(write_pred(truth), truth, tmp_path, scales_um=[200.0, 1200.0])

@@ -66,9 +66,14 @@ def log1p(adata: ad.AnnData) -> None:
         (rename(var_names=["ENSG"]), (), "No gene is shared by pred_S1_1.h5ad (ENSG0, ENSG1, ENSG2, ...) and S1.h5ad"),
         (lambda a: a.obsm.pop("spatial") is None or rename(obs_names=["u"])(a), (), "has no positions"),
         (lambda a: a.obsm.update(spatial=a.obsm["spatial"] + 9e4) or rename(obs_names=["u"])(a), (), "level-0 pixels"),
-        (lambda a: a.uns.update(pixnet={"unit_of_X": "z-scores"}), (), 'X is "z-scores"; say which of'),
+        (
+            lambda a: a.uns.update(pixnet={"unit_of_X": "z-scores"}),
+            (),
+            'X is "z-scores"; say what it is with --unit-of-x log1p_cp10k|',
+        ),
         (lambda a: None, ("--against", "none.h5ad"), "No such file: none.h5ad"),
         (lambda a: None, ("--against", "a.h5ad,b.h5ad"), "2 predictions are named to stand against 1"),
+        (lambda a: None, ("--unit-of-x-against", "counts"), "and there are none"),
         (lambda a: a.uns.update(unit={"kind": "counts"}), (), "the prediction comes first"),
         (lambda a: a.layers.update(rate_per_um2=-a.X), (), "negative rates"),
         (lambda a: None, ("--genes", "NOSUCH"), "None of the 1 genes asked for"),
@@ -141,6 +146,20 @@ def test_a_csv_of_pairs_that_is_none(tmp_path, text: str, says: str):
     path.write_text(text)
     assert says in sentence(path, "--out", tmp_path / "o")
     assert "CSV" in sentence(tmp_path / "none.csv", "--out", tmp_path / "o")
+
+
+def test_another_tool_that_cannot_be_compared(write_truth, write_pred, tmp_path):
+    truth = write_truth()
+    pred = write_pred(truth)
+    few = tmp_path / "few.h5ad"
+    ad.read_h5ad(pred)[:11].write_h5ad(few)  # of which the first two are too empty to be scored
+    said = sentence(pred, truth, "--against", few, "--out", tmp_path / "o")
+    assert said.startswith("pred_S1_1.h5ad and few.h5ad both answer for 9 units of S1.h5ad")
+    assert "at least 10 are needed" in said
+    other = write_pred(truth, 3, edit=put(40.0))
+    said = sentence(pred, truth, "--against", other, "--out", tmp_path / "o")
+    assert "pred_S1_3.h5ad: X goes up to 40" in said
+    assert "--unit-of-x-against cp10k|counts" in said
 
 
 def test_lists_that_do_not_fit(write_truth, write_pred, tmp_path):
