@@ -57,3 +57,8 @@ def test_the_texture_is_for_the_linear_head_alone():
     assert _parser("efficientnet_lite.json").get_parsed_content("network_def").texture is not None
     both = _parser("efficientnet_lite.json", "programs.json").get_parsed_content("network_def")
     assert both.texture is None
+
+
+@pytest.mark.parametrize(("epochs", "interval"), [(2, 2), (40, 5)])
+def test_a_short_training_is_validated_too(epochs, interval):
+    assert _parser(max_epochs=epochs).get_parsed_content("val_interval") == interval

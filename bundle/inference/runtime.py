@@ -217,7 +217,7 @@ def _import(package: str, extra: str) -> ModuleType:
     except ImportError as error:
         raise InputError(
             f"{package} is not installed (or does not work: {error}): pip install '.[{extra}]' in a clone of "
-            "PixNet, or choose the runtime torch."
+            "PixNet. Predictions do without it (runtime torch)."
         ) from error
 
 
