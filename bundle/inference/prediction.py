@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import ignite.distributed as idist
 import numpy as np
 import pandas as pd
 import torch
@@ -194,7 +195,9 @@ class PredictionWriter:
         header = self.header.build(slide, request, projection, names, factors, self.left_out)
         model = header["uns"]["pixnet"]["checkpoint_sha256"]
         identity = {"genes": names, "model": model, "asked": request.digest, "with_X": wanted is not None}
-        out = StreamedAnnData(folder / f".{path.stem}.part{path.suffix}", len(units), header, identity)
+        # Ranks that share a slide, as padding makes them, write the same file, each by way of a part of its own.
+        rank = idist.get_rank() or ""
+        out = StreamedAnnData(folder / f".{path.stem}.part{rank}{path.suffix}", len(units), header, identity)
         started, told = time.monotonic(), time.monotonic()
         before = out.written
         done = before
