@@ -141,7 +141,7 @@ class Units:
         Raises:
             InputError: if a gene was not measured here.
         """
-        column = {g: i for i, g in enumerate(self.genes)}
+        column = {g: i for i, g in enumerate(self.genes.tolist())}  # once for each crop
         missing = [g for g in genes if g not in column]
         if missing:
             raise InputError(

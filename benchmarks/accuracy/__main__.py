@@ -1,4 +1,4 @@
-"""`python -m benchmarks.accuracy [--data DIR] [--stage screening|final|report] [--only RECIPE...] [--quick]`."""
+"""`python -m benchmarks.accuracy [--data DIR] [--stage screening|final|timing|report] [--only RECIPE...] [--quick]`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from bundle.errors import InputError
 from bundle.phantom import make_phantom
@@ -19,6 +20,7 @@ from .recipes import Table, read_table
 from .report import Finished, final_table, json_line, screening_table
 from .schedule import make_jobs, recipe_cells, run_jobs
 from .simple import baseline_cells, run_baseline
+from .timing import read_steps, time_recipes
 
 __all__ = ["main"]
 
@@ -27,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     args = _parser().parse_args(argv)
     work, results = Path(args.work), Path(args.results or RESULTS)
-    stages = [args.stage] if args.stage else ["final"]
+    stages = [args.stage or "final"]
     failed = 0
     try:
         if args.quick:  # a minute: generated slides, one fold, a few steps of each stage
@@ -36,7 +38,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             args.folds, args.seeds, args.budget_min, stages = args.folds or ["P1"], [0], 0.1, list(STAGES)
             args.only = args.only or ["swin", "stnet"]
         table = read_table(args.recipes)
-        if args.stage != "report":
+        if args.stage == "timing":
+            failed = _time(table, args, work, results)
+        elif args.stage != "report":
             for stage in stages:
                 failed += _run(stage, table, args, work, results)
     except (InputError, SlideError) as error:
@@ -60,17 +64,30 @@ def _run(stage: str, table: Table, args: argparse.Namespace, work: Path, results
     data = str(manifest.get("name", ""))
     if any(cell["data"] != data for cell in read_cells(results)):
         raise InputError(f"{results} holds cells of another data set than {data}; give each its own --results.")
-    settings = {"data": data, "budget_min": args.budget_min, "threads": args.threads, "min_total": table.min_total}
+    settings = _settings(data, table, args)
+    recipes = [] if args.only == ["baselines"] else table.of(stage, args.only)
+    steps = read_steps(recipes, settings, results) if args.by_steps else None
     simple = [c for c in baseline_cells(stage, folds, settings) if not c.path(results).is_file()]
     for cell in simple:
         run_baseline(cell, results)
     seeds = args.seeds if args.seeds is not None else list(range(2 if stage == "screening" else 3))
-    recipes = [] if args.only == ["baselines"] else table.of(stage, args.only)
-    cells = recipe_cells(stage, recipes, folds, seeds, settings)
+    cells = recipe_cells(stage, recipes, folds, seeds, settings, steps)
     missing = [(cell, recipe) for cell, recipe in cells if not cell.path(results).is_file()]
     there = len(cells) - len(missing)
     print(f"{stage}: {len(simple)} baselines computed; {there} of {len(cells)} trained cells are there")
     return run_jobs(make_jobs(missing), args.jobs, work, results, manifest)
+
+
+def _time(table: Table, args: argparse.Namespace, work: Path, results: Path) -> int:
+    """Time the recipes that were not timed; returns how many failed."""
+    manifest = open_data(args.data, work)
+    recipes = table.of("", args.only) if args.only else list(table.recipes.values())
+    settings = _settings(str(manifest.get("name", "")), table, args)
+    return time_recipes(recipes, make_folds(manifest)[0], settings, args.jobs, work, results, manifest)
+
+
+def _settings(data: str, table: Table, args: argparse.Namespace) -> dict[str, Any]:
+    return {"data": data, "budget_min": args.budget_min, "threads": args.threads, "min_total": table.min_total}
 
 
 def _chosen(folds: list[Fold], names: Sequence[str] | None, stage: str) -> list[Fold]:
@@ -109,7 +126,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.accuracy", description="Accuracy under one protocol.")
     parser.add_argument("--data", help="folder with dataset.json, or with Her2ST's files (default: PIXNET_DATA/her2st)")
     parser.add_argument(
-        "--stage", choices=[*STAGES, "report"], help="what to run (default: final); report runs nothing"
+        "--stage",
+        choices=[*STAGES, "timing", "report"],
+        help="what to run (default: final); timing measures how many steps a minute holds, report runs nothing",
     )
     parser.add_argument("--only", nargs="+", metavar="RECIPE", help="these alone; `baselines` for none")
     parser.add_argument("--folds", nargs="+", metavar="FOLD", help="these alone")
@@ -118,6 +137,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--budget-min", type=float, default=20.0, metavar="MIN", help="of each training (default: 20)")
     parser.add_argument("--threads", type=int, default=1, help="of each training (default: 1)")
+    parser.add_argument(
+        "--by-steps", action="store_true", help="as many steps as the budget held when timed: for a GPU, say"
+    )
     parser.add_argument("--jobs", type=int, default=2, help="trainings at once (default: 2)")
     parser.add_argument("--work", default="runs/accuracy", help="runs and predictions (default: runs/accuracy)")
     parser.add_argument("--results", help=f"finished cells (default: {RESULTS})")

@@ -24,16 +24,28 @@ class TimedSchedule:
     validation and scoring do not. (The state is saved after each whole epoch; a run that was killed goes on with the
     time it had spent then.)
 
+    With `steps`, the budget is that many steps instead: what the time gives on one thread was measured before, so that
+    the same training is done on any machine, a GPU too.
+
     Args:
         optimizer: its learning rates are the peak.
         minutes: the budget.
         report: a JSON file that says how much was done.
         warmup: share of the budget that the rise takes.
+        steps: of the optimiser, in place of the time.
     """
 
-    def __init__(self, optimizer: torch.optim.Optimizer, minutes: float, report: str, warmup: float = 0.05) -> None:
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        minutes: float,
+        report: str,
+        warmup: float = 0.05,
+        steps: int | None = None,
+    ) -> None:
         self.optimizer = optimizer
         self.budget_s = 60 * float(minutes)
+        self.steps = steps
         self.report = report
         self.warmup = warmup
         self.peak = [group["lr"] for group in optimizer.param_groups]
@@ -49,7 +61,8 @@ class TimedSchedule:
 
     def share(self) -> float:
         """Spent part of the budget, 0 to 1."""
-        return min(self.spent["cpu_s"] / self.budget_s, 1.0)
+        share = self.spent["cpu_s"] / self.budget_s if self.steps is None else self.spent["steps"] / self.steps
+        return min(share, 1.0)
 
     def rate(self, share: float) -> float:
         """Learning rate over its peak."""

@@ -92,6 +92,7 @@ def provenance() -> dict[str, Any]:
         "commit": commit + (" with changes" if changed else ""),
         "base_config": digest(json.loads((bundle_root() / "configs" / "train.json").read_text())),
         "finished": time.strftime("%Y-%m-%dT%H:%M:%S"),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
     }
 

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -46,15 +46,25 @@ class Job:
 
 
 def recipe_cells(
-    stage: str, recipes: Sequence[Recipe], folds: Sequence[Fold], seeds: Sequence[int], settings: dict[str, Any]
+    stage: str,
+    recipes: Sequence[Recipe],
+    folds: Sequence[Fold],
+    seeds: Sequence[int],
+    settings: dict[str, Any],
+    steps: Mapping[str, int] | None = None,
 ) -> list[tuple[Cell, Recipe]]:
-    """Cells in the order in which they are worth having: all recipes on the first fold and seed, then the next."""
+    """Cells in the order in which they are worth having: all recipes on the first fold and seed, then the next.
+
+    `steps`, by recipe, are trained instead of the budget's time.
+    """
     cells = []
     for number, seed in enumerate(seeds):
         for fold in folds:
             for recipe in recipes:
                 if recipe.seeds is None or number < recipe.seeds:
                     own = {**settings, **recipe.training(), "predict": recipe.predict}
+                    if steps is not None:
+                        own["steps"] = steps[recipe.name]
                     cells.append((Cell(stage, recipe.name, "recipe", fold, seed, own), recipe))
     return cells
 
@@ -112,6 +122,7 @@ def _start(job: Job, work: Path, results: Path, manifest: dict[str, Any], log: P
                 "seed": job.seed,
                 "min_total": job.settings["min_total"],
                 "lr_scheduler#minutes": job.settings["budget_min"],
+                "lr_scheduler#steps": job.settings.get("steps"),
             },
             "provenance": provenance(),
             "cells": [
