@@ -31,7 +31,7 @@ def time_recipes(
     """Train each for the budget's time and write its rate; returns how many failed. What was timed is not run again."""
     path = results / _FILE
     known = json.loads(path.read_text()) if path.is_file() else {}
-    jobs = {}
+    jobs: dict[str, Job] = {}
     for recipe in recipes:
         if known.get(recipe.name, {}).get("training") != digest(recipe.training()):
             own = {**settings, **recipe.training()}
