@@ -120,7 +120,8 @@ def _evaluation(data: Path, run: Path) -> Any:
     for key, value in {**json.loads((run / "configs" / "model.json").read_text()), **own}.items():
         parser[key] = value
     network = parser.get_parsed_content("network").eval()
-    network.load_state_dict(torch.load(run / "models" / "model.pt", weights_only=True))
+    device = parser.get_parsed_content("device")
+    network.load_state_dict(torch.load(run / "models" / "model.pt", weights_only=True, map_location=device))
     return parser
 
 
@@ -170,6 +171,7 @@ def train_crop(data: Path, run: Path, recipe: Recipe, sizes_um: Sequence[float])
     torch.manual_seed(recipe.seed)
     net = CropNet(len(panel), EfficientNetLiteEncoder([32]), recipe.unit_crop_px, "programs", recipe.n_programs)
     net.initialize(**panel.statistics(recipe.n_programs))
+    net.to(base.get_parsed_content("device"))
     weights = {key: base["loss"][key] for key in ("mse_weight", "pearson_weight", "poisson_weight", "min_units")}
     train_crops(
         net,
@@ -208,7 +210,8 @@ def answer_crop(net: CropNet, recipe: Recipe, slide: Mapping[str, Any], trained_
     high = np.ceil(centers_um.max(0) / _GRID_UM).astype(int)
     axes = [np.arange(a, b + 1) * _GRID_UM for a, b in zip(low, high, strict=True)]
     grid = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
-    values = at(grid.reshape(-1, 2)).numpy().reshape(*grid.shape[:2], -1)
+    found = at(grid.reshape(-1, 2))
+    values = found.cpu().numpy().reshape(*grid.shape[:2], -1)
     between = RegularGridInterpolator(axes, values)
     dense = torch.from_numpy(between(centers_um).astype(np.float32))
     as_groups = grouped(dense, net.project, net.rate)
@@ -220,8 +223,9 @@ def answer_crop(net: CropNet, recipe: Recipe, slide: Mapping[str, Any], trained_
             return as_groups(groups)
         middle = (groups @ centers_um) / size[:, None]
         pooled = torch.from_numpy(between(np.clip(middle, centers_um.min(0), centers_um.max(0))).astype(np.float32))
-        y, rate = net.project(pooled).numpy(), net.rate(pooled)
-        return y, None if rate is None else rate.numpy() * size[:, None]
+        pooled = pooled.to(found)
+        y, rate = net.project(pooled).cpu().numpy(), net.rate(pooled)
+        return y, None if rate is None else rate.cpu().numpy() * size[:, None]
 
     return predict
 

@@ -104,7 +104,7 @@ def train_crops(
     What a step draws follows from the seed and its number, so that a run that was stopped goes on the same.
 
     Args:
-        net: with its head initialised.
+        net: with its head initialised, on its device.
         dataset: of the dense model, with a transform that changes nothing.
         pictures: of the data set's slides, in its order.
         loss: of the dense model.
@@ -124,11 +124,12 @@ def train_crops(
     stain, done = RandHEStain(prob=0.9), 0
     parts_of_run: dict[str, Any] = {"net": net, "optimizer": optimizer, "schedule": schedule}
     if checkpoint is not None and checkpoint.is_file():
-        state = torch.load(checkpoint, weights_only=True)
+        state = torch.load(checkpoint, weights_only=True, map_location=next(net.parameters()).device)
         done = state.pop("done")
         for name, part in parts_of_run.items():
             part.load_state_dict(state[name])
     net.train()
+    device = next(net.parameters()).device
     for step in range(done, steps):
         rng = np.random.default_rng([seed, step])
         stain.set_random_state(int(rng.integers(2**31)))
@@ -140,8 +141,9 @@ def train_crops(
         batch = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
         crops = [turn(torch.as_tensor(stain(crop)), int(rng.integers(len(SYMMETRIES)))) for crop in batch.pop("crops")]
         image = torch.stack([torch.as_tensor(normalise(crop)).as_subclass(torch.Tensor) for crop in crops])
-        pooled = net.features(image)[..., 0, 0]
-        value = loss(UnitExpression(net.project(pooled), net.rate(pooled)), batch)
+        pooled = net.features(image.to(device))[..., 0, 0]
+        moved = {key: value.to(device) for key, value in batch.items()}
+        value = loss(UnitExpression(net.project(pooled), net.rate(pooled)), moved)
         optimizer.zero_grad()
         value.backward()
         optimizer.step()
@@ -178,10 +180,10 @@ def _units(
 def crop_features(
     net: CropNet, picture: Picture, centers_um: np.ndarray, normalise: Any, batch_units: int = 64
 ) -> torch.Tensor:
-    """Features of the crops about points (x, y), (U, channels)."""
-    found = []
+    """Features of the crops about points (x, y), (U, channels), on the network's device."""
+    device, found = next(net.parameters()).device, []
     for start in range(0, len(centers_um), batch_units):
         crops = picture.crops(centers_um[start : start + batch_units], net.stride)
         image = torch.stack([torch.as_tensor(normalise(crop)).as_subclass(torch.Tensor) for crop in crops])
-        found.append(net.features(image)[..., 0, 0])
+        found.append(net.features(image.to(device))[..., 0, 0])
     return torch.cat(found)
