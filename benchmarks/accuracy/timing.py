@@ -59,8 +59,9 @@ def read_steps(recipes: Sequence[Recipe], settings: Mapping[str, Any], results: 
     known = json.loads(path.read_text()) if path.is_file() else {}
     steps = {}
     for recipe in recipes:
-        timed = known.get(recipe.name, {})
-        if (timed.get("training"), timed.get("threads")) != (digest(recipe.training()), settings["threads"]):
+        asked = (digest(recipe.training()), settings["threads"])
+        timed = next((t for t in known.values() if (t["training"], t["threads"]) == asked), None)
+        if timed is None:
             raise InputError(f"{path} does not say how fast {recipe.name} is; run --stage timing --only {recipe.name}.")
         steps[recipe.name] = round(timed["steps_per_min"] * settings["budget_min"])
     return steps
