@@ -85,7 +85,7 @@ def _whole_slide(slide: Path, run: Path, work: Path, threads: int, times: int) -
         for runtime in seconds:
             out = work / f"by_{runtime}.h5ad"
             command = [str(slide), str(out), "--model", str(run), "--bin-um", "16", "--runtime", runtime]
-            took = predict([*command, "--set", "tile_px=512"], threads).seconds
+            took = predict([*command, "--set", "tile_px=512", "--set", "device=cpu"], threads).seconds
             if turn:
                 seconds[runtime].append(took)
             tables[runtime] = ad.read_h5ad(out)

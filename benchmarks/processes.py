@@ -40,7 +40,8 @@ __all__ = [
     "training",
 ]
 
-_ENV = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+# On the CPU: a GPU adds in another order each time.
+_ENV = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", "CUDA_VISIBLE_DEVICES": ""}
 #: After a run by several processes, each writes what it holds.
 _DUMP = {
     "finalize": [

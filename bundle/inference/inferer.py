@@ -130,7 +130,8 @@ class _TiledInferer(Inferer):
         # the first one did. What is done to a pixel depends on that pixel alone, or tiles would differ.
         largest_px = max((t.region[2] * t.region[3] for t in tiles), default=0)
         largest_px = largest_px if size_px is None else size_px[0] * size_px[1]
-        places = [torch.empty(3 * largest_px) for _ in range(self.num_readers + 1)]
+        with torch.inference_mode(False):  # the mode is a thread's own, and others write here
+            places = [torch.empty(3 * largest_px) for _ in range(self.num_readers + 1)]
 
         def read(number: int) -> torch.Tensor:
             x_px, y_px, width_px, height_px = tiles[number].region

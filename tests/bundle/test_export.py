@@ -18,7 +18,7 @@ from networks import PixNet, SwinEncoder
 
 def test_the_weights_are_the_runs(tiny_run):
     network, config = load_network(tiny_run)
-    state = torch.load(tiny_run / "models" / "model.pt", weights_only=True)
+    state = torch.load(tiny_run / "models" / "model.pt", weights_only=True, map_location="cpu")
     assert all(torch.equal(value, state[name]) for name, value in network.state_dict().items())
     assert not network.training
     assert config["network_def"]["decoder_channels"] == [8, 8]

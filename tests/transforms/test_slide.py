@@ -99,7 +99,7 @@ def test_a_file_that_opens_but_does_not_read_goes_to_the_next_backend(tmp_path, 
 
 
 @pytest.mark.parametrize("mpp", [0.5, 0.501, 0.73, 1.0, 1.009, 1.37, 3.3, 0.31])
-@pytest.mark.parametrize("backend", ["cucim", "tifffile"])
+@pytest.mark.parametrize("backend", INSTALLED)
 def test_a_region_does_not_depend_on_how_it_is_cut(tmp_path, write_slide, image, backend, mpp):
     slide = opened(write_slide(tmp_path / "a.tif", image, 0.5, compression="deflate"), backend)
     x, y, width, height = -5, -3, 90, 70

@@ -70,3 +70,20 @@ def test_a_timed_training_leaves_no_step_of_the_workflow_out():
     whole = json.loads((root / "configs/train.json").read_text())["training"]
     timed = json.loads((root / "benchmarks/accuracy/budget.json").read_text())["training"]
     assert [step for step in whole if step.startswith("@")] == [step for step in timed if step.startswith("@")]
+
+
+def test_a_budget_of_steps_asks_no_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = []
+    for name, step_s in (("slow", 100.0), ("fast", 0.0)):
+        clock = Clock(monkeypatch, step_s)
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.5)
+        schedule, rates = TimedSchedule(optimizer, 1.0, str(tmp_path / f"{name}.json"), steps=7), []
+        trainer = Engine(clock.step)
+        schedule.attach(trainer)
+        trainer.add_event_handler(
+            Events.ITERATION_STARTED, lambda _, r=rates, o=optimizer: r.append(o.param_groups[0]["lr"])
+        )
+        trainer.run([0] * 4, max_epochs=1000)
+        done.append(rates)
+    assert len(done[0]) == 7
+    assert done[0] == done[1]

@@ -143,3 +143,10 @@ def test_another_tiling_or_slide_begins_anew(slide, network, tmp_path):
     _map(slide, network, tmp_path, 256)
     finer = _map(slide, network, tmp_path, 512)
     np.testing.assert_allclose(finer.array[:], _map(slide, network, tmp_path / "x", 512).array[:])
+
+
+def test_a_callers_inference_mode_changes_nothing(slide, network):
+    units = _units("circle", 30.0)
+    with torch.inference_mode():
+        inside = _infer(slide, network, units, 64)
+    assert torch.equal(inside, _infer(slide, network, units, 64))
