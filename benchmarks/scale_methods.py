@@ -96,9 +96,8 @@ class Recipe:
 
 
 def configurations() -> str:
-    """A digest of the configurations that both models are trained with."""
-    folder = commands.bundle_root() / "configs"
-    return digest([json.loads((folder / name).read_text()) for name in ("train.json", *_CONFIGS)])
+    """A digest of what both models are trained with, merged."""
+    return digest(_training_config().get())
 
 
 def _reader() -> Any:  # the packages do not share a type
