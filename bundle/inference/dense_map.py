@@ -48,7 +48,8 @@ class DenseMap:
         self.stride = int(self.about["stride"])
         self.mpp = float(self.about["working_mpp"])
         self.origin_px = tuple(int(v) for v in self.about["origin_px"])
-        self.array: Any = self.group["0"]
+        stored: Any = self.group["0"]
+        self.array = stored.with_config({"write_empty_chunks": True})  # else each chunk is compared with an empty one
         self._strips: dict[int, np.ndarray] = {}
 
     def __repr__(self) -> str:

@@ -175,7 +175,12 @@ class StreamedAnnData:
                 # half precision does not shrink, names have a form of their own; all else shrinks at little cost
                 packed = None if text or _as_it_is(values) else BloscCodec(cname="lz4", clevel=1, shuffle="shuffle")
                 array = self.group.create_array(
-                    name, shape=shape, chunks=chunks, dtype="string" if text else values.dtype, compressors=packed
+                    name,
+                    shape=shape,
+                    chunks=chunks,
+                    dtype="string" if text else values.dtype,
+                    compressors=packed,
+                    config={"write_empty_chunks": True},  # else each chunk is compared with an empty one
                 )
             else:
                 dtype = h5py.string_dtype() if text else values.dtype
