@@ -20,7 +20,7 @@ from scipy.interpolate import LinearNDInterpolator, NearestNDInterpolator, Regul
 
 from bundle import commands
 from bundle.crops import CropDataset, SlideDataset
-from bundle.expression import TARGET_SUM, eligible
+from bundle.expression import LARGE_UNIT_UM, TARGET_SUM, eligible
 from bundle.manifest import read_split
 from bundle.metrics import grouped
 from bundle.metrics.score import Prediction
@@ -43,7 +43,6 @@ __all__ = [
     "train_pixnet",
 ]
 
-_CONFIGS = ("efficientnet_lite.json", "programs.json")
 _GRID_UM = 16.0  # pitch of the crop model's answers, between which finer units are interpolated
 
 
@@ -95,9 +94,15 @@ class Recipe:
         }
 
 
-def configurations() -> str:
+def _config_files(sizes_um: Sequence[float]) -> list[Path]:
+    """The recipe; units below 55 µm need the head that learns counts."""
+    names = ["efficientnet_lite.json", *(["programs.json"] if min(sizes_um) < LARGE_UNIT_UM else [])]
+    return [commands.bundle_root() / "configs" / name for name in names]
+
+
+def configurations(sizes_um: Sequence[float]) -> str:
     """A digest of what both models are trained with, merged."""
-    return digest(_training_config().get())
+    return digest(_training_config(sizes_um).get())
 
 
 def _reader() -> Any:  # the packages do not share a type
@@ -106,9 +111,8 @@ def _reader() -> Any:  # the packages do not share a type
 
 def train_pixnet(data: Path, run: Path, recipe: Recipe, sizes_um: Sequence[float]) -> None:
     """Train the dense model; a run that was stopped goes on."""
-    configs = [commands.bundle_root() / "configs" / name for name in _CONFIGS]
     settings = recipe.settings(len(read_split(data, "training")), sizes_um)
-    commands.train(data, run, configs, settings)
+    commands.train(data, run, _config_files(sizes_um), settings)
 
 
 def _evaluation(data: Path, run: Path) -> Any:
@@ -138,19 +142,19 @@ def answer_pixnet(data: Path, run: Path, slide: Mapping[str, Any]) -> Prediction
     return grouped(pooled, network.project, network.rate)
 
 
-def _training_config() -> ConfigParser:
+def _training_config(sizes_um: Sequence[float]) -> ConfigParser:
     """`train.json` with the overrides of both models."""
-    folder = commands.bundle_root() / "configs"
-    parser = ConfigParser(json.loads((folder / "train.json").read_text()))
-    for name in _CONFIGS:
-        for key, value in json.loads((folder / name).read_text()).items():
+    parser = ConfigParser(json.loads((commands.bundle_root() / "configs" / "train.json").read_text()))
+    for file in _config_files(sizes_um):
+        for key, value in json.loads(file.read_text()).items():
             parser[key] = value
     return parser
 
 
 def train_crop(data: Path, run: Path, recipe: Recipe, sizes_um: Sequence[float]) -> tuple[CropNet, GenePanel]:
     """Train the crop model as the dense one: encoder, head, loss, panel, units, augmentation, steps, pixels."""
-    base = _training_config()
+    base = _training_config(sizes_um)
+    programs = base["head"] == "programs"
     records, reader = read_split(data, "training"), _reader()
     panel = fit_panel(records, unit_sizes_um=list(sizes_um))
     dataset = CropDataset(
@@ -164,12 +168,12 @@ def train_crop(data: Path, run: Path, recipe: Recipe, sizes_um: Sequence[float])
         unit_sizes_um=list(sizes_um),
         seed=recipe.seed,
         max_units=recipe.max_units,
-        rates=True,
+        rates=programs,
     )
     pictures = [Picture(reader.open(r["image"], r.get("mpp")), recipe.mpp) for r in records]
     torch.manual_seed(recipe.seed)
-    net = CropNet(len(panel), EfficientNetLiteEncoder([32]), recipe.unit_crop_px, "programs", recipe.n_programs)
-    net.initialize(**panel.statistics(recipe.n_programs))
+    net = CropNet(len(panel), EfficientNetLiteEncoder([32]), recipe.unit_crop_px, base["head"], recipe.n_programs)
+    net.initialize(**panel.statistics(recipe.n_programs if programs else None))
     net.to(base.get_parsed_content("device"))
     weights = {key: base["loss"][key] for key in ("mse_weight", "pearson_weight", "poisson_weight", "min_units")}
     train_crops(
@@ -194,7 +198,7 @@ def answer_crop(net: CropNet, recipe: Recipe, slide: Mapping[str, Any], trained_
     Units no larger than 16 µm are interpolated between crops 16 µm apart, which differ little, being more than ten
     times as wide.
     """
-    normalise = _training_config().get_parsed_content("validate#preprocessing")
+    normalise = _training_config([trained_um]).get_parsed_content("validate#preprocessing")
     picture = Picture(_reader().open(slide["image"], slide.get("mpp")), recipe.mpp)
     units: Units = slide["units"]
     centers_um = units.centers_px * slide["mpp"]

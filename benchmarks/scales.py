@@ -155,15 +155,20 @@ class Bench:
             }
 
         for name, sizes in TRAIN_UM.items():
-            config = {"data": about, "recipe": asdict(recipe), "configurations": configurations(), "train_um": sizes}
+            config = {
+                "data": about,
+                "recipe": asdict(recipe),
+                "configurations": configurations(sizes),
+                "train_um": sizes,
+            }
 
             def dense(name: str = name, sizes: list[int] = sizes) -> Cell:
-                run = self._run(f"phantom_{name}", recipe, about)
+                run = self._run(f"phantom_{name}", recipe, about, sizes)
                 train_pixnet(data, run, recipe, sizes)
                 return both(answer_pixnet(data, run, test_slide()[1]), load_panel(run / "models" / "panel.json"))
 
             def crop(name: str = name, sizes: list[int] = sizes) -> Cell:
-                net, panel = train_crop(data, self._run(f"phantom_crop_{name}", recipe, about), recipe, sizes)
+                net, panel = train_crop(data, self._run(f"phantom_crop_{name}", recipe, about, sizes), recipe, sizes)
                 return both(answer_crop(net, recipe, test_slide()[1], max(sizes)), panel)
 
             self.cell(f"phantom_pixnet_{name}", config, dense)
@@ -186,7 +191,7 @@ class Bench:
         config = {
             "data": "her2st, C2 to C4 train, C5 tests",
             "recipe": asdict(recipe),
-            "configurations": configurations(),
+            "configurations": configurations([100]),
         }
         everything = fit_panel(read_split(data, "training"))
         slide = test_units(data, everything, 100.0)
@@ -195,12 +200,12 @@ class Bench:
             return {"counts": figures(predict, slide, panel, [400])}
 
         def dense() -> Cell:
-            run = self._run("her2st", recipe, config["data"])
+            run = self._run("her2st", recipe, config["data"], [100])
             train_pixnet(data, run, recipe, [100])
             return scored(answer_pixnet(data, run, slide), load_panel(run / "models" / "panel.json"))
 
         def crop() -> Cell:
-            net, panel = train_crop(data, self._run("her2st_crop", recipe, config["data"]), recipe, [100])
+            net, panel = train_crop(data, self._run("her2st_crop", recipe, config["data"], [100]), recipe, [100])
             return scored(answer_crop(net, recipe, slide, 100.0), panel)
 
         self.cell("her2st_pixnet_train_100", config, dense)
@@ -215,8 +220,8 @@ class Bench:
 
             self.cell(f"her2st_interpolation_{how}_100", {"data": config["data"], "how": how}, carried)
 
-    def _run(self, name: str, recipe: Recipe, about: Any) -> Path:
-        return self.work / "runs" / f"{name}_{digest([asdict(recipe), configurations(), about])}"
+    def _run(self, name: str, recipe: Recipe, about: Any, sizes_um: Sequence[float]) -> Path:
+        return self.work / "runs" / f"{name}_{digest([asdict(recipe), configurations(sizes_um), about])}"
 
 
 def _same_order(counted: dict[str, Any], truth: dict[str, Any]) -> dict[str, Any]:

@@ -64,7 +64,7 @@ def test_fine_units_share_the_crop_models_grid(slide, monkeypatch):
     at = (np.stack(np.meshgrid(np.arange(40, 120, 2), np.arange(40, 120, 2)), -1).reshape(-1, 2) + 1).astype(float)
     units = _units(at, 2.0, np.ones((len(at), 3)))
     monkeypatch.setattr("benchmarks.scale_methods.SlideReader", lambda: type("R", (), {"open": lambda *_: slide})())
-    monkeypatch.setattr("benchmarks.scale_methods._training_config", lambda: _Plain())
+    monkeypatch.setattr("benchmarks.scale_methods._training_config", lambda sizes_um: _Plain())
     net = CropNet(3, Mean(), 32).eval()
     recipe = Recipe(mpp=1.0, crop_px=64, unit_crop_px=32, steps=1, crops_per_slide=1)
     predict = answer_crop(net, recipe, {"image": "s.tif", "mpp": 1.0, "units": units}, trained_um=40.0)
