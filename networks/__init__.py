@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .decoder import Decoder
-from .encoders import BackboneEncoder, ColourEncoder, ConvSwinEncoder, EfficientNetLiteEncoder, Encoder, SwinEncoder
+from .encoders import BackboneEncoder, ConvSwinEncoder, EfficientNetLiteEncoder, Encoder, SwinEncoder
 from .heads import Head, LinearHead, ProgramsHead
 from .losses import ExpressionLoss
 from .pixnet import ExpressionModel, PixNet, UnitExpression
@@ -15,7 +15,6 @@ from .texture import FrozenFeatures, TextureExpert
 __all__ = [
     "SAFB",
     "BackboneEncoder",
-    "ColourEncoder",
     "ConvSwinEncoder",
     "Decoder",
     "EfficientNetLiteEncoder",

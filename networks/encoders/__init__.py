@@ -8,12 +8,11 @@ from typing import Protocol
 import torch
 
 from .backbone import BackboneEncoder
-from .colour import ColourEncoder
 from .conv_swin import ConvSwinEncoder
 from .efficientnet_lite import EfficientNetLiteEncoder
 from .swin import SwinEncoder
 
-__all__ = ["BackboneEncoder", "ColourEncoder", "ConvSwinEncoder", "EfficientNetLiteEncoder", "Encoder", "SwinEncoder"]
+__all__ = ["BackboneEncoder", "ConvSwinEncoder", "EfficientNetLiteEncoder", "Encoder", "SwinEncoder"]
 
 
 class Encoder(Protocol):
