@@ -11,7 +11,8 @@
   sections are then nobody's inner validation. The final table shows every fold by itself, and beside the mean over
   all folds the mean over those whose test sections no screening scored.
 - **Budget.** CPU time of the training thread (`benchmarks.accuracy.budget`), equal for all recipes; scoring comes on
-  top.
+  top, and so does fitting a ridge on frozen filters. With `--by-steps` it is the steps that the time held when it was
+  measured (`--stage timing`), so that a GPU can train.
 - **Genes.** Chosen on the training slides of each fold and stage: `mean250` for the headline, `hvg50` beside it.
 - **Baselines** see the same slides, genes and units; their choices are made by leaving out one training section in
   turn.

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from bundle.errors import InputError
 from bundle.phantom import make_phantom
 from transforms.slide import SlideError
@@ -39,8 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             args.only = args.only or ["swin", "stnet"]
         table = read_table(args.recipes)
         if args.stage == "timing":
-            failed = _time(table, args, work, results)
-        elif args.stage != "report":
+            return 1 if _time(table, args, work, results) else 0
+        if args.stage != "report":
             for stage in stages:
                 failed += _run(stage, table, args, work, results)
     except (InputError, SlideError) as error:
@@ -66,6 +68,10 @@ def _run(stage: str, table: Table, args: argparse.Namespace, work: Path, results
         raise InputError(f"{results} holds cells of another data set than {data}; give each its own --results.")
     settings = _settings(data, table, args)
     recipes = [] if args.only == ["baselines"] else table.of(stage, args.only)
+    if recipes and not args.by_steps and torch.cuda.is_available():
+        raise InputError(
+            "A budget of CPU time says nothing of a GPU: give --by-steps, or hide it (CUDA_VISIBLE_DEVICES=)."
+        )
     steps = read_steps(recipes, settings, results) if args.by_steps else None
     simple = [c for c in baseline_cells(stage, folds, settings) if not c.path(results).is_file()]
     for cell in simple:
@@ -111,7 +117,7 @@ def _report(table: Table, args: argparse.Namespace, results: Path) -> None:
         same = str(all(cell["same_patient"] for cell in own)).lower()
         where = "inner validation sections" if stage == "screening" else "test sections"
         print(f"\n{stage}: scored on {where} (same_patient: {same})")
-        print(f"trainings of {args.budget_min:g} min of CPU time on {args.threads} thread(s)\n")
+        print(f"trainings of {args.budget_min:g} min of CPU time on {args.threads} thread(s){_told(own)}\n")
         print(screening_table(found, table.reference) if stage == "screening" else final_table(found, table))
         made_with = {cell["base_config"]: cell["commit"] for cell in own if cell["kind"] == "recipe"}
         if len(made_with) > 1:
@@ -120,6 +126,15 @@ def _report(table: Table, args: argparse.Namespace, results: Path) -> None:
             print(f"\n{found.left_out} cells of another budget, number of threads or earlier settings left out.")
     print()
     print(json.dumps(json_line(done["final"], table)))
+
+
+def _told(cells: Sequence[dict[str, Any]]) -> str:
+    """Where budgets were counted in steps, and what computed."""
+    trained = [cell for cell in cells if cell["kind"] == "recipe"]
+    counted = sum("steps_asked" in cell for cell in trained)
+    devices = sorted({cell.get("device", "cpu") for cell in trained})
+    told = "" if not counted else f", {counted} of {len(trained)} as the steps that it held when timed"
+    return told + (f"; on {' and '.join(devices)}" if devices else "")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -144,7 +159,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--work", default="runs/accuracy", help="runs and predictions (default: runs/accuracy)")
     parser.add_argument("--results", help=f"finished cells (default: {RESULTS})")
     parser.add_argument("--recipes", metavar="FILE", help="another table of recipes")
-    parser.add_argument("--quick", action="store_true", help="a minute on generated slides, to see that it works")
+    parser.add_argument(
+        "--quick", action="store_true", help="a minute on generated slides, to see that it works; by time"
+    )
     return parser
 
 

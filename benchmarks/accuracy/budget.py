@@ -24,8 +24,7 @@ class TimedSchedule:
     validation and scoring do not. (The state is saved after each whole epoch; a run that was killed goes on with the
     time it had spent then.)
 
-    With `steps`, the budget is that many steps instead: what the time gives on one thread was measured before, so that
-    the same training is done on any machine, a GPU too.
+    With `steps`, the budget is that many steps instead, as many as were timed to fit (`benchmarks.accuracy.timing`).
 
     Args:
         optimizer: its learning rates are the peak.

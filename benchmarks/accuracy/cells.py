@@ -75,6 +75,7 @@ class Cell:
             "same_patient": bool(patients[0] & patients[1]),
             "settings": digest([PROTOCOL, self.settings]),
             **{key: self.settings[key] for key in ("budget_min", "threads") if key in self.settings},
+            **({"steps_asked": self.settings["steps"]} if "steps" in self.settings else {}),
         }
 
 

@@ -32,10 +32,10 @@ class Finished:
         self._screened = {section for cell in cells if cell["stage"] == "screening" for section in cell["scored_on"]}
         own = [cell for cell in cells if cell["stage"] == stage]
         equal = [c for c in own if c["kind"] != "recipe" or (c["budget_min"], c["threads"]) == (budget_min, threads)]
-        newest = {cell["method"]: cell.get("settings") for cell in equal}
+        newest = {cell["method"]: _made(cell) for cell in equal}
         self.cells: dict[str, dict[str, dict[int, dict[str, Any]]]] = defaultdict(lambda: defaultdict(dict))
         for cell in equal:
-            if cell.get("settings") == newest[cell["method"]]:
+            if _made(cell) == newest[cell["method"]]:
                 self.cells[cell["method"]][cell["fold"]][cell["seed"]] = cell
         self.left_out = len(own) - sum(self.count(method) for method in self.cells)
 
@@ -116,7 +116,7 @@ def screening_table(done: Finished, reference: str) -> str:
 
 
 def final_table(done: Finished, table: Table) -> str:
-    """All methods on test sections, then each fold, then the best recipe against every other."""
+    """All methods on test sections, then each fold, then the first of the named rows against every other."""
     lines = ["| method | folds × seeds | PCC@M, folds untouched by screening | " + " | ".join(FIGURES)]
     lines[0] += " | seed SD | min |"
     lines.append("| --- |" + " --- |" * (lines[0].count("|") - 2))
@@ -136,8 +136,8 @@ def final_table(done: Finished, table: Table) -> str:
         own = done.cells[method]
         values = [f"{done.mean(method, 'PCC@M', [f]):.3f}" if f in own else "" for f in names]
         lines.append(f"| {method} | " + " | ".join(values) + " |")
-    best = table.rows["best"]
-    if best in done:
+    best = next((name for name in table.rows.values() if name in done), None)  # of this budget
+    if best is not None:
         lines += [
             "",
             f"{best}, PCC@M minus the other's (95 %, paired bootstrap over {BLOCK_UNITS} x {BLOCK_UNITS} units)",
@@ -180,6 +180,11 @@ def _against(done: Finished, method: str, reference: str) -> str:
         return ""
     error = f" ± {np.std(gaps, ddof=1) / np.sqrt(len(gaps)):.3f}" if len(gaps) > 1 else ""
     return f"{np.mean(gaps):+.3f}{error}"
+
+
+def _made(cell: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Cells that are averaged are equal in this; a baseline is the same on any machine."""
+    return (cell.get("settings"), cell.get("device", "cpu") if cell["kind"] == "recipe" else None)
 
 
 def _value(cell: Mapping[str, Any], key: str) -> float:

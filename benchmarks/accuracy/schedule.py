@@ -41,7 +41,7 @@ class Job:
         return f"{self.stage}-{self.fold.name}-{self.seed}-{digest([self.settings, base, training])}"
 
     def __str__(self) -> str:
-        recipes = " and ".join(recipe.name for _, recipe in self.cells)
+        recipes = " and ".join(recipe.name for _, recipe in self.cells) or self.recipe.name
         return f"{self.stage}, {recipes}, fold {self.fold.name}, seed {self.seed}"
 
 

@@ -41,6 +41,8 @@ def main(job_file: str) -> int:
         return BUSY
     if not (run / "budget.json").is_file():  # written when training is over
         train(dataset, run, configs=job["configs"], settings=job["settings"])
+    if not job["cells"]:  # timed alone
+        return 0
     spent = json.loads((run / "budget.json").read_text())
     panel = fit_panel(read_split(dataset, "training"), min_total=job["settings"]["min_total"])
     slides = load_slides(read_split(dataset, "test"), panel)

@@ -98,6 +98,18 @@ def test_the_error_of_a_difference_is_over_folds() -> None:
     assert "| +0.200 |" in text  # two seeds of one fold have no error
 
 
+def test_seeds_of_another_device_are_not_averaged() -> None:
+    cells = [cell("a", "x", 0, 0.3, device="cpu"), cell("a", "x", 1, 0.5, device="H", finished="2")]
+    assert finished(cells).mean("a", "PCC@M") == 0.5
+    assert finished(cells).left_out == 1
+
+
+def test_where_the_best_has_no_cell_of_the_budget_the_next_row_is_compared() -> None:
+    cells = [cell("b", "x", 0, 0.3), cell("ridge", "x", 0, 0.2, kind="baseline")]
+    assert "b, PCC@M minus" in final_table(finished(cells), TABLE)
+    assert "a, PCC@M minus" in final_table(finished([*cells, cell("a", "x", 0, 0.4)]), TABLE)
+
+
 @pytest.mark.parametrize("baseline", [False, True])
 def test_tables_have_a_row_for_each_method_and_no_ragged_line(baseline: bool) -> None:
     cells = [cell(m, f, s, 0.3) for m in "ab" for f in "xy" for s in (0, 1)]
