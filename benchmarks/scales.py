@@ -2,10 +2,12 @@
 
 `python -m benchmarks.scales`: on the frozen phantom (six slides of 1.5 mm, seed 0: four train, the last tests), models
 trained on 100, 55, 16 or 8 µm units or on all sizes at once, tested at 2 to 200 µm against the noise-free rate and
-against measured counts; on Her2ST (C2 to C4 train, C5 tests: one patient) at 100 µm and in 400 µm cells. Beside the
-dense model: a crop model with the same encoder, head, loss and pixels in training (`benchmarks.stnet`), and nearest and
-linear interpolation of the measured units of the test slide itself, which only a user with spots has (on Her2ST each
-spot from the others). Everything is scored by `bundle.metrics`; no model or epoch is chosen on the way.
+against measured counts; on Her2ST (C2 to C4 train, C5 tests: one patient) at 100 µm and in 400 µm cells. Trained on 100
+or 55 µm, the dense model is `configs/efficientnet_lite.json` as it is, its ridge on frozen filters and averaged weights
+included, at stride 4; smaller units need the head `programs`, which has no such ridge. Beside it: a crop model with the
+same encoder, head, loss and pixels in training (`benchmarks.stnet`), which has neither, and nearest and linear
+interpolation of the measured units of the test slide itself, which only a user with spots has (on Her2ST each spot from
+the others). Everything is scored by `bundle.metrics`; no model or epoch is chosen on the way.
 
 A finished cell is a small JSON under `--results` and is not computed again while its configuration is the same. The
 same command goes on where it was.
@@ -221,7 +223,7 @@ class Bench:
             self.cell(f"her2st_interpolation_{how}_100", {"data": config["data"], "how": how}, carried)
 
     def _run(self, name: str, recipe: Recipe, about: Any, sizes_um: Sequence[float]) -> Path:
-        return self.work / "runs" / f"{name}_{digest([asdict(recipe), configurations(sizes_um), about])}"
+        return self.work / "runs" / f"{name}_{digest([asdict(recipe), configurations(sizes_um), list(sizes_um), about])}"
 
 
 def _same_order(counted: dict[str, Any], truth: dict[str, Any]) -> dict[str, Any]:
