@@ -223,7 +223,8 @@ class Bench:
             self.cell(f"her2st_interpolation_{how}_100", {"data": config["data"], "how": how}, carried)
 
     def _run(self, name: str, recipe: Recipe, about: Any, sizes_um: Sequence[float]) -> Path:
-        return self.work / "runs" / f"{name}_{digest([asdict(recipe), configurations(sizes_um), list(sizes_um), about])}"
+        asked = digest([asdict(recipe), configurations(sizes_um), list(sizes_um), about])
+        return self.work / "runs" / f"{name}_{asked}"
 
 
 def _same_order(counted: dict[str, Any], truth: dict[str, Any]) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """The crop model: one picture per unit, in ST-Net's form, with our encoder, heads, loss and sampling of units.
 
 ST-Net (He et al. 2020, https://doi.org/10.1038/s41551-020-0578-x) fine-tunes a CNN pretrained on ImageNet on one crop
-around each spot: the last features are averaged over the crop and a linear layer gives expression. Encoder, head, loss and
-units are the dense model's. A budget counts the pixels that go through the encoder in training.
+around each spot: the last features are averaged over the crop and a linear layer gives expression. Encoder, head, loss
+and units are the dense model's. A budget counts the pixels that go through the encoder in training.
 """
 
 from __future__ import annotations
