@@ -160,6 +160,16 @@ def test_a_finished_cell_of_a_model_does_not_outlive_its_configuration(tmp_path,
     assert {name for name in before if before[name] == after[name]} == {n for n in before if "interpolation" in n}
 
 
+def test_what_is_not_asked_for_is_read_and_not_trained(tmp_path):
+    done, told = {"truth": {}}, []
+    Bench(tmp_path, tmp_path, 1.0).cell("phantom_crop_train_55", {"a": 1}, lambda: done)
+    bench = Bench(tmp_path, tmp_path, 1.0, ["train_100"])
+    for name in ("phantom_crop_train_100", "phantom_crop_train_55", "phantom_pixnet_train_55"):
+        bench.cell(name, {"a": 1}, lambda name=name: told.append(name) or done)
+    assert told == ["phantom_crop_train_100"]
+    assert set(bench.cells) == {"phantom_crop_train_100", "phantom_crop_train_55"}
+
+
 def test_the_report_says_who_is_ahead():
     def cell(pcc: float, draws: list[float]) -> dict:
         return {"truth": {"2": {"PCC@M": pcc, "draws": draws}}}
