@@ -9,8 +9,13 @@ from benchmarks.accuracy.__main__ import main
 
 
 def test_a_budget_is_timed_once_and_trained_by_steps_then(
-    spots: Path, table_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+    spots: Path,
+    table_file: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("benchmarks.accuracy.__main__.baseline_cells", lambda *_: [])
     common = ["--data", str(spots), "--recipes", str(table_file), "--work", str(tmp_path / "w"), "--threads", "1"]
     common += ["--results", str(tmp_path / "r"), "--budget-min", "0.03"]
     final = [*common, "--stage", "final", "--folds", "P1", "--seeds", "0", "--by-steps", "--only", "tiny"]
