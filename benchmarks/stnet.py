@@ -121,14 +121,14 @@ def train_crops(
     optimizer = torch.optim.AdamW(groups, lr=learning_rate, weight_decay=1e-4)
     schedule = WarmupCosineSchedule(optimizer, warmup_steps=max(steps // 10, 1), t_total=steps, warmup_multiplier=0.1)
     stain, done = RandHEStain(prob=0.9), 0
+    device = next(net.parameters()).device
     parts_of_run: dict[str, Any] = {"net": net, "optimizer": optimizer, "schedule": schedule}
     if checkpoint is not None and checkpoint.is_file():
-        state = torch.load(checkpoint, weights_only=True, map_location=next(net.parameters()).device)
+        state = torch.load(checkpoint, weights_only=True, map_location=device)
         done = state.pop("done")
         for name, part in parts_of_run.items():
             part.load_state_dict(state[name])
     net.train()
-    device = next(net.parameters()).device
     for step in range(done, steps):
         rng = np.random.default_rng([seed, step])
         stain.set_random_state(int(rng.integers(2**31)))
