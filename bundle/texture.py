@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,14 +15,20 @@ __all__ = ["fit_texture"]
 
 logger = logging.getLogger(__name__)
 
+#: That an encoder without weights learns its filters from.
+_CROPS = 36
+
 
 def fit_texture(
     network: Any,
     slides: Iterable[Mapping[str, Any]],
     inferer: Callable[[Mapping[str, Any], Any], torch.Tensor],
     panel: GenePanel,
+    crops: Sequence[Mapping[str, Any]] = (),
 ) -> None:
     """Solve for the weights of `networks.TextureExpert` on whole slides, read as evaluation reads them.
+
+    An encoder that learns its filters without labels (`networks.PatchDictionaryEncoder`) is shown training crops first.
 
     Not on training crops: most of their cells see a crop's border, as no cell of a slide does. Every process of a
     distributed training fits all slides, so that all agree.
@@ -32,8 +38,11 @@ def fit_texture(
         slides: training slides with their units, as `SlideDataset` gives them.
         inferer: a `SlideInferer`.
         panel: the genes to predict.
+        crops: training crops, as `CropDataset` gives them.
     """
     texture = getattr(network, "module", network).texture
+    if hasattr(texture.filters.encoder, "learn"):
+        texture.filters.encoder.learn(crops[i]["image"] for i in range(min(len(crops), _CROPS)))
     features, targets = [], []
     for slide in slides:
         features.append(inferer(slide, texture.filters))

@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from .decoder import Decoder
-from .encoders import BackboneEncoder, ConvSwinEncoder, EfficientNetLiteEncoder, Encoder, SwinEncoder
+from .encoders import (
+    BackboneEncoder,
+    ConvSwinEncoder,
+    EfficientNetLiteEncoder,
+    Encoder,
+    PatchDictionaryEncoder,
+    SwinEncoder,
+)
 from .heads import Head, LinearHead, ProgramsHead
 from .losses import ExpressionLoss
 from .pixnet import ExpressionModel, PixNet, UnitExpression
@@ -24,6 +31,7 @@ __all__ = [
     "FrozenFeatures",
     "Head",
     "LinearHead",
+    "PatchDictionaryEncoder",
     "PixNet",
     "PlainSwinUNETR",
     "ProgramsHead",

@@ -10,9 +10,17 @@ import torch
 from .backbone import BackboneEncoder
 from .conv_swin import ConvSwinEncoder
 from .efficientnet_lite import EfficientNetLiteEncoder
+from .patch_dictionary import PatchDictionaryEncoder
 from .swin import SwinEncoder
 
-__all__ = ["BackboneEncoder", "ConvSwinEncoder", "EfficientNetLiteEncoder", "Encoder", "SwinEncoder"]
+__all__ = [
+    "BackboneEncoder",
+    "ConvSwinEncoder",
+    "EfficientNetLiteEncoder",
+    "Encoder",
+    "PatchDictionaryEncoder",
+    "SwinEncoder",
+]
 
 
 class Encoder(Protocol):
