@@ -53,6 +53,11 @@ def test_pretrained_filters_are_changed_slowly():
 
 
 def test_the_texture_is_for_the_linear_head_alone():
+    assert _parser().get_parsed_content("network_def").texture is not None
+    assert _parser("programs.json").get_parsed_content("network_def").texture is None
+
+
+def test_the_pretrained_texture_is_for_the_linear_head_alone():
     pytest.importorskip("efficientnet_lite_pytorch", reason="the extra `encoders` is not installed")
     assert _parser("efficientnet_lite.json").get_parsed_content("network_def").texture is not None
     both = _parser("efficientnet_lite.json", "programs.json").get_parsed_content("network_def")

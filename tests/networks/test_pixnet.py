@@ -14,8 +14,10 @@ from networks import (
     EfficientNetLiteEncoder,
     ExpressionLoss,
     ExpressionModel,
+    PatchDictionaryEncoder,
     PixNet,
     PlainSwinUNETR,
+    SwinEncoder,
     TextureExpert,
 )
 from networks.symmetry import SYMMETRIES, turn, turn_back
@@ -67,7 +69,18 @@ def hybrid(stem_stride: int) -> PixNet:
 def textured() -> PixNet:
     pytest.importorskip("efficientnet_lite_pytorch", reason="the extra `encoders` is not installed")
     texture = TextureExpert(2, EfficientNetLiteEncoder((8, 16, 32), pretrained=False), rank=2, context_px=96)
-    return PixNet(2, EfficientNetLiteEncoder((8, 32), pretrained=False), (8, 8), texture=texture)
+    return PixNet(2, EfficientNetLiteEncoder((8, 32), pretrained=False), (8, 8), texture=fitted(texture))
+
+
+def with_dictionary() -> PixNet:
+    texture = TextureExpert(2, PatchDictionaryEncoder((4, 16), 8), rank=2, context_px=80)
+    encoder = SwinEncoder(embed_dim=12, depths=(2, 2), num_heads=(1, 2), window_size=4, drop_path_rate=0.0)
+    return PixNet(2, encoder, (8, 8), texture=fitted(texture))
+
+
+def fitted(texture: TextureExpert) -> TextureExpert:
+    nn.init.normal_(texture.components, generator=torch.Generator().manual_seed(1))
+    return texture
 
 
 def lite() -> PixNet:
@@ -87,6 +100,7 @@ NETS: dict[str, Callable[[Build, pytest.FixtureRequest], ExpressionModel]] = {
     "all symmetries": lambda tiny, _: tiny(2, window_size=4).use_symmetries(SYMMETRIES),
     "strides from 2": lambda *_: lite(),
     "texture": lambda *_: textured(),
+    "patch dictionary": lambda *_: with_dictionary(),
     "SwinUNETR": lambda *_: PlainSwinUNETR(2, feature_size=12, window_size=4),
     "stem to 4": lambda *_: hybrid(4),
     "stem to 8": lambda *_: hybrid(8),
@@ -102,6 +116,7 @@ HALO_PX = {
     "all symmetries": (32, 48),
     "strides from 2": (32, 489),
     "texture": (32, 489),
+    "patch dictionary": (32, 49),
     "SwinUNETR": (64, 248),
     "stem to 4": (32, 57),
     "stem to 8": (64, 193),
