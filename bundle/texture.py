@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from .errors import InputError
 from .expression import log1p_cp10k
 from .panel import GenePanel
 
@@ -39,14 +40,30 @@ def fit_texture(
         inferer: a `SlideInferer`.
         panel: the genes to predict.
         crops: training crops, as `CropDataset` gives them.
+
+    Raises:
+        InputError: if the slides hold fewer than two units, or too little tissue to learn filters from.
     """
     texture = getattr(network, "module", network).texture
-    if hasattr(texture.filters.encoder, "learn"):
-        texture.filters.encoder.learn(crops[i]["image"] for i in range(min(len(crops), _CROPS)))
+    encoder = texture.filters.encoder
+    if hasattr(encoder, "learn"):
+        images = [crops[i]["image"] for i in range(min(len(crops), _CROPS))]
+        _enough(encoder.learn, images)
     features, targets = [], []
     for slide in slides:
         features.append(inferer(slide, texture.filters))
         units = slide["units"]
         targets.append(torch.from_numpy(log1p_cp10k(units.counts_of(panel.genes), units.total)))
-    texture.fit(torch.cat(features), torch.cat(targets))
+    _enough(texture.fit, torch.cat(features), torch.cat(targets))
     logger.info("texture: ridge regression on %d units of %d slides", sum(map(len, targets)), len(targets))
+
+
+def _enough(solve: Callable[..., None], *given: Any) -> None:
+    """Solve, or say that there is too little to solve with."""
+    try:
+        solve(*given)
+    except ValueError as error:
+        raise InputError(
+            f"The training slides are too small for network_def#texture: {error} Add slides, or train without it: "
+            "--set network_def#texture=null"
+        ) from error
