@@ -19,7 +19,7 @@ def test_a_recipe_names_keys_that_exist_and_a_network_that_takes_its_crops(recip
     root = bundle_root()
     config = merge_config([root / "configs" / "train.json", *recipe.files()], recipe.set)
     merge_config([root / "configs" / "evaluate.json"], recipe.predict)
-    parts = {key: config[key] for key in ("network_def", "head", "n_programs")}
+    parts = {key: config[key] for key in ("network_def", "head", "n_programs", "intensity")}
     net = ConfigParser({**parts, "n_genes": 5}).get_parsed_content("network_def")
     assert config["crop_px"] % net.grid_px == 0  # else a training crop is filled up with what no slide has
     with torch.no_grad():
