@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -212,6 +212,11 @@ class CropDataset(Dataset):
     def set_epoch(self, epoch: int) -> None:
         """Draw another epoch's crops."""
         self.epoch = int(epoch)
+
+    def whole_slides(self) -> Iterator[dict[str, Any]]:
+        """The slides, each with the units of its coarsest size that crops teach, as `SlideDataset` gives them."""
+        for slide in self._slides:
+            yield {**slide.record, "mpp": slide.mpp, "units": next(units for units in slide.layers if len(units))}
 
     def _slide_of(self, item: int) -> int:
         """Neighbouring items are of different slides, and every rank of a distributed sampler sees all of them."""

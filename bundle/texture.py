@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
 from .errors import InputError
 from .expression import log1p_cp10k
@@ -32,14 +33,14 @@ def fit_texture(
     An encoder that learns its filters without labels (`networks.PatchDictionaryEncoder`) is shown training crops first.
 
     Not on training crops: most of their cells see a crop's border, as no cell of a slide does. Every process of a
-    distributed training fits all slides, so that all agree.
+    distributed training fits, and takes what the first found, so that all agree to the last bit.
 
     Args:
         network: a `PixNet` with a texture, within a distributed wrapper or not.
-        slides: training slides with their units, as `SlideDataset` gives them.
+        slides: training slides with their units, as `SlideDataset` gives them; read once.
         inferer: a `SlideInferer`.
         panel: the genes to predict.
-        crops: training crops, as `CropDataset` gives them.
+        crops: training crops, as `CropDataset` gives them, of each slide in turn; some are taken, stain jitter and all.
 
     Raises:
         InputError: if the slides hold fewer than two units, or too little tissue to learn filters from.
@@ -47,7 +48,8 @@ def fit_texture(
     texture = getattr(network, "module", network).texture
     encoder = texture.filters.encoder
     if hasattr(encoder, "learn"):
-        images = [crops[i]["image"] for i in range(min(len(crops), _CROPS))]
+        every = max(len(crops) // (2 * _CROPS), 1)  # of many slides, not the first alone
+        images = [crops[i]["image"] for i in range(0, len(crops), every)[:_CROPS]]
         _enough(encoder.learn, images)
     features, targets = [], []
     for slide in slides:
@@ -55,6 +57,9 @@ def fit_texture(
         units = slide["units"]
         targets.append(torch.from_numpy(log1p_cp10k(units.counts_of(panel.genes), units.total)))
     _enough(texture.fit, torch.cat(features), torch.cat(targets))
+    if dist.is_available() and dist.is_initialized():
+        for tensor in texture.state_dict().values():
+            dist.broadcast(tensor, 0)
     logger.info("texture: ridge regression on %d units of %d slides", sum(map(len, targets)), len(targets))
 
 

@@ -193,7 +193,7 @@ class PixNet(ExpressionModel):
         if head != "linear" or texture.stride != self.stride:
             raise ValueError(
                 f"A texture of stride {texture.stride} and the head {head!r} do not go with an encoder of stride "
-                f"{self.stride}: the head must be 'linear' and the strides equal."
+                f"{self.stride}: the head must be 'linear' and the strides equal, or network_def#texture null."
             )
         self.channels += texture.channels
         self.grid_px = math.lcm(self.grid_px, texture.grid_px)

@@ -116,7 +116,7 @@ def screening_table(done: Finished, reference: str) -> str:
 
 
 def final_table(done: Finished, table: Table) -> str:
-    """All methods on test sections, then each fold, then the first two of the named rows against every other."""
+    """All methods on test sections, then each fold, then the best and the default against every other."""
     lines = ["| method | folds × seeds | PCC@M, folds untouched by screening | " + " | ".join(FIGURES)]
     lines[0] += " | seed SD | min |"
     lines.append("| --- |" + " --- |" * (lines[0].count("|") - 2))
@@ -136,7 +136,7 @@ def final_table(done: Finished, table: Table) -> str:
         own = done.cells[method]
         values = [f"{done.mean(method, 'PCC@M', [f]):.3f}" if f in own else "" for f in names]
         lines.append(f"| {method} | " + " | ".join(values) + " |")
-    compared = [name for name in table.rows.values() if name in done][:2]  # the best and the default
+    compared = [name for row in ("best", "swin") if (name := table.rows.get(row, "")) in done]
     for first in compared:
         lines += [
             "",

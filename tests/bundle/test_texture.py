@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 
@@ -16,20 +18,34 @@ def _net() -> PixNet:
     return PixNet(2, encoder, (8, 8), texture=TextureExpert(2, PatchDictionaryEncoder((4, 16), 8), rank=2))
 
 
-def test_a_run_holds_a_dictionary_and_a_regression(tiny_run):
-    texture = load_network(tiny_run)[0].texture
-    untrained = TextureExpert(len(texture.bias), PatchDictionaryEncoder((4, 16), 8))
-    assert texture.filters.encoder.conv.weight.shape == untrained.filters.encoder.conv.weight.shape
-    assert float(texture.components.abs().sum()) > 0 == float(untrained.components.abs().sum())
-    assert (texture.filters.encoder.conv.bias < 0).any()
+def test_the_dictionary_is_learned_and_the_regression_starts_from_the_units_mean(tiny_run):
+    network = load_network(tiny_run)[0]
+    # at random a bias is at most 1 / sqrt(3 * 6 * 6) = 0.1; whitened filters cancel what all patches share
+    assert float(network.texture.filters.encoder.conv.bias.abs().max()) > 0.2
+    torch.testing.assert_close(network.texture.bias, network.head.mean, atol=1e-3, rtol=0)
+    assert float(network.texture.components.abs().sum()) > 0
 
 
-def test_the_dictionary_and_the_regression_are_fitted_once(phantom, tiny, tmp_path):
-    commands.train(phantom, tmp_path / "run", [], tiny)
-    before = load_network(tmp_path / "run")[0].texture.state_dict()
-    commands.train(phantom, tmp_path / "run", [], {**tiny, "max_epochs": 2})
-    after = load_network(tmp_path / "run")[0].texture.state_dict()
-    assert all(torch.equal(before[name], after[name]) for name in before)
+def test_a_run_that_goes_on_is_not_fitted_again(phantom, tiny, tmp_path, monkeypatch):
+    fits, fit = [], TextureExpert.fit
+    monkeypatch.setattr(TextureExpert, "fit", lambda self, *given: fits.append(1) or fit(self, *given))
+    for epochs in (1, 2):
+        commands.train(phantom, tmp_path / "run", [], {**tiny, "max_epochs": epochs})
+        assert len(fits) == 1
+
+
+def test_without_it_a_slide_may_lack_the_coarsest_size(phantom, tiny, tmp_path):
+    data = json.loads((phantom / "dataset.json").read_text())
+    for record in [*data["training"], *data["validation"], *data["test"]]:
+        record["image"] = str(phantom / record["image"])
+        record["label"] = [str(phantom / label) for label in record["label"]]
+    (lacking,) = data["validation"]
+    data["training"].append({**lacking, "label": lacking["label"][1:]})
+    data["validation"] = []
+    (tmp_path / "dataset.json").write_text(json.dumps(data))
+    settings = {**tiny, "unit_sizes_um": [55, 16], "head": "programs", "n_programs": 4}
+    commands.train(tmp_path, tmp_path / "run", [], settings)
+    assert load_network(tmp_path / "run")[0].texture is None
 
 
 def test_glass_alone_is_told_in_a_sentence():

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from networks import PatchDictionaryEncoder
+from networks import PatchDictionaryEncoder, pieces
 
 MEAN, STD = (185.0, 145.0, 180.0), (45.0, 50.0, 40.0)
 
@@ -35,8 +35,10 @@ def learned() -> PatchDictionaryEncoder:
     return net
 
 
-def test_pieces_equal_the_whole(learned):
-    image = torch.stack([stripes(0, 20), stripes(1, 21)])
+@pytest.mark.parametrize("cells", [1, 50, 100, 4096])
+def test_pieces_equal_the_whole(learned, cells, monkeypatch):
+    monkeypatch.setattr(pieces, "_CELLS", cells)
+    image = torch.stack([stripes(0, 20), stripes(1, 21)])[..., :96, :]
     whole = learned(image)
     with torch.inference_mode():
         piecewise = learned(image)
