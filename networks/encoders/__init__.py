@@ -26,6 +26,8 @@ __all__ = [
 class Encoder(Protocol):
     """What `PixNet` asks of an encoder, which is an `nn.Module` besides.
 
+    One with a method `learn(images)` has filters that `bundle.fit_texture` chooses on training crops.
+
     Attributes:
         strides: input pixels per cell of each feature map, finest first, each a multiple of the one before.
         channels: channels of each feature map.
