@@ -127,7 +127,7 @@ SCHEMA = "metadata against a schema (reconstructed)"
         ("properties of evaluate.json", lambda f: (f / "models/panel.json").unlink(), "load_panel"),
         ("ckpt_export by tracing", lambda f: _fill(f, float("nan")), "not finite"),
         ("ckpt_export by tracing", lambda f: (f / "models/model.pt").write_bytes(b"rubbish"), "Error"),
-        ("ckpt_export by tracing", _change("inference", lambda c: c.update(head="programs")), "head.programs"),
+        ("ckpt_export by tracing", _change("inference", lambda c: c.update(head="programs")), "Missing key"),
         ("ckpt_export by scripting", lambda f: (f / "models/model.pt").write_bytes(b"rubbish"), "Error"),
         ("run evaluating", lambda f: _fill(f, float("nan")), "not finite"),
         ("run inferring", lambda f: _fill(f, float("nan")), "not finite"),

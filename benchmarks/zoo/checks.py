@@ -162,4 +162,4 @@ def judge(check: Check, subject: Subject) -> tuple[str, str]:
     except CannotPass as reason:
         return "cannot pass", str(reason)
     except Exception as error:
-        return "failed", f"{type(error).__name__}: {' '.join(str(error).split())[-300:]}"
+        return "failed", f"{type(error).__name__}: {' '.join(str(error).split())[-500:]}"
