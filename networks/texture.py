@@ -24,6 +24,7 @@ class FrozenFeatures(nn.Module):
 
     Attributes:
         stride: pixels per cell of the map, the encoder's finest.
+        sizes: channels of each of `levels`.
         channels: of the map.
         grid_px: as in `ExpressionModel`.
         halo_px: likewise.
@@ -41,7 +42,8 @@ class FrozenFeatures(nn.Module):
             raise ValueError(f"context_px={context_px} is no odd number of cells of {coarsest} px.")
         self.context = context_px // coarsest
         self.stride, self.grid_px = spec.strides[0], spec.grid_px
-        self.channels = sum(spec.channels) + (spec.channels[-1] if self.context else 0)
+        self.sizes = [*spec.channels, *([spec.channels[-1]] if self.context else [])]
+        self.channels = sum(self.sizes)
         reach_px = [stride if level else 0 for level, stride in enumerate(spec.strides)]  # bilinear
         reach_px[-1] += self.context // 2 * coarsest
         self.halo_px = max(spec.input_margin_px(level, margin) for level, margin in enumerate(reach_px))
@@ -50,13 +52,20 @@ class FrozenFeatures(nn.Module):
         """Nothing here changes with training."""
         return super().train(False)
 
-    def levels(self, image: torch.Tensor) -> list[torch.Tensor]:
-        """The encoder's features, finest first, and the neighbourhood's last."""
-        found = list(self.encoder(image))
+    def levels(self, image: torch.Tensor, weight: torch.Tensor | None = None) -> list[torch.Tensor]:
+        """The encoder's features, finest first, and the neighbourhood's last.
+
+        With `weight`, (R, channels of the finest level, 1, 1), the finest level is multiplied by it.
+        """
+        encoder: Any = self.encoder
+        at_once = weight is not None and hasattr(encoder, "reduced") and len(encoder.strides) > 1
+        found = list(encoder.reduced(image, weight) if at_once else encoder(image))
         if self.context:
             found.append(
                 F.avg_pool2d(found[-1], self.context, stride=1, padding=self.context // 2, count_include_pad=False)
             )
+        if weight is not None and not at_once:
+            found[0] = F.conv2d(found[0], weight)
         return found
 
     def features(self, image: torch.Tensor) -> torch.Tensor:
@@ -108,13 +117,11 @@ class TextureExpert(nn.Module):
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """(B, 3, H, W) -> (B, rank, H / stride, W / stride); each level is reduced first and brought up after."""
-        levels = self.filters.levels(image)
-        total: Any = -(self.components @ self.mean)[:, None, None]
-        start = 0
-        for level in levels:
-            part = self.components[:, start : start + level.shape[1], None, None]
-            start += level.shape[1]
-            total = total + _up(F.conv2d(level, part), levels[0].shape[-2:])
+        first, *others = self.components[..., None, None].split(self.filters.sizes, dim=1)
+        total, *levels = self.filters.levels(image, first)
+        total = total - (self.components @ self.mean)[:, None, None]
+        for level, part in zip(levels, others, strict=True):
+            total = total + _up(F.conv2d(level, part), total.shape[-2:])
         return total
 
     def project(self, pooled: torch.Tensor) -> torch.Tensor:

@@ -26,7 +26,9 @@ __all__ = [
 class Encoder(Protocol):
     """What `PixNet` asks of an encoder, which is an `nn.Module` besides.
 
-    One with a method `learn(images)` has filters that `bundle.fit_texture` chooses on training crops.
+    One with a method `learn(images)` has filters that `bundle.fit_texture` chooses on training crops. One with a method
+    `reduced(image, weight)` gives its levels with the finest multiplied by a 1x1 convolution's weight: it need not be
+    held whole.
 
     Attributes:
         strides: input pixels per cell of each feature map, finest first, each a multiple of the one before.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import cast
 
@@ -77,10 +77,17 @@ class PatchDictionaryEncoder(nn.Module):
 
     def forward(self, image: torch.Tensor) -> list[torch.Tensor]:
         """(B, 3, H, W), H and W multiples of `grid_px` -> list of (B, n_patches, H / s, W / s), finest first."""
-        mean = self._shown(F.pad(image, (_OVERLAP_PX,) * 4, mode="replicate"))
-        levels = [mean]
-        for fine, coarse in pairwise(self.strides):
-            mean = F.avg_pool2d(mean, coarse // fine)
+        return self.reduced(image, None)
+
+    def reduced(self, image: torch.Tensor, weight: torch.Tensor | None) -> list[torch.Tensor]:
+        """The same, the finest level multiplied by `weight` (R, n_patches, 1, 1) as it comes: it is never there whole."""
+        finest, means = [], []
+        for band in self._bands(image):
+            finest.append(band if weight is None else F.conv2d(band, weight))
+            means.append(F.avg_pool2d(band, self._step()))
+        levels, mean = [torch.cat(finest, dim=2)], torch.cat(means, dim=2)
+        for level, (fine, coarse) in enumerate(pairwise(self.strides)):
+            mean = F.avg_pool2d(mean, coarse // fine) if level else mean
             levels.append((mean + _FAINT).sqrt())
         return levels
 
@@ -112,18 +119,20 @@ class PatchDictionaryEncoder(nn.Module):
         self.conv.weight.copy_(torch.from_numpy(filters).view(n, 3, *size))
         cast(torch.Tensor, self.conv.bias).copy_(torch.from_numpy(-filters @ whitening.mean_ - _THRESHOLD))
 
-    def _shown(self, image: torch.Tensor) -> torch.Tensor:
-        """The finest level of an image that has been padded."""
-        if is_whole(self, image):
-            return self.conv(self._density(image)).relu()
-        side, stride = self.conv.kernel_size[0], self.strides[0]
-        height, width = ((size - 2 * _OVERLAP_PX) // stride for size in image.shape[-2:])
-        shown = image.new_empty(len(image), self.channels[0], height, width)
-        for rows in pieces(height, width):
-            last = min(rows.stop, height) - 1
-            part = image[..., rows.start * stride : last * stride + side, :]
-            shown[:, :, rows] = self.conv(self._density(part)).relu()
-        return shown
+    def _bands(self, image: torch.Tensor) -> Iterator[torch.Tensor]:
+        """The finest level from top to bottom, in bands of whole cells of the next."""
+        image = F.pad(image, (_OVERLAP_PX,) * 4, mode="replicate")
+        height, width = (size // self.strides[0] for size in image.shape[-2:])
+        step = self._step()
+        rows_px = step * self.strides[0]
+        bands = [slice(0, height)] if is_whole(self, image) else pieces(height // step, step * width)
+        for rows in bands:
+            stop_px = min(rows.stop * rows_px, height * self.strides[0]) + 2 * _OVERLAP_PX
+            yield self.conv(self._density(image[..., rows.start * rows_px : stop_px, :])).relu()
+
+    def _step(self) -> int:
+        """Cells of the finest level along a cell of the next."""
+        return self.strides[1] // self.strides[0] if len(self.strides) > 1 else 1
 
     def _density(self, image: torch.Tensor) -> torch.Tensor:
         """Optical density (natural logarithm) of normalised intensities."""

@@ -8,7 +8,7 @@ import torch
 from sklearn.linear_model import Ridge
 from torch import nn
 
-from networks import PixNet, SwinEncoder, TextureExpert, pool_units
+from networks import PatchDictionaryEncoder, PixNet, SwinEncoder, TextureExpert, pieces, pool_units
 
 SIDE, STRIDE = 64, 4
 MEAN, STD = torch.tensor([1.0, 2.0, 3.0, 4.0]), torch.tensor([0.5, 1.0, 2.0, 1.0])
@@ -101,6 +101,28 @@ def test_context_must_be_an_odd_number_of_cells():
     for wrong in (32, 40):
         with pytest.raises(ValueError, match="odd number"):
             _expert(context_px=wrong)
+
+
+def _dictionary(strides: tuple[int, ...]) -> PatchDictionaryEncoder:
+    encoder = PatchDictionaryEncoder(strides, 5)
+    nn.init.normal_(encoder.conv.weight, std=0.1)
+    return encoder
+
+
+@pytest.mark.parametrize("strides", [(4, 16, 32), (16,), None])
+@pytest.mark.parametrize("cells", [1, 100, 4096])
+def test_the_map_is_the_features_reduced_though_never_held_whole(strides, cells, monkeypatch):
+    monkeypatch.setattr(pieces, "_CELLS", cells)
+    torch.manual_seed(0)
+    encoder = _dictionary(strides) if strides else Shades()
+    expert = TextureExpert(4, encoder, rank=3, context_px=3 * encoder.strides[-1]).eval()
+    nn.init.normal_(expert.components)
+    nn.init.normal_(expert.mean)
+    image = 40 * torch.rand(2, 3, 96, SIDE)
+    features = expert.filters.features(image).movedim(1, -1)
+    expected = ((features - expert.mean) @ expert.components.T).movedim(-1, 1)
+    with torch.inference_mode():
+        torch.testing.assert_close(expert(image), expected, atol=1e-3, rtol=1e-4)
 
 
 def _net() -> PixNet:
