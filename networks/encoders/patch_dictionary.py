@@ -80,7 +80,7 @@ class PatchDictionaryEncoder(nn.Module):
         return self.reduced(image, None)
 
     def reduced(self, image: torch.Tensor, weight: torch.Tensor | None) -> list[torch.Tensor]:
-        """The same, the finest level multiplied by `weight` (R, n_patches, 1, 1) as it comes: it is never there whole."""
+        """The same, the finest level multiplied by `weight`, (R, n_patches, 1, 1), as it comes: never there whole."""
         finest, means = [], []
         for band in self._bands(image):
             finest.append(band if weight is None else F.conv2d(band, weight))
