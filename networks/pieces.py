@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import cast
 
 import torch
-from monai.networks.blocks import MLPBlock
-from monai.networks.nets.swin_unetr import WindowAttention
+from monai.networks.nets.swin_unetr import BasicLayer, SwinTransformerBlock, compute_mask
 from torch import nn
 
-__all__ = ["PiecewiseAttention", "PiecewiseMLP", "is_whole", "pieces"]
+__all__ = ["PiecewiseLayer", "is_whole", "pieces"]
 
 _CELLS = 4096  # of a map computed at once: a few megabytes for each layer
 
@@ -27,28 +27,52 @@ def pieces(n: int, cells_each: int) -> Iterator[slice]:
         yield slice(first, first + step)
 
 
-class PiecewiseMLP(MLPBlock):
-    """MONAI's, over some cells at a time."""
+class PiecewiseLayer(BasicLayer):
+    """MONAI's stage of a 2-D Swin, over some rows of windows at a time, in one copy of the map.
+
+    A window's cells depend on that window alone, so each is written back where it was read. The mask of shifted
+    windows, which MONAI makes for all of them, is needed along the lower and right edges alone.
+    """
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(..., C) -> (..., C)."""
-        if is_whole(self, x):
+        """(B, C, h, w) -> (B, C, h, w)."""
+        side = self.window_size[0]
+        if is_whole(self, x) or any(size % side or size == side for size in x.shape[2:]):
             return super().forward(x)
-        cells = x.flatten(0, -2)
-        done = [super(PiecewiseMLP, self).forward(cells[part]) for part in pieces(len(cells), 1)]
-        return torch.cat(done).view(x.shape)
+        cells = x.permute(0, 2, 3, 1).clone(memory_format=torch.contiguous_format)
+        for block in self.blocks:
+            _attend(cast(SwinTransformerBlock, block), cells, side)
+        return cells.permute(0, 3, 1, 2)
 
 
-class PiecewiseAttention(WindowAttention):
-    """MONAI's, over some windows at a time."""
+def _attend(block: SwinTransformerBlock, cells: torch.Tensor, side: int) -> None:
+    """Write a block's result over its input, (B, h, w, C)."""
+    height, width = cells.shape[1:3]
+    shift = block.shift_size[0]
+    masks = compute_mask([2 * side] * 2, [side] * 2, [shift] * 2, cells.device) if shift else None
+    last = height // side - 1
+    strips = [*pieces(last, side * width), slice(last, last + 1)]  # the last row of windows has masks of its own
+    for rows in strips:
+        places = [slice(rows.start * side + shift, min(rows.stop, last + (rows.start == last)) * side + shift)]
+        if places[0].stop > height:  # windows at the lower edge go on at the upper
+            places = [slice(places[0].start, height), slice(0, places[0].stop - height)]
+        strip = torch.cat([cells[:, place] for place in places], dim=1).roll(-shift, dims=2)
+        own = None if masks is None else (None, masks[1:2]) if rows.start < last else (masks[2:3], masks[3:4])
+        strip = strip + _attention(block, block.norm1(strip), side, own)
+        strip = (strip + block.mlp(block.norm2(strip))).roll(shift, dims=2)
+        for place, part in zip(places, strip.split([p.stop - p.start for p in places], dim=1), strict=True):
+            cells[:, place] = part
 
-    def forward(self, x: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-        """Windows (N, cells, C) and the mask of shifted ones (N of one image, cells, cells) -> (N, cells, C)."""
-        if is_whole(self, x):
-            return super().forward(x, mask)
-        done = [
-            super(PiecewiseAttention, self).forward(windows[part], None if mask is None else mask[part])
-            for windows in x.split(len(x) if mask is None else len(mask))
-            for part in pieces(len(windows), x.shape[1])
-        ]
-        return torch.cat(done)
+
+def _attention(
+    block: SwinTransformerBlock, strip: torch.Tensor, side: int, masks: tuple[torch.Tensor | None, torch.Tensor] | None
+) -> torch.Tensor:
+    """Attention in the windows of a strip, (B, h, w, C); `masks` are those of all windows but the last and its own."""
+    split = (strip.shape[0], strip.shape[1] // side, side, strip.shape[2] // side, side, strip.shape[3])
+    windows = strip.view(split).transpose(2, 3).flatten(3, 4)  # (B, rows, columns, cells, C)
+    if masks is None:
+        done = block.attn(windows.flatten(0, 2), None).view(windows.shape)
+    else:
+        parts = zip((windows[:, :, :-1], windows[:, :, -1:]), masks, strict=True)
+        done = torch.cat([block.attn(part.flatten(0, 2), mask).view(part.shape) for part, mask in parts], dim=2)
+    return done.unflatten(3, (side, side)).transpose(2, 3).reshape(strip.shape)

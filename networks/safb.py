@@ -39,11 +39,16 @@ class SAFB(nn.Module):
 
     def forward(self, skip: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
         """(B, skip_channels, h, w) and (B, channels, h, w) -> (B, channels, h, w)."""
-        separable = self.depthwise(skip)
         if is_whole(self, skip):
-            return self._fuse(separable, up)
-        rows = pieces(skip.shape[2], skip.shape[3])
-        return torch.cat([self._fuse(separable[:, :, some], up[:, :, some]) for some in rows], dim=2)
+            return self._fuse(self.depthwise(skip), up)
+        height, fused = skip.shape[2], torch.empty_like(up)
+        for rows in pieces(height, skip.shape[3]):
+            low, high = max(rows.start - 1, 0), min(rows.stop + 1, height)  # what the convolution reads
+            above, below = rows.start - low, high - min(rows.stop, height)
+            band = F.pad(skip[:, :, low:high], (0, 0, 1 - above, 1 - below))
+            separable = F.conv2d(band, self.depthwise.weight, self.depthwise.bias, padding=(0, 1), groups=skip.shape[1])
+            fused[:, :, rows] = self._fuse(separable, up[:, :, rows])
+        return fused
 
     def _fuse(self, separable: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
         """What is done cell by cell."""

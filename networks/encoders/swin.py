@@ -9,10 +9,10 @@ from collections.abc import Sequence
 import torch
 from monai.networks.blocks import PatchEmbed
 from monai.networks.layers import trunc_normal_
-from monai.networks.nets.swin_unetr import BasicLayer, PatchMergingV2, SwinTransformerBlock
+from monai.networks.nets.swin_unetr import PatchMergingV2
 from torch import nn
 
-from ..pieces import PiecewiseAttention, PiecewiseMLP
+from ..pieces import PiecewiseLayer
 from .state_file import read_state
 from .swin_weights import SwinShape, rename_swin, swin_shape
 
@@ -71,7 +71,7 @@ class SwinStages(nn.Module):
 
         drop_path = torch.linspace(0, drop_path_rate, sum(depths)).tolist()
         self.layers = nn.ModuleList(
-            BasicLayer(
+            PiecewiseLayer(
                 dim=self.channels[i],
                 depth=depth,
                 num_heads=num_heads[i],
@@ -82,9 +82,6 @@ class SwinStages(nn.Module):
             )
             for i, depth in enumerate(depths)
         )
-        for module in self.layers.modules():  # MONAI's blocks build their own
-            if isinstance(module, SwinTransformerBlock):
-                module.attn.__class__, module.mlp.__class__ = PiecewiseAttention, PiecewiseMLP
         self.downsamples = nn.ModuleList(PatchMergingV2(c, spatial_dims=2) for c in self.channels[:-1])
         self.norms = nn.ModuleList(nn.LayerNorm(c) for c in self.channels)
         self.apply(_init_linear)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from monai.networks.nets.swin_unetr import WindowAttention
 
 from networks import pieces
 from networks.encoders import SwinEncoder
@@ -27,17 +28,27 @@ def both(module, *inputs):
 @pytest.mark.parametrize("batch", [1, 3])
 def test_swin(cells, batch, monkeypatch):
     encoder = SwinEncoder(embed_dim=12, depths=(2, 2), num_heads=(3, 6), window_size=4)
-    calls = []
-    seen = pieces.WindowAttention.forward
-    monkeypatch.setattr(
-        pieces.WindowAttention, "forward", lambda self, x, mask: calls.append(len(x)) or seen(self, x, mask)
-    )
-    found, whole = both(encoder, torch.rand(batch, 3, 64, 96))
+    image, calls, seen = torch.rand(batch, 3, 64, 96), [], WindowAttention.forward
+    monkeypatch.setattr(WindowAttention, "forward", lambda self, x, mask: calls.append(len(x)) or seen(self, x, mask))
+    whole = encoder.eval()(image)
+    assert max(calls) == 24 * batch
+    calls.clear()
+    with torch.inference_mode():
+        found = encoder(image)
+    assert max(calls) <= batch * max(cells // 16, 6)  # a row of windows at the least
     for a, b in zip(found, whole, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
-    windows, in_pieces = calls[0], calls[len(calls) - len(calls) // 2 :]
-    assert windows == 24 * batch
-    assert max(in_pieces) <= max(cells // 16, 1)
+
+
+@pytest.mark.parametrize("shape", [(32, 64), (64, 32), (32, 32), (48, 80), (40, 64), (16, 64)])
+def test_swin_on_maps_of_any_shape(cells, shape):
+    """Also where windows do not fill the map, and where one window does."""
+    layer = SwinEncoder(embed_dim=12, depths=(2,), num_heads=(3,), window_size=4).layers[0]
+    x = torch.rand(2, 12, *(side // 4 for side in shape))
+    kept = x.clone()
+    found, whole = both(layer, x)
+    torch.testing.assert_close(found, whole, rtol=1e-4, atol=1e-5)
+    assert torch.equal(x, kept)
 
 
 def test_safb(cells):
