@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from torch import nn
 
+from .pieces import conv_rows, is_whole, pieces
 from .safb import SAFB
 
 __all__ = ["Decoder"]
@@ -53,7 +54,7 @@ class Decoder(nn.Module):
         factors = [coarse // fine for fine, coarse in itertools.pairwise(strides)]
         self.bottleneck = nn.Conv2d(encoder_channels[-1], channels[-1], 1)
         self.ups = nn.ModuleList(
-            (_depth_to_space_up if level else _bilinear_up)(channels[level + 1], channels[level], factor)
+            (_depth_to_space_up if level else _BilinearUp)(channels[level + 1], channels[level], factor)
             for level, factor in enumerate(factors)
         )
         fuse = SAFB if fusion == "safb" else _ConvFusion
@@ -90,12 +91,33 @@ def _depth_to_space_up(in_channels: int, out_channels: int, factor: int) -> nn.S
     )
 
 
-def _bilinear_up(in_channels: int, out_channels: int, factor: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, 3, padding=1),
-        nn.Upsample(scale_factor=factor, mode="bilinear", align_corners=False),
-        nn.Conv2d(out_channels, out_channels, 3, padding=1),
-    )
+class _BilinearUp(nn.Sequential):
+    """Conv, bilinear upsampling, conv."""
+
+    def __init__(self, in_channels: int, out_channels: int, factor: int) -> None:
+        super().__init__(
+            nn.Conv2d(in_channels, out_channels, 3, padding=1),
+            nn.Upsample(scale_factor=factor, mode="bilinear", align_corners=False),
+            nn.Conv2d(out_channels, out_channels, 3, padding=1),
+        )
+        self.factor = factor
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, in_channels, h, w) -> (B, out_channels, h * factor, w * factor)."""
+        if is_whole(self, x):
+            return super().forward(x)
+        first, upsample, last = self
+        coarse = first(x)
+        height, width = (size * self.factor for size in coarse.shape[2:])
+        out = coarse.new_empty(*coarse.shape[:2], height, width)
+        for rows in pieces(height, width):
+            stop = min(rows.stop, height)
+            low, high = max(rows.start - 1, 0), min(stop + 1, height)  # what the last convolution reads
+            above = max(low // self.factor - 1, 0)  # with a cell more on both sides, so that no cut shows
+            fine = upsample(coarse[:, :, above : (high - 1) // self.factor + 2])
+            fine = fine[:, :, low - above * self.factor : high - above * self.factor]
+            out[:, :, rows] = conv_rows(last, fine, rows.start == 0, stop == height)
+        return out
 
 
 def _margins_px(strides: Sequence[int], reads_up: bool) -> list[int]:

@@ -8,8 +8,9 @@ from typing import cast
 import torch
 from monai.networks.nets.swin_unetr import BasicLayer, SwinTransformerBlock, compute_mask
 from torch import nn
+from torch.nn import functional as F
 
-__all__ = ["PiecewiseLayer", "is_whole", "pieces"]
+__all__ = ["PiecewiseLayer", "conv_rows", "is_whole", "pieces"]
 
 _CELLS = 4096  # of a map computed at once: a few megabytes for each layer
 
@@ -25,6 +26,12 @@ def pieces(n: int, cells_each: int) -> Iterator[slice]:
     step = max(_CELLS // cells_each, 1)
     for first in range(0, n, step):
         yield slice(first, first + step)
+
+
+def conv_rows(conv: nn.Conv2d, band: torch.Tensor, is_first: bool, is_last: bool) -> torch.Tensor:
+    """A 3x3 convolution of some rows of a map, of which `band` has one more on each side; zeros beyond the map."""
+    band = F.pad(band, (0, 0, int(is_first), int(is_last)))
+    return F.conv2d(band, conv.weight, conv.bias, padding=(0, 1), groups=conv.groups)
 
 
 class PiecewiseLayer(BasicLayer):

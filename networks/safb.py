@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from .pieces import is_whole, pieces
+from .pieces import conv_rows, is_whole, pieces
 
 __all__ = ["SAFB"]
 
@@ -38,17 +38,16 @@ class SAFB(nn.Module):
         self.qkv = nn.Conv2d(skip_channels + channels, 3 * channels, 1)
 
     def forward(self, skip: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
-        """(B, skip_channels, h, w) and (B, channels, h, w) -> (B, channels, h, w)."""
+        """(B, skip_channels, h, w) and (B, channels, h, w) -> (B, channels, h, w), in pieces written over `up`."""
         if is_whole(self, skip):
             return self._fuse(self.depthwise(skip), up)
-        height, fused = skip.shape[2], torch.empty_like(up)
+        height = skip.shape[2]
         for rows in pieces(height, skip.shape[3]):
-            low, high = max(rows.start - 1, 0), min(rows.stop + 1, height)  # what the convolution reads
-            above, below = rows.start - low, high - min(rows.stop, height)
-            band = F.pad(skip[:, :, low:high], (0, 0, 1 - above, 1 - below))
-            separable = F.conv2d(band, self.depthwise.weight, self.depthwise.bias, padding=(0, 1), groups=skip.shape[1])
-            fused[:, :, rows] = self._fuse(separable, up[:, :, rows])
-        return fused
+            stop = min(rows.stop, height)
+            band = skip[:, :, max(rows.start - 1, 0) : stop + 1]  # what the convolution reads
+            separable = conv_rows(self.depthwise, band, rows.start == 0, stop == height)
+            up[:, :, rows] = self._fuse(separable, up[:, :, rows])
+        return up
 
     def _fuse(self, separable: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
         """What is done cell by cell."""

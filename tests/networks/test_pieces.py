@@ -7,6 +7,7 @@ import torch
 from monai.networks.nets.swin_unetr import WindowAttention
 
 from networks import pieces
+from networks.decoder import Decoder
 from networks.encoders import SwinEncoder
 from networks.safb import SAFB
 
@@ -56,6 +57,14 @@ def test_safb(cells):
     fuse(torch.rand(2, 6, 9, 12), torch.rand(2, 8, 9, 12))  # statistics of its own
     found, whole = both(fuse, torch.rand(2, 6, 9, 12), torch.rand(2, 8, 9, 12))
     torch.testing.assert_close(found, whole, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("factor", [2, 3, 4])
+def test_bilinear_upsampling(cells, factor):
+    up = Decoder((4, 4), (4, 4 * factor), (6, 5)).ups[0]
+    for shape in ((7, 6), (2, 9), (1, 3), (20, 4)):
+        found, whole = both(up, torch.rand(2, 5, *shape))
+        torch.testing.assert_close(found, whole, rtol=1e-5, atol=1e-6)
 
 
 def test_statistics_of_training_are_of_the_whole_map(cells):
