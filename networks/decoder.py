@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import nn
@@ -116,7 +116,7 @@ class _BilinearUp(nn.Sequential):
             above = max(low // self.factor - 1, 0)  # with a cell more on both sides, so that no cut shows
             fine = upsample(coarse[:, :, above : (high - 1) // self.factor + 2])
             fine = fine[:, :, low - above * self.factor : high - above * self.factor]
-            out[:, :, rows] = conv_rows(last, fine, rows.start == 0, stop == height)
+            out[:, :, rows] = conv_rows(cast(nn.Conv2d, last), fine, rows.start == 0, stop == height)
         return out
 
 
