@@ -192,11 +192,14 @@ class Slide:
         return np.ascontiguousarray(_weighted(columns, tall.transpose(1, 0, 2)).transpose(1, 0, 2))
 
     def thumbnail(self, max_px: int) -> tuple[np.ndarray, float]:
-        """The whole slide with its longer side at most `max_px`, read piece by piece.
+        """The whole slide, its longer side at most `max_px`: a level of half of that or more, or resampled in pieces.
 
         Returns:
             uint8 (h, w, 3) and its mpp.
         """
+        for level, size in enumerate(self.level_dimensions):
+            if max_px / 2 <= max(size) <= max_px:
+                return self.read_level(level, 0, 0, *size), self.mpp * self.level_downsamples[level]
         width, height = self.level_dimensions[0]
         factor = max(1.0, max(width, height) / max_px)
         columns, rows = (max(1, math.ceil(v / factor - 1e-9)) for v in (width, height))

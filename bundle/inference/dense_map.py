@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 import zarr
 from zarr.codecs import BloscCodec
 
@@ -116,9 +117,9 @@ class DenseMap:
         for strip in range(rows[0] // side, rows[-1] // side + 1):
             if strip not in self._strips:  # the last two are kept: bands are thinner than chunks
                 self._strips = {k: v for k, v in self._strips.items() if k == strip - 1}
-                part = self.array[:, strip * side : (strip + 1) * side]
+                part = torch.from_numpy(self.array[:, strip * side : (strip + 1) * side])
                 # Bins are products of whole rows and columns, and 0 x NaN of a tile that nothing needs would be NaN.
-                self._strips[strip] = np.nan_to_num(part.transpose(1, 2, 0), nan=0.0)
+                self._strips[strip] = part.nan_to_num_(nan=0.0).permute(1, 2, 0).contiguous().numpy()
             parts.append(self._strips[strip][rows[rows // side == strip] - strip * side])
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
