@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -88,14 +89,17 @@ def test_folds_whose_tissue_screening_scored_are_told_apart() -> None:
     assert "| b | 1 × 1 |  |" in text
 
 
-def test_the_error_of_a_difference_is_over_folds() -> None:
+def test_a_difference_has_the_noise_of_tissue_and_of_trainings() -> None:
     gaps = {"x": (0.1, 0.3), "y": (0.5, 0.5)}
     cells = [cell("r", fold, seed, 0.2) for fold in gaps for seed in (0, 1)]
     cells += [cell("a", fold, seed, 0.2 + gap) for fold, own in gaps.items() for seed, gap in enumerate(own)]
-    cells += [cell("b", "x", seed, 0.2 + gap) for seed, gap in enumerate(gaps["x"])]
+    cells += [cell("b", "x", 1, 0.5), cell("b", "x", 2, 0.9)]  # the reference has no seed 2
+    cells += [cell("c", fold, 0, 0.2, noise=1) for fold in gaps]
     text = screening_table(finished(cells), "r")
-    assert "| +0.350 ± 0.150 |" in text  # of 0.2 and 0.5
-    assert "| +0.200 |" in text  # two seeds of one fold have no error
+    assert "| +0.350 [+0.350, +0.350] | 0.096 |" in text  # the same blocks of tissue in both
+    assert "| +0.300 [+0.300, +0.300] |  |" in text  # one training has no error
+    low, high = re.search(r"\| \+0\.000 \[(\S+), (\S+)\] \| 0\.000 \|", text).groups()
+    assert float(low) < -0.1 < 0.1 < float(high)
 
 
 def test_seeds_of_another_device_are_not_averaged() -> None:
