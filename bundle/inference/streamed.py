@@ -62,7 +62,7 @@ class StreamedAnnData:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "zarr v3 autosharding", UserWarning)  # nothing here is large
             for name, content in header.items():
-                write_elem(self.group, name, content)
+                write_elem(self.group, name, content, dataset_kwargs={} if self.zarr else {"compression": "gzip"})
         obs = self.group.create_group("obs")
         _mark(obs, "dataframe", "0.2.0")
         obs.attrs["_index"] = "_index"
