@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ __all__ = ["DenseMap", "create_map", "open_map", "write_map"]
 _GENES_AT_ONCE = 64
 _TOP_CELLS = 512  # the coarsest level's longer side is at most this
 _NGFF = "0.5"
+#: Reads a map's next rows while the last ones are pooled.
+_AHEAD = ThreadPoolExecutor(max_workers=1)
 
 
 class DenseMap:
@@ -52,6 +55,7 @@ class DenseMap:
         stored: Any = self.group["0"]
         self.array = stored.with_config({"write_empty_chunks": True})  # else each chunk is compared with an empty one
         self._strips: dict[int, np.ndarray] = {}
+        self._coming: dict[int, Future[np.ndarray]] = {}
 
     def __repr__(self) -> str:
         channels, height, width = self.array.shape
@@ -116,12 +120,19 @@ class DenseMap:
         parts = []
         for strip in range(rows[0] // side, rows[-1] // side + 1):
             if strip not in self._strips:  # the last two are kept: bands are thinner than chunks
-                self._strips = {k: v for k, v in self._strips.items() if k == strip - 1}
-                part = torch.from_numpy(self.array[:, strip * side : (strip + 1) * side])
-                # Bins are products of whole rows and columns, and 0 x NaN of a tile that nothing needs would be NaN.
-                self._strips[strip] = part.nan_to_num_(nan=0.0).permute(1, 2, 0).contiguous().numpy()
+                found = self._coming.pop(strip, None)
+                here = self._read_strip(strip) if found is None else found.result()
+                self._strips = {k: v for k, v in self._strips.items() if k == strip - 1} | {strip: here}
+                self._coming = {strip + 1: _AHEAD.submit(self._read_strip, strip + 1)}
             parts.append(self._strips[strip][rows[rows // side == strip] - strip * side])
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def _read_strip(self, number: int) -> np.ndarray:
+        """All columns of a row of chunks, (rows, W, C); none beyond the last."""
+        side = self.array.chunks[1]
+        part = torch.from_numpy(self.array[:, number * side : (number + 1) * side])
+        # Bins are products of whole rows and columns, and 0 x NaN of a tile that nothing needs would be NaN.
+        return part.nan_to_num_(nan=0.0).permute(1, 2, 0).contiguous().numpy()
 
     def gene(self, name: str) -> Any:
         """One gene's map as a lazy array, float32 (H, W): dask reads and projects only what is computed.
