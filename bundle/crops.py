@@ -269,12 +269,19 @@ class SlideDataset(Dataset):
         reader: opens slides.
         panel: gives the filter of units; needed where the units are to be scored.
         size_um: size of the units to answer for; each slide's coarsest by default.
+        picture_px: the longer side of the small picture that a prediction keeps of its slide; 0 is none.
     """
 
     def __init__(
-        self, data: Sequence[Mapping[str, Any]], reader: SlideOpener, panel: GenePanel, size_um: float | None = None
+        self,
+        data: Sequence[Mapping[str, Any]],
+        reader: SlideOpener,
+        panel: GenePanel,
+        size_um: float | None = None,
+        picture_px: int = 0,
     ) -> None:
         self.data = list(data)
+        self.picture_px = picture_px
         self.reader = reader
         self.panel = panel
         self.sizes_um = None if size_um is None else [size_um]
@@ -296,8 +303,13 @@ class SlideDataset(Dataset):
                 f"{record['image']} lists {len(units)} files of units of {units[0].size_um:g} µm; list one a size."
             )
         keep = eligible(units[0], self.panel.min_total, training=False)
+        picture = {}
+        if self.picture_px:
+            pixels, mpp = slide.thumbnail(self.picture_px)
+            picture = {"hires": pixels, "hires_scale": slide.mpp / mpp}
         return {
             **record,
+            **picture,
             "index": item,
             "section": slide_name(record),
             "patient": str(record.get("patient", "unknown")),

@@ -65,7 +65,9 @@ class Decoder(nn.Module):
         """List of (B, C_l, H / s_l, W / s_l), finest first -> (B, channels[0], H / s_0, W / s_0)."""
         x = self.bottleneck(features[-1])
         for level in reversed(range(len(self.ups))):
-            x = self.fusions[level](features[level], self.ups[level](x))
+            fuse, up = self.fusions[level], self.ups[level](x)
+            # Nobody else has `up`, and a map more is a tenth of a tile's memory.
+            x = fuse(features[level], up, out=up) if isinstance(fuse, SAFB) else fuse(features[level], up)
         return x
 
 
@@ -111,12 +113,11 @@ class _BilinearUp(nn.Sequential):
         height, width = (size * self.factor for size in coarse.shape[2:])
         out = coarse.new_empty(*coarse.shape[:2], height, width)
         for rows in pieces(height, width):
-            stop = min(rows.stop, height)
-            low, high = max(rows.start - 1, 0), min(stop + 1, height)  # what the last convolution reads
+            low, high = max(rows.start - 1, 0), min(rows.stop + 1, height)  # what the last convolution reads
             above = max(low // self.factor - 1, 0)  # with a cell more on both sides, so that no cut shows
             fine = upsample(coarse[:, :, above : (high - 1) // self.factor + 2])
             fine = fine[:, :, low - above * self.factor : high - above * self.factor]
-            out[:, :, rows] = conv_rows(cast(nn.Conv2d, last), fine, rows.start == 0, stop == height)
+            out[:, :, rows] = conv_rows(cast(nn.Conv2d, last), fine, rows.start == 0, rows.stop == height)
         return out
 
 

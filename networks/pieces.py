@@ -25,7 +25,7 @@ def pieces(n: int, cells_each: int) -> Iterator[slice]:
     """Parts of `n` items in a row (windows, rows, cells) of `cells_each` cells, `_CELLS` cells at most."""
     step = max(_CELLS // cells_each, 1)
     for first in range(0, n, step):
-        yield slice(first, first + step)
+        yield slice(first, min(first + step, n))
 
 
 def conv_rows(conv: nn.Conv2d, band: torch.Tensor, is_first: bool, is_last: bool) -> torch.Tensor:
@@ -44,6 +44,8 @@ class PiecewiseLayer(BasicLayer):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(B, C, h, w) -> (B, C, h, w)."""
         side = self.window_size[0]
+        assert self.downsample is None
+        assert set(self.window_size) == {side}
         if is_whole(self, x) or any(size % side or size == side for size in x.shape[2:]):
             return super().forward(x)
         cells = x.permute(0, 2, 3, 1).clone(memory_format=torch.contiguous_format)
@@ -60,7 +62,7 @@ def _attend(block: SwinTransformerBlock, cells: torch.Tensor, side: int) -> None
     last = height // side - 1
     strips = [*pieces(last, side * width), slice(last, last + 1)]  # the last row of windows has masks of its own
     for rows in strips:
-        places = [slice(rows.start * side + shift, min(rows.stop, last + (rows.start == last)) * side + shift)]
+        places = [slice(rows.start * side + shift, rows.stop * side + shift)]
         if places[0].stop > height:  # windows at the lower edge go on at the upper
             places = [slice(places[0].start, height), slice(0, places[0].stop - height)]
         strip = torch.cat([cells[:, place] for place in places], dim=1).roll(-shift, dims=2)

@@ -37,17 +37,19 @@ class SAFB(nn.Module):
         self.batch_norm = nn.BatchNorm2d(skip_channels)
         self.qkv = nn.Conv2d(skip_channels + channels, 3 * channels, 1)
 
-    def forward(self, skip: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
-        """(B, skip_channels, h, w) and (B, channels, h, w) -> (B, channels, h, w), in pieces written over `up`."""
+    def forward(self, skip: torch.Tensor, up: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
+        """(B, skip_channels, h, w) and (B, channels, h, w) -> (B, channels, h, w).
+
+        Where the map is computed in pieces the result is written to `out`, which may be `up`; by default it is new.
+        """
         if is_whole(self, skip):
             return self._fuse(self.depthwise(skip), up)
-        height = skip.shape[2]
+        height, out = skip.shape[2], torch.empty_like(up) if out is None else out
         for rows in pieces(height, skip.shape[3]):
-            stop = min(rows.stop, height)
-            band = skip[:, :, max(rows.start - 1, 0) : stop + 1]  # what the convolution reads
-            separable = conv_rows(self.depthwise, band, rows.start == 0, stop == height)
-            up[:, :, rows] = self._fuse(separable, up[:, :, rows])
-        return up
+            band = skip[:, :, max(rows.start - 1, 0) : rows.stop + 1]  # what the convolution reads
+            separable = conv_rows(self.depthwise, band, rows.start == 0, rows.stop == height)
+            out[:, :, rows] = self._fuse(separable, up[:, :, rows])
+        return out
 
     def _fuse(self, separable: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
         """What is done cell by cell."""

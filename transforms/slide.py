@@ -417,13 +417,13 @@ def _open_source(path: Path, backends: Sequence[str]) -> tuple[_Source, list[tup
     if head in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
         try:
             tiff = tifffile.TiffFile(path)
-            missing = _missing_bytes(tiff)
+            missing = _missing(tiff)
         except Exception as error:
             raise SlideError(
                 f"{path} cannot be read as a TIFF ({error}); it is cut short or damaged: copy it again."
             ) from error
         if missing:
-            raise SlideError(f"{path} is cut short: {missing} bytes are missing at its end. Copy it again.")
+            raise SlideError(f"{path} is cut short: {missing} at its end. Copy it again.")
         if tiff.series[0].dtype != np.uint8 or _channels(tiff.series[0]) not in (3, 4):
             raise SlideError(
                 f"{path} has {_channels(tiff.series[0])} channel(s) of {tiff.series[0].dtype}; a slide of H&E is 8-bit "
@@ -466,11 +466,24 @@ def _said_mpp(path: Path, tiff: tifffile.TiffFile | None) -> list[tuple[float, f
     return said
 
 
-def _missing_bytes(tiff: tifffile.TiffFile) -> int:
-    """How far the levels' tiles or strips reach beyond the file's end."""
-    pages = [page for level in tiff.series[0].levels for page in level.pages if page is not None]
+def _missing(tiff: tifffile.TiffFile) -> str | None:
+    """What a file lacks at its end, as far as it can be told: where tiles or strips lie, their bytes, or a page."""
+    pages: list[Any] = [page for level in tiff.series[0].levels for page in level.pages if page is not None]
+    if any(len(page.dataoffsets) < math.prod(page.keyframe.chunked) for page in pages):
+        return "where its tiles lie is missing"
     ends = (o + n for page in pages for o, n in zip(page.dataoffsets, page.databytecounts, strict=False))
-    return max(0, max(ends, default=0) - tiff.filehandle.size)
+    beyond = max(ends, default=0) - tiff.filehandle.size
+    if beyond > 0:
+        return f"{beyond:,} bytes or more are missing"
+    len(tiff.pages)  # follows the pages to the last one whose place is in the file
+    following = b""
+    if tiff.pages.next_page_offset is not None:
+        tiff.filehandle.seek(tiff.pages.next_page_offset)
+        following = tiff.filehandle.read(tiff.tiff.offsetsize)
+    own = pages[0].subifds if isinstance(pages[0], tifffile.TiffPage) else None
+    if any(following) or any(offset >= tiff.filehandle.size for offset in own or ()):
+        return "a page is missing"
+    return None
 
 
 def _xy(level: Any) -> Size:

@@ -84,7 +84,9 @@ def audit(
         "matched": {slide.name: slide.about for slide in slides},
         "shared_genes": len(shared),
         "genes_not_shared": unknown,
-        "warnings": [w for slide in slides for w in slide.about.pop("warnings")] + _warnings(pairs, asked, unknown),
+        "warnings": [w for slide in slides for w in slide.about.pop("warnings")]
+        + _warnings(pairs, asked, unknown)
+        + _not_whole([predicted for _, predicted, _ in read], asked, shared),
     }
     compared = compare_tools(read, others, panels[found["panel"]], min_total, mpp) if others else None
     about["warnings"] += compared.pop("warnings") if compared else []
@@ -139,6 +141,22 @@ def _asked(
     named = predictions[0].panels
     agree = named and all(predicted.panels == named for predicted in predictions)
     return named if agree and set(next(iter(named.values()))) <= set(shared) else {}
+
+
+def _not_whole(
+    predictions: Sequence[Predicted], asked: Mapping[str, Sequence[str]], shared: Sequence[str]
+) -> list[str]:
+    """Why no panel is scored where predictions name one."""
+    named = {} if asked else predictions[0].panels
+    if not named:
+        return []
+    name, panel = next(iter(named.items()))
+    missing = len(set(panel) - set(shared))
+    reason = f"{missing} of its {len(panel)} genes are not in every file" if missing else "they name different ones"
+    return [
+        f"The panel that the predictions name ({name}) is not scored, since {reason}: figures over all {len(shared)} "
+        "shared genes do not compare with those over the panel. pixnet predict --set all_genes=true writes all of it."
+    ]
 
 
 def _panels(shared: list[str], asked: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:

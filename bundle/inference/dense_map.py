@@ -152,14 +152,13 @@ class DenseMap:
         if projection is None:
             return lazy[self.genes.index(name)]
         one = projection.columns([name])
-        lazy = lazy.rechunk({0: -1})
         return da.map_blocks(
             lambda block: one.expression(block.transpose(1, 2, 0))[..., 0], lazy, drop_axis=0, dtype=np.float32
         )
 
 
 def open_map(path: str | Path) -> DenseMap:
-    """Open what `pixnet predict --map` wrote.
+    """Open what `pixnet predict --map` wrote. Glass has values too, which say nothing: tissue is not masked.
 
     Example::
 

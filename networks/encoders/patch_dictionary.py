@@ -125,9 +125,9 @@ class PatchDictionaryEncoder(nn.Module):
         height, width = (size // self.strides[0] for size in image.shape[-2:])
         step = self._step()
         rows_px = step * self.strides[0]
-        bands = [slice(0, height)] if is_whole(self, image) else pieces(height // step, step * width)
+        bands = [slice(0, height // step)] if is_whole(self, image) else pieces(height // step, step * width)
         for rows in bands:
-            stop_px = min(rows.stop * rows_px, height * self.strides[0]) + 2 * _OVERLAP_PX
+            stop_px = rows.stop * rows_px + 2 * _OVERLAP_PX
             yield self.conv(self._density(image[..., rows.start * rows_px : stop_px, :])).relu()
 
     def _step(self) -> int:

@@ -141,6 +141,11 @@ def test_a_slide_to_evaluate_holds_its_eligible_units(records):
     (units,) = load_units(records[0])
     assert len(item["units"]) + item["filtered_units"] == len(units)
     assert (item["units"].total >= 20).all()
+    assert "hires" not in item
+    pictured = SlideDataset(records, SlideReader(), panel, picture_px=100)[0]
+    assert 50 <= max(pictured["hires"].shape) <= 100  # what scanpy draws below the spots
+    slide = SlideReader().open(item["image"])
+    assert pictured["hires_scale"] == pytest.approx(pictured["hires"].shape[1] / slide.level_dimensions[0][0], rel=0.02)
     small = SlideDataset(records, SlideReader(), panel, 16)[0]  # below 55 µm an empty unit is a measurement
     assert len(small["units"]) == load_units(records[0], [16])[0].in_tissue.sum()
     twice = [{**records[0], "label": records[0]["label"] * 2}]

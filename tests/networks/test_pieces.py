@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from monai.networks.nets.swin_unetr import WindowAttention
@@ -26,6 +28,13 @@ def both(module, *inputs):
         return module(*inputs), whole
 
 
+def count_calls(module):
+    """A list that grows by one with each call."""
+    calls = []
+    module.register_forward_hook(lambda *_: calls.append(1))
+    return calls
+
+
 @pytest.mark.parametrize("batch", [1, 3])
 def test_swin(cells, batch, monkeypatch):
     encoder = SwinEncoder(embed_dim=12, depths=(2, 2), num_heads=(3, 6), window_size=4)
@@ -46,24 +55,34 @@ def test_swin_on_maps_of_any_shape(cells, shape):
     """Also where windows do not fill the map, and where one window does."""
     layer = SwinEncoder(embed_dim=12, depths=(2,), num_heads=(3,), window_size=4).layers[0]
     x = torch.rand(2, 12, *(side // 4 for side in shape))
-    kept = x.clone()
-    found, whole = both(layer, x)
-    torch.testing.assert_close(found, whole, rtol=1e-4, atol=1e-5)
-    assert torch.equal(x, kept)
+    for given in (x, x.to(memory_format=torch.channels_last)):
+        kept = given.clone()
+        found, whole = both(layer, given)
+        torch.testing.assert_close(found, whole, rtol=1e-4, atol=1e-5)
+        assert torch.equal(given, kept)
 
 
 def test_safb(cells):
     fuse = SAFB(6, 8)
     fuse(torch.rand(2, 6, 9, 12), torch.rand(2, 8, 9, 12))  # statistics of its own
-    found, whole = both(fuse, torch.rand(2, 6, 9, 12), torch.rand(2, 8, 9, 12))
+    skip, up = torch.rand(2, 6, 9, 12), torch.rand(2, 8, 9, 12)
+    kept, calls = up.clone(), count_calls(fuse.batch_norm)
+    found, whole = both(fuse, skip, up)
+    assert len(calls) == 1 + math.ceil(9 / max(cells // 12, 1))
     torch.testing.assert_close(found, whole, rtol=1e-5, atol=1e-6)
+    assert torch.equal(up, kept)
+    with torch.inference_mode():
+        assert fuse(skip, up, out=up) is up
+    torch.testing.assert_close(up, whole, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("factor", [2, 3, 4])
 def test_bilinear_upsampling(cells, factor):
     up = Decoder((4, 4), (4, 4 * factor), (6, 5)).ups[0]
-    for shape in ((7, 6), (2, 9), (1, 3), (20, 4)):
-        found, whole = both(up, torch.rand(2, 5, *shape))
+    for height, width in ((7, 6), (2, 9), (1, 3), (20, 4)):
+        calls = count_calls(up[1])
+        found, whole = both(up, torch.rand(2, 5, height, width))
+        assert len(calls) == 1 + math.ceil(height * factor / max(cells // (width * factor), 1))
         torch.testing.assert_close(found, whole, rtol=1e-5, atol=1e-6)
 
 

@@ -121,8 +121,18 @@ def test_the_map_is_the_features_reduced_though_never_held_whole(strides, cells,
     image = 40 * torch.rand(2, 3, 96, SIDE)
     features = expert.filters.features(image).movedim(1, -1)
     expected = ((features - expert.mean) @ expert.components.T).movedim(-1, 1)
+    if strides == (4, 16, 32):
+        monkeypatch.setattr(encoder, "forward", None)  # which would hold the finest level
     with torch.inference_mode():
         torch.testing.assert_close(expert(image), expected, atol=1e-3, rtol=1e-4)
+
+
+def test_context_is_a_mean_over_the_cells_that_there_are():
+    filters = _expert(context_px=48).filters
+    image = torch.randn(1, 3, SIDE, SIDE)
+    *_, coarse, context = filters.levels(image)
+    torch.testing.assert_close(context[0, :, 0, 0], coarse[0, :, :2, :2].mean((1, 2)))
+    torch.testing.assert_close(context[0, :, 1, 2], coarse[0, :, :3, 1:4].mean((1, 2)))
 
 
 def _net() -> PixNet:

@@ -277,6 +277,21 @@ def test_a_slide_cut_short_is_refused_when_opened(tmp_path, write_slide, image, 
         opened(path)
 
 
+@pytest.mark.parametrize("options", [{"compression": "jpeg"}, {"subifds": True}])
+def test_a_slide_cut_anywhere_is_refused_when_opened(tmp_path, write_slide, options):
+    """Also within the tags, which say where tiles lie, and where a level ends."""
+    content = write_slide(tmp_path / "a.tif", np.full((300, 200, 3), 200, np.uint8), 0.5, tile_px=16, **options)
+    content = content.read_bytes()
+    with tifffile.TiffFile(tmp_path / "a.tif") as tiff:
+        pages = [level.pages[0] for level in tiff.series[0].levels]
+        ends = [max(o + n for o, n in zip(p.dataoffsets, p.databytecounts, strict=True)) for p in pages]
+    for size in {*range(8, len(content), len(content) // 60), *ends[:-1], len(content) - 1}:
+        path = tmp_path / f"{size}.tif"
+        path.write_bytes(content[:size])
+        with pytest.raises(SlideError, match=r"cut short|cannot be read as a"):
+            opened(path)
+
+
 @pytest.mark.parametrize("backend", INSTALLED)
 def test_a_tile_that_breaks_later_names_the_file_and_the_region(tmp_path, write_slide, image, backend):
     path = write_slide(tmp_path / "a.tif", image, 0.5, compression="deflate")

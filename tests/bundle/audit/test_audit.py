@@ -99,6 +99,7 @@ def test_a_runs_panel_names_the_genes_and_the_patient_is_compared(run, phantom, 
     one.write_h5ad(tmp_path / "one.h5ad")
     audit(tmp_path / "one.h5ad", truth, tmp_path / "one", min_total=20)
     assert result_of(tmp_path / "one")["panel"] == "shared"
+    assert "5 of its 8 genes" in " ".join(result_of(tmp_path / "one")["warnings"])
 
 
 # Other tools' predictions ---------------------------------------------------------------------------------------------

@@ -42,6 +42,18 @@ def test_reads_are_windows_of_the_array_and_repeat_its_edge(dense):
         np.testing.assert_array_equal(dense.read_rows(y, height), np.nan_to_num(values[rows]))
 
 
+def test_rows_from_top_to_bottom_are_read_once(dense, monkeypatch):
+    height, y0 = dense.array.shape[1], dense.origin_px[1] // dense.stride
+    read, seen = [], dense_map.DenseMap._read_strip
+    monkeypatch.setattr(dense_map.DenseMap, "_read_strip", lambda self, n: read.append(n) or seen(self, n))
+    for y in range(0, height - 5, 5):
+        dense.read_rows(y0 + y, 10)
+    strips = -(-height // dense.array.chunks[1])
+    assert sorted(read)[:strips] == list(range(strips))
+    assert len(read) <= strips + 1  # one is looked for beyond the last
+    assert len(dense._strips) <= 2
+
+
 def test_levels_are_means_and_what_is_unknown_stays_so(dense, tmp_path):
     write_map(dense, tmp_path / "m.zarr", "s")
     group = zarr.open_group(tmp_path / "m.zarr", mode="r")

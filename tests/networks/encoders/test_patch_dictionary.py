@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -39,9 +41,13 @@ def learned() -> PatchDictionaryEncoder:
 def test_pieces_equal_the_whole(learned, cells, monkeypatch):
     monkeypatch.setattr(pieces, "_CELLS", cells)
     image = torch.stack([stripes(0, 20), stripes(1, 21)])[..., :96, :]
+    calls: list[int] = []
+    hook = learned.conv.register_forward_hook(lambda *_: calls.append(1))
     whole = learned(image)
     with torch.inference_mode():
         piecewise = learned(image)
+    hook.remove()
+    assert len(calls) == 1 + math.ceil(6 / max(cells // (4 * 32), 1))  # rows of the next level's cells
     assert [level.shape[-1] for level in whole] == [32, 8, 4]
     for one, other in zip(whole, piecewise, strict=True):
         torch.testing.assert_close(one, other)
