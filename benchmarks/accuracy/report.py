@@ -100,7 +100,12 @@ def screening_table(done: Finished, reference: str) -> str:
     lines = ["| recipe | cells | " + " | ".join(FIGURES)]
     lines[0] += f" | seed SD | minus {reference} [95 % of tissue] | ± SE of trainings | steps | min |"
     lines.append("| --- |" + " --- |" * (lines[0].count("|") - 2))
-    recipes = sorted(done.methods("recipe"), key=lambda m: -done.mean(m, "PCC@M"))
+
+    def lead(method: str) -> tuple[bool, float]:  # means over other folds do not compare
+        gaps = _gaps(done, method, reference)
+        return not gaps, -float(np.mean(gaps)) if gaps else -done.mean(method, "PCC@M")
+
+    recipes = sorted(done.methods("recipe"), key=lead)
     for method in [*recipes, *done.methods("baseline")]:
         figures = " | ".join(f"{done.mean(method, key):.3f}" for key in FIGURES)
         cells = [f"| {method} | {done.count(method)} | {figures} "]
@@ -165,18 +170,24 @@ def _figures(done: Finished, method: str) -> dict[str, Any]:
     }
 
 
-def _against(done: Finished, method: str, reference: str) -> str:
-    if method == reference or reference not in done:
-        return " | "
-    mine, other = done.cells[method], done.cells[reference]
-    pairs = [
+def _pairs(done: Finished, method: str, reference: str) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """Cells of a method and of the reference on the same fold with the same seed."""
+    mine, other = done.cells[method], done.cells[reference] if reference in done else {}
+    return [
         (mine[fold][seed], other[fold][seed])
         for fold in mine.keys() & other.keys()
         for seed in mine[fold].keys() & other[fold].keys()
     ]
-    if not pairs:
+
+
+def _gaps(done: Finished, method: str, reference: str) -> list[float]:
+    return [_value(a, "PCC@M") - _value(b, "PCC@M") for a, b in _pairs(done, method, reference)]
+
+
+def _against(done: Finished, method: str, reference: str) -> str:
+    pairs, gaps = _pairs(done, method, reference), _gaps(done, method, reference)
+    if method == reference or not pairs:
         return " | "
-    gaps = [_value(a, "PCC@M") - _value(b, "PCC@M") for a, b in pairs]
     low, high = interval(np.mean([_draws(a) - _draws(b) for a, b in pairs], axis=0))
     error = f"{np.std(gaps, ddof=1) / np.sqrt(len(gaps)):.3f}" if len(gaps) > 1 else ""
     return f"{np.mean(gaps):+.3f} [{low:+.3f}, {high:+.3f}] | {error}"

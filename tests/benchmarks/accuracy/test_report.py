@@ -102,6 +102,13 @@ def test_a_difference_has_the_noise_of_tissue_and_of_trainings() -> None:
     assert float(low) < -0.1 < 0.1 < float(high)
 
 
+def test_recipes_of_other_folds_are_ordered_by_what_they_gain_there() -> None:
+    cells = [cell("r", "x", 0, 0.5), cell("r", "y", 0, 0.1)]
+    cells += [cell("a", "y", 0, 0.2), cell("b", "x", 0, 0.4), cell("b", "y", 0, 0.1), cell("c", "z", 0, 0.9)]
+    lines = screening_table(finished(cells), "r").splitlines()
+    assert [line.split("|")[1].strip() for line in lines[2:]] == ["a", "r", "b", "c"]
+
+
 def test_seeds_of_another_device_are_not_averaged() -> None:
     cells = [cell("a", "x", 0, 0.3, device="cpu"), cell("a", "x", 1, 0.5, device="H", finished="2")]
     assert finished(cells).mean("a", "PCC@M") == 0.5
