@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,19 +15,24 @@ _THUMBNAIL_PX = 2048
 
 
 class EqualisedReader(SlideReader):
-    """Pixels whose mean and standard deviation over a slide's tissue are the same for all slides, in each colour.
+    """Pixels shifted and scaled so that all slides' small pictures have one mean and standard deviation over tissue.
 
-    After Reinhard et al. 2001 (https://doi.org/10.1109/38.946629), in RGB.
+    After Reinhard et al. 2001 (https://doi.org/10.1109/38.946629), in RGB. A slide without tissue is as it was.
 
     Args:
         mean: of red, green and blue over tissue, 0 to 255.
         std: likewise.
     """
 
-    def __init__(self, mean: tuple[float, ...] = (185.0, 145.0, 180.0), std: tuple[float, ...] = (45.0, 50.0, 40.0)):
+    def __init__(
+        self, mean: Sequence[float] = (185.0, 145.0, 180.0), std: Sequence[float] = (45.0, 50.0, 40.0)
+    ) -> None:
         super().__init__()
-        self.wanted = np.array(mean), np.array(std)
+        self.mean, self.std = np.array(mean), np.array(std)
         self._found: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+
+    def __reduce__(self) -> tuple:
+        return type(self), (self.mean.tolist(), self.std.tolist())
 
     def open(self, path: Any, mpp: float | None = None) -> Any:
         """A slide whose regions are equalised; its thumbnail is as it was."""
@@ -34,19 +40,20 @@ class EqualisedReader(SlideReader):
         if str(path) not in self._found:
             pixels, thumbnail_mpp = slide.thumbnail(_THUMBNAIL_PX)
             tissue = TissueMask()(pixels.transpose(2, 0, 1), thumbnail_mpp)[0]
-            seen = pixels[tissue].astype(float)
-            self._found[str(path)] = seen.mean(0), seen.std(0)
-        (mean, std), (wanted, spread) = self._found[str(path)], self.wanted
-        return _Equalised(slide, spread / std, wanted - mean * spread / std)
+            seen = (
+                pixels[tissue].astype(float) if tissue.any() else np.stack([self.mean - self.std, self.mean + self.std])
+            )
+            factor = self.std / np.maximum(seen.std(0), 1.0)
+            self._found[str(path)] = factor, self.mean - seen.mean(0) * factor
+        return _Equalised(slide, *self._found[str(path)])
 
 
 class _Equalised:
     def __init__(self, slide: Any, factor: np.ndarray, offset: np.ndarray) -> None:
         self._slide, self._factor, self._offset = slide, factor, offset
+        self.mpp, self.level_dimensions = slide.mpp, slide.level_dimensions
+        self.thumbnail = slide.thumbnail
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._slide, name)
-
-    def read_region(self, *where: Any) -> np.ndarray:
-        pixels = self._slide.read_region(*where) * self._factor + self._offset
+    def read_region(self, x_px: int, y_px: int, width_px: int, height_px: int, mpp: float) -> np.ndarray:
+        pixels = self._slide.read_region(x_px, y_px, width_px, height_px, mpp) * self._factor + self._offset
         return np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
