@@ -7,11 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from bundle.tissue import TissueMap
 from transforms import SlideReader, TissueMask
 
 __all__ = ["EqualisedReader"]
-
-_THUMBNAIL_PX = 2048
 
 
 class EqualisedReader(SlideReader):
@@ -38,13 +37,13 @@ class EqualisedReader(SlideReader):
         """A slide whose regions are equalised; its thumbnail is as it was."""
         slide = super().open(path, mpp)
         if str(path) not in self._found:
-            pixels, thumbnail_mpp = slide.thumbnail(_THUMBNAIL_PX)
-            tissue = TissueMask()(pixels.transpose(2, 0, 1), thumbnail_mpp)[0]
-            seen = (
-                pixels[tissue].astype(float) if tissue.any() else np.stack([self.mean - self.std, self.mean + self.std])
-            )
-            factor = self.std / np.maximum(seen.std(0), 1.0)
-            self._found[str(path)] = factor, self.mean - seen.mean(0) * factor
+            tissue = TissueMap(slide, TissueMask())
+            factor, offset = np.ones(3), np.zeros(3)
+            if tissue.mask.any():
+                seen = tissue.picture[tissue.mask].astype(float)
+                factor = self.std / np.maximum(seen.std(0), 1.0)
+                offset = self.mean - seen.mean(0) * factor
+            self._found[str(path)] = factor, offset
         return _Equalised(slide, *self._found[str(path)])
 
 
