@@ -35,7 +35,7 @@ class EqualisedReader(SlideReader):
 
     def open(self, path: Any, mpp: float | None = None) -> Any:
         """A slide whose regions are equalised; its thumbnail is as it was."""
-        slide = super().open(path, mpp)
+        slide: Any = super().open(path, mpp)
         if str(path) not in self._found:
             tissue = TissueMap(slide, TissueMask())
             factor, offset = np.ones(3), np.zeros(3)
