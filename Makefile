@@ -28,7 +28,7 @@ demo: env
 	$(BIN)/pixnet demo demo
 
 test: env
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 label-env: $(LABEL)/.ready
 

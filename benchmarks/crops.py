@@ -102,8 +102,10 @@ def _dense(slide: Path, run: Path, work: Path, size_um: float, runtime: str) -> 
     return int(zarr.open_group(out, mode="r")["obsm/spatial"].shape[0]), seconds  # type: ignore[union-attr]
 
 
-def _encoder_only(slide: Path, run: Path, work: Path) -> float:
-    """Seconds of the pipeline with the encoder's finest features in place of the decoder's map."""
+def _encoder_only(slide: Path, work: Path) -> float:
+    """Seconds of the pipeline with the encoder's finest features for the decoder's map, and without the ridge."""
+    without: dict[str, Any] = {"network_def#texture": None}
+    run = default_run(work, **without)
     engine, parser = evaluator(slide, run, work, spot_um=100.0, pitch_um=100.0)
     network = parser.get_parsed_content("network")
 
@@ -145,7 +147,7 @@ def _crops(slide: Path, run: Path, work: Path, seconds: float) -> tuple[str, flo
 def _table(slide: Path, run: Path, work: Path, runtime: str, rate: float, own_rate: float) -> dict[str, float]:
     """One slide's pipeline at every size against the rates of crops."""
     _dense(slide, run, work, 100.0, runtime)
-    bare = _encoder_only(slide, run, work)
+    bare = _encoder_only(slide, work)
     print(f"{slide.name}: dense with {runtime}; encoder without decoder {bare:.2f} s")
     row("units", "number", "dense s", "dense/s", "crops s", "ratio", "own encoder", widths=_WIDTHS)
     result: dict[str, float] = {}

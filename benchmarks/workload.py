@@ -155,7 +155,8 @@ def default_run(folder: Path, genes: int = 250, seed: int = 0, **overrides: Any)
         seed: of the weights.
         **overrides: keys of `configs/train.json`.
     """
-    run = folder / f"run_{genes}_{'_'.join(f'{k}{v}' for k, v in overrides.items())}"
+    changed = "_".join(f"{key}{value}" for key, value in overrides.items()).replace("#", "-")
+    run = folder / f"run_{genes}_{changed}"
     if (run / "models" / "model.pt").is_file():
         return run
     root = str(bundle_root())
