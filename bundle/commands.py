@@ -153,8 +153,12 @@ def _set(parser: ConfigParser, key: str, value: Any, source: str) -> None:
 
 def _check_value(key: str, value: Any, usual: Any, source: str) -> None:
     """Refuse what is not of the kind that the configuration has there, or cannot be."""
-    if isinstance(value, str) and value.startswith(("$", "@")):
+    if isinstance(value, str) and value.startswith(("$", "@", "%")):
         return
+    if isinstance(value, str) and "#" in value:  # MONAI makes it `::`, and a path names another file
+        raise InputError(
+            f'"{key}" is {value}: # separates keys in configurations. Rename the file or folder without it.'
+        )
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if isinstance(usual, (int, float)) and not isinstance(usual, bool) and not is_number:
         raise InputError(f'{source}: "{key}" is a number such as {usual}, not {json.dumps(value)}.')
