@@ -178,7 +178,8 @@ def is_interpolated(shape: str, size_um: float, resolution_um: float) -> bool:
 def units_table(units: Units) -> pd.DataFrame:
     """What is known of each unit beside its place, as columns for a prediction's `obs`.
 
-    Cells have `area_um2`, and `classification` where their file gave one; spots and bins, all alike, have no column.
+    Cells have `area_um2`, and `classification` where their file gave one; spots and bins the row and the column of the
+    array where their file has them.
     """
     table = pd.DataFrame(index=pd.Index(units.barcodes))
     if units.geometry is not None:
@@ -295,6 +296,7 @@ def read_units(path: str | Path) -> Units:
         raise InputError(
             f'{path}: {np.sum(~np.isfinite(centers).all(1))} units have no finite position in obsm["spatial"].'
         )
+    grid = [name for name in ("array_row", "array_col") if name in adata.obs]
     in_tissue = adata.obs["in_tissue"].astype(str) if "in_tissue" in adata.obs else pd.Series(["1"] * adata.n_obs)
     return Units(
         name=path.name,
@@ -310,4 +312,5 @@ def read_units(path: str | Path) -> Units:
         kind=str(unit.get("kind", "counts")),
         mpp=None if mpp is None else float(mpp),
         library=library_of(adata.uns, path.name),
+        obs=adata.obs[grid] if grid else None,
     )

@@ -214,6 +214,8 @@ def test_given_spots_are_all_answered_for_and_equal_the_evaluation(run, phantom,
     assert list(adata.obs_names) == list(given.obs_names)
     assert list(adata.var_names) == [gene]
     assert list(adata.obs["in_tissue"]) == list(given.obs["in_tissue"].astype(bool))
+    grid = ["array_row", "array_col"]
+    np.testing.assert_array_equal(adata.obs[grid], given.obs[grid])
     commands.evaluate(run)
     scored = ad.read_h5ad(run / "predictions" / "test" / "P3.h5ad")
     np.testing.assert_allclose(adata[scored.obs_names, gene].X, scored[:, gene].X, atol=1e-5)
