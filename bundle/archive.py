@@ -18,7 +18,7 @@ __all__ = ["export_bundle"]
 
 #: Folders of the bundle and what is taken of each.
 _FOLDERS = {
-    "bundle": ("*.py", "*.txt", "py.typed"),
+    "bundle": ("*.py", "*.pyi", "*.txt", "py.typed"),
     "configs": ("*.json", "*.conf"),
     "docs": ("*.md", "*.txt", "*.jpg", "*.png"),
     "networks": ("*.py", "py.typed"),

@@ -96,7 +96,7 @@ def _metadata(wheel: Path) -> Message:
 def test_the_wheel_holds_the_bundle_and_nothing_else(wheel):
     with zipfile.ZipFile(wheel) as archive:
         held = {name for name in archive.namelist() if ".dist-info/" not in name}
-    wanted = [path for room in ROOMS for path in ((ROOT / room).rglob("*.py"))]
+    wanted = [path for room in ROOMS for kind in ("*.py", "*.pyi") for path in (ROOT / room).rglob(kind)]
     wanted += [ROOT / room / "py.typed" for room in ROOMS]
     wanted += (ROOT / "bundle" / "label").glob("*.txt")
     wanted += [*(ROOT / "configs").glob("*.json"), ROOT / "configs" / "logging.conf"]
@@ -109,7 +109,7 @@ def test_the_source_archive_holds_what_builds_and_tests_it(built):
     with tarfile.open(path) as archive:
         held = {name.partition("/")[2] for name in archive.getnames()}
     folders = (*ROOMS, "configs", "docs", "tests", "benchmarks")
-    kinds = {".py", ".json", ".conf", ".md", ".txt", ".typed"}
+    kinds = {".py", ".pyi", ".json", ".conf", ".md", ".txt", ".typed"}
     wanted = {p.relative_to(ROOT).as_posix() for f in folders for p in (ROOT / f).rglob("*") if p.suffix in kinds}
     assert not {*wanted, *FILES} - held
     assert not [name for name in held if "__pycache__" in name]

@@ -449,6 +449,11 @@ def test_a_command_says_what_it_did_and_nothing_of_how_monai_was_called(tiny_run
     assert sorted(tmp_path.iterdir()) == written
 
 
+def test_help_does_not_wait_for_torch():
+    code = "import sys, bundle.cli as cli; cli.build_parser(); sys.exit(bool({'torch', 'monai'} & {*sys.modules}))"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
 def test_a_worker_of_a_loader_says_the_sentence_alone():
     try:
         raise InputError("The slide is gone: bring it back.")
