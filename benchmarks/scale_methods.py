@@ -38,6 +38,7 @@ __all__ = [
     "answer_interpolated",
     "answer_pixnet",
     "configurations",
+    "has_ridge",
     "test_units",
     "train_crop",
     "train_pixnet",
@@ -96,7 +97,7 @@ class Recipe:
 
 def _config_files(sizes_um: Sequence[float]) -> list[Path]:
     """The recipe; units below 55 µm need the head that learns counts."""
-    names = ["efficientnet_lite.json", *(["programs.json"] if min(sizes_um) < LARGE_UNIT_UM else [])]
+    names = ["efficientnet_lite.json", *([] if has_ridge(sizes_um) else ["programs.json"])]
     return [commands.bundle_root() / "configs" / name for name in names]
 
 
@@ -133,13 +134,18 @@ def test_units(data: Path, panel: GenePanel, size_um: float) -> dict[str, Any]:
     return SlideDataset(read_split(data, "test"), _reader(), panel, size_um)[0]
 
 
-def answer_pixnet(data: Path, run: Path, slide: Mapping[str, Any]) -> Prediction:
-    """The dense model's answer for the units of a slide."""
+def answer_pixnet(data: Path, run: Path, slide: Mapping[str, Any], ridge: bool = True) -> Prediction:
+    """The dense model's answer for the units of a slide; that of its head alone without the `ridge`."""
     parser = _evaluation(data, run)
     network, inferer = parser.get_parsed_content("network"), parser.get_parsed_content("inferer")
     with torch.inference_mode():
         pooled = inferer(slide, network)
-    return grouped(pooled, network.project, network.rate)
+    return grouped(pooled if ridge else pooled[:, : network.head.channels], network.project, network.rate)
+
+
+def has_ridge(sizes_um: Sequence[float]) -> bool:
+    """Whether the dense model has a ridge beside its head, as it has for units that are large enough."""
+    return min(sizes_um) >= LARGE_UNIT_UM
 
 
 def _training_config(sizes_um: Sequence[float]) -> ConfigParser:

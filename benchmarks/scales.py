@@ -4,10 +4,11 @@
 trained on 100, 55, 16 or 8 µm units or on all sizes at once, tested at 2 to 200 µm against the noise-free rate and
 against measured counts; on Her2ST (C2 to C4 train, C5 tests: one patient) at 100 µm and in 400 µm cells. Trained on 100
 or 55 µm, the dense model is `configs/efficientnet_lite.json` as it is, its ridge on frozen filters and averaged weights
-included, at stride 4; smaller units need the head `programs`, which has no such ridge. Beside it: a crop model with the
-same encoder, head, loss and pixels in training (`benchmarks.stnet`), which has neither, and nearest and linear
-interpolation of the measured units of the test slide itself, which only a user with spots has (on Her2ST each spot from
-the others). Everything is scored by `bundle.metrics`; no model or epoch is chosen on the way.
+included, at stride 4, and beside it the same training's head alone; smaller units need the head `programs`, which has
+no such ridge. Rivals: a crop model with the same encoder, head, loss and pixels in training (`benchmarks.stnet`), which
+has neither, and nearest and linear interpolation of the measured units of the test slide itself, which only a user with
+spots has (on Her2ST each spot from the others). Everything is scored by `bundle.metrics`; no model or epoch is chosen
+on the way.
 
 A finished cell is a small JSON under `--results` and is not computed again while its configuration is the same. The
 same command goes on where it was.
@@ -22,7 +23,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,7 @@ from .scale_methods import (
     answer_interpolated,
     answer_pixnet,
     configurations,
+    has_ridge,
     test_units,
     train_crop,
     train_pixnet,
@@ -55,6 +57,8 @@ from .workload import prepared_section, workspace
 __all__ = ["main"]
 
 TRAIN_UM = {"train_100": [100], "train_55": [55], "train_16": [16], "train_8": [8], "train_all": [100, 55, 16, 8, 2]}
+#: The dense model, its head alone, and the crop model.
+TRAINED = ("pixnet", "head", "crop")
 TEST_UM = (2, 8, 16, 55, 100, 200)
 PHANTOM: dict[str, Any] = {
     "slides": 6, "seed": 0, "size_um": 1500.0, "mpp": 0.5, "genes": 100,
@@ -119,9 +123,7 @@ class Bench:
     """
 
     def __init__(self, results: Path, work: Path, budget_min: float, only: Sequence[str] = tuple(TRAIN_UM)) -> None:
-        self.left = {
-            f"phantom_{method}_{name}" for method in ("pixnet", "crop") for name in TRAIN_UM.keys() - set(only)
-        }
+        self.left = {f"phantom_{method}_{name}" for method in TRAINED for name in TRAIN_UM.keys() - set(only)}
         self.results = results
         self.work = work
         self.deadline = time.monotonic() + 60 * budget_min
@@ -168,16 +170,19 @@ class Bench:
                 "train_um": sizes,
             }
 
-            def dense(name: str = name, sizes: list[int] = sizes) -> Cell:
+            def dense(name: str = name, sizes: list[int] = sizes, ridge: bool = True) -> Cell:
                 run = self._run(f"phantom_{name}", recipe, about, sizes)
                 train_pixnet(data, run, recipe, sizes)
-                return both(answer_pixnet(data, run, test_slide()[1]), load_panel(run / "models" / "panel.json"))
+                answer = answer_pixnet(data, run, test_slide()[1], ridge)
+                return both(answer, load_panel(run / "models" / "panel.json"))
 
             def crop(name: str = name, sizes: list[int] = sizes) -> Cell:
                 net, panel = train_crop(data, self._run(f"phantom_crop_{name}", recipe, about, sizes), recipe, sizes)
                 return both(answer_crop(net, recipe, test_slide()[1], max(sizes)), panel)
 
             self.cell(f"phantom_pixnet_{name}", config, dense)
+            if has_ridge(sizes):  # of the same training
+                self.cell(f"phantom_head_{name}", config, partial(dense, ridge=False))
             self.cell(f"phantom_crop_{name}", config, crop)
         for how in ("nearest", "linear"):
             for size in (100, 55, 16, 8):
@@ -205,16 +210,17 @@ class Bench:
         def scored(predict: Prediction, panel: GenePanel = everything) -> Cell:
             return {"counts": figures(predict, slide, panel, [400])}
 
-        def dense() -> Cell:
+        def dense(ridge: bool = True) -> Cell:
             run = self._run("her2st", recipe, config["data"], [100])
             train_pixnet(data, run, recipe, [100])
-            return scored(answer_pixnet(data, run, slide), load_panel(run / "models" / "panel.json"))
+            return scored(answer_pixnet(data, run, slide, ridge), load_panel(run / "models" / "panel.json"))
 
         def crop() -> Cell:
             net, panel = train_crop(data, self._run("her2st_crop", recipe, config["data"], [100]), recipe, [100])
             return scored(answer_crop(net, recipe, slide, 100.0), panel)
 
         self.cell("her2st_pixnet_train_100", config, dense)
+        self.cell("her2st_head_train_100", config, partial(dense, ridge=False))
         self.cell("her2st_crop_train_100", config, crop)
         for how in ("nearest", "linear"):
 
@@ -243,7 +249,7 @@ def _same_order(counted: dict[str, Any], truth: dict[str, Any]) -> dict[str, Any
 
 def collect(cells: dict[str, Cell], data: str, against: str) -> dict[str, dict[str, dict[str, float]]]:
     """PCC@M by method, training size and test size."""
-    found: dict[str, Any] = {"pixnet": {}, "crop": {}, "interpolation": {}}
+    found: dict[str, Any] = {method: {} for method in (*TRAINED, "interpolation")}
     for name, cell in cells.items():
         where, method, trained = name.split("_", 2)
         if where == data and against in cell:
@@ -269,14 +275,16 @@ def table(cells: dict[str, Cell], data: str, against: str) -> str:
 
 
 def differences(cells: dict[str, Cell], data: str, against: str) -> list[str]:
-    """The dense model against the crop model and interpolation, each size with its 95 % interval, in sentences."""
+    """The dense model against the others, each size with its 95 % interval, in sentences; its head against crops."""
     said = []
     for name, cell in cells.items():
-        if not name.startswith(f"{data}_pixnet_") or against not in cell:
+        where, method, trained = name.split("_", 2)
+        if where != data or method not in ("pixnet", "head") or against not in cell:
             continue
-        trained = name.removeprefix(f"{data}_pixnet_")
         size = trained.removeprefix("train_").replace("all", "100")
-        rivals = [f"crop_{trained}", f"interpolation_nearest_{size}", f"interpolation_linear_{size}"]
+        rivals = [f"crop_{trained}"]
+        if method == "pixnet":
+            rivals = [f"head_{trained}", *rivals, f"interpolation_nearest_{size}", f"interpolation_linear_{size}"]
         for rival in rivals:
             other = cells.get(f"{data}_{rival}", {}).get(against)
             if other is None:
@@ -287,7 +295,8 @@ def differences(cells: dict[str, Cell], data: str, against: str) -> list[str]:
                 verdict = "ahead" if low > 0 else "behind" if high < 0 else "undecided"
                 gap = mine["PCC@M"] - other[scale]["PCC@M"]
                 verdicts.append(f"{scale} µm {verdict} {gap:+.3f} [{low:+.3f}, {high:+.3f}]")
-            said.append(f"PixNet {trained} against {rival.replace('_', ' ')}: " + "; ".join(verdicts))
+            mine_is = "PixNet" if method == "pixnet" else "its head alone"
+            said.append(f"{mine_is}, {trained}, against {rival.replace('_', ' ')}: " + "; ".join(verdicts))
     return said
 
 
@@ -304,13 +313,13 @@ def plot(cells: dict[str, Cell], path: Path) -> None:
             for trained, row in by.items():
                 if method == "interpolation" and trained not in ("linear_100", "nearest_100"):
                     continue
-                style = {"pixnet": "-", "crop": "--", "interpolation": ":"}[method]
+                style = {"pixnet": "-", "head": "-.", "crop": "--", "interpolation": ":"}[method]
                 sizes = sorted(row, key=float)
                 axis.plot(
                     [float(s) for s in sizes],
                     [row[s] for s in sizes],
                     style,
-                    marker={"pixnet": "o", "crop": "s", "interpolation": "^"}[method],
+                    marker={"pixnet": "o", "head": ".", "crop": "s", "interpolation": "^"}[method],
                     markersize=4,
                     color=colours.get(trained, "#808080" if trained.startswith("linear") else "#b5b5b5"),
                     label=f"{method}, {trained.replace('_', ' ')} µm",

@@ -176,11 +176,15 @@ def test_the_report_says_who_is_ahead():
 
     cells = {
         "phantom_pixnet_train_100": cell(0.5, [0.5, 0.55, 0.45]),
+        "phantom_head_train_100": cell(0.2, [0.2, 0.2, 0.2]),
         "phantom_crop_train_100": cell(0.3, [0.3, 0.3, 0.3]),
         "phantom_interpolation_nearest_100": cell(0.5, [0.4, 0.6, 0.5]),
     }
     assert collect(cells, "phantom", "truth")["crop"] == {"train_100": {"2": 0.3}}
     assert "| pixnet train_100 | **0.500** |" in table(cells, "phantom", "truth")
-    crop, nearest = differences(cells, "phantom", "truth")
+    head, crop, nearest, of_head = differences(cells, "phantom", "truth")
+    assert "ahead +0.300" in head
     assert "ahead +0.200" in crop
     assert "undecided" in nearest
+    assert of_head.startswith("its head alone")
+    assert "behind -0.100" in of_head
