@@ -18,8 +18,8 @@ __all__ = ["main"]
 
 
 def _one(slide: Path, run: Path, out: Path, options: Sequence[str], threads: int) -> Timed:
-    for old in out.parent.glob(out.stem + "*"):
-        shutil.rmtree(old) if old.is_dir() else old.unlink()
+    shutil.rmtree(out.parent, ignore_errors=True)  # nothing of an earlier run is gone on with
+    out.parent.mkdir(parents=True)
     return predict([str(slide), str(out), "--model", str(run), *options], threads)
 
 
@@ -27,9 +27,9 @@ def _compare(slide: Path, run: Path, whole: Path, many: int, work: Path, runs: i
     """One slide's table: few large units, many small ones, many genes; `whole` is the run of `many` genes."""
     spots = ["--spot-um", "100", "--pitch-um", "100"]
     cases = {
-        "100 µm spots, 250 genes": (run, work / "spots.h5ad", spots),
-        "2 µm bins, 250 genes": (run, work / "bins.zarr", ["--bin-um", "2"]),
-        f"100 µm spots, {many} genes": (whole, work / "genes.h5ad", spots),
+        "100 µm spots, 250 genes": (run, work / "flat_output" / "spots.h5ad", spots),
+        "2 µm bins, 250 genes": (run, work / "flat_output" / "bins.zarr", ["--bin-um", "2"]),
+        f"100 µm spots, {many} genes": (whole, work / "flat_output" / "genes.h5ad", spots),
     }
     times: dict[str, list[Timed]] = {name: [] for name in cases}
     for _ in range(runs):

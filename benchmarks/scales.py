@@ -123,7 +123,8 @@ class Bench:
     """
 
     def __init__(self, results: Path, work: Path, budget_min: float, only: Sequence[str] = tuple(TRAIN_UM)) -> None:
-        self.left = {f"phantom_{method}_{name}" for method in TRAINED for name in TRAIN_UM.keys() - set(only)}
+        left = TRAIN_UM.keys() - set(only)
+        self.left = {f"{data}_{method}_{name}" for data in ("phantom", "her2st") for method in TRAINED for name in left}
         self.results = results
         self.work = work
         self.deadline = time.monotonic() + 60 * budget_min

@@ -1,5 +1,6 @@
 """The workflow's parts: data sets, metrics, inference, importers, the report and the command line."""
 
+from . import commands, inference, metrics, panel, units
 from .averaging import WeightAverage
 from .cells import is_cells, read_cells
 from .crops import CropDataset, SlideDataset, collate_units, take_one
@@ -49,15 +50,19 @@ __all__ = [
     "WeightAverage",
     "build_units",
     "collate_units",
+    "commands",
     "expression_of",
     "extend_panel",
     "fit_panel",
     "fit_texture",
+    "inference",
     "is_cells",
     "load_panel",
+    "metrics",
     "model_sha256",
     "n_genes",
     "open_map",
+    "panel",
     "prepare_crops",
     "prepare_slide",
     "read_cells",
@@ -68,5 +73,6 @@ __all__ = [
     "stain_of_slides",
     "take_one",
     "unit_grids",
+    "units",
     "units_table",
 ]

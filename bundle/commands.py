@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import re
 import sys
 import warnings
@@ -25,7 +26,16 @@ from .manifest import read_split
 from .panel import load_panel
 from .uncertainty import with_standard_error
 
-__all__ = ["bundle_root", "evaluate", "merge_config", "predict", "run_config", "train", "trained_run"]
+__all__ = [
+    "bundle_root",
+    "check_prediction",
+    "evaluate",
+    "merge_config",
+    "predict",
+    "run_config",
+    "train",
+    "trained_run",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +44,29 @@ _FREE_ON_RESUME = {"max_epochs", "num_workers", "device", "is_main", "output_dir
 #: Keys that an override may add.
 _MAY_ADD = {"finalize", "start_from"}
 _NIFTI = (".nii", ".nii.gz")
+#: Keys that have no value in the configurations, and one that they might have.
+_MIGHT_BE: dict[str, Any] = {
+    "bin_um": 16.0,
+    "genes": ["ERBB2"],
+    "max_units": 64,
+    "pitch_um": 100.0,
+    "region_px": [0, 0, 2000, 2000],
+    "score_size_um": 100.0,
+    "slide_mpp": 0.5,
+    "spot_um": 55.0,
+    "tile_px": 1024,
+    "unit_sizes_um": [100.0],
+}
+_WHOLE = {
+    "batch_size",
+    "crop_px",
+    "crops_per_slide",
+    "max_epochs",
+    "max_units",
+    "n_programs",
+    "tile_px",
+    "val_interval",
+}
 _POSITIVE = {
     "batch_size",
     "crop_px",
@@ -155,17 +188,34 @@ def _check_value(key: str, value: Any, usual: Any, source: str) -> None:
     """Refuse what is not of the kind that the configuration has there, or cannot be."""
     if isinstance(value, str) and value.startswith(("$", "@", "%")):
         return
-    if isinstance(value, str) and "#" in value:  # MONAI makes it `::`, and a path names another file
+    if isinstance(value, str) and ("#" in value or "::" in value):
         raise InputError(
-            f'"{key}" is {value}: # separates keys in configurations. Rename the file or folder without it.'
+            f'"{key}" is {value}: # and :: separate keys in configurations. Rename the file or folder without them.'
         )
+    if usual is None:
+        usual = _MIGHT_BE.get(key)
+        if value is None:
+            return
+    if key == "bin_um" and isinstance(value, (list, tuple)):
+        for size in value:
+            _check_value(key, size, usual, source)
+        return
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if isinstance(usual, (int, float)) and not isinstance(usual, bool) and not is_number:
         raise InputError(f'{source}: "{key}" is a number such as {usual}, not {json.dumps(value)}.')
-    if isinstance(usual, list) and not isinstance(value, list):
-        raise InputError(f'{source}: "{key}" is a list such as [200, 400], not {json.dumps(value)}.')
-    if key.rpartition("#")[2] in _POSITIVE and is_number and not value > 0:
+    if isinstance(usual, list) and not isinstance(value, (list, tuple)):
+        raise InputError(f'{source}: "{key}" is a list such as {json.dumps(usual)}, not {json.dumps(value)}.')
+    if isinstance(usual, bool) and not isinstance(value, bool):
+        raise InputError(f'{source}: "{key}" is true or false, not {json.dumps(value)}.')
+    if isinstance(usual, dict) and value is not None and not isinstance(value, dict):
+        raise InputError(f'{source}: "{key}" holds keys and values of its own, not {json.dumps(value)}.')
+    last = key.rpartition("#")[2]
+    if is_number and not math.isfinite(value):
+        raise InputError(f'{source}: "{key}" is {value}; it must be finite.')
+    if last in _POSITIVE and is_number and not value > 0:
         raise InputError(f'{source}: "{key}" is {value}; it must be above 0.')
+    if last in _WHOLE and is_number and value != int(value):
+        raise InputError(f'{source}: "{key}" is {value}; it must be a whole number.')
     if key == "device" and isinstance(value, str):
         try:
             torch.empty(0, device=value)
@@ -289,11 +339,24 @@ def predict(slide: str | Path, out: str | Path | None, run: str | Path, settings
         "model_dir": str(run / "models"),
         **{k: v for k, v in settings.items() if v is not None},
     }
+    files = [bundle_root() / "configs" / "inference.json", model]
+    merge_config(files, overrides)  # what it refuses, it refuses in a sentence
     keep_freed_memory()
     grids = unit_grids(settings.get("spot_um"), settings.get("pitch_um"), bin_um=settings.get("bin_um"))
-    run_config("inferring", [bundle_root() / "configs" / "inference.json", model], overrides)
+    run_config("inferring", files, overrides)
     units = [] if out is None else [Path(out).with_stem(Path(out).stem + suffix) for suffix in file_suffixes(grids)]
     return units + [Path(path) for key in ("map", "nifti") if (path := settings.get(key)) is not None]
+
+
+def check_prediction(run: str | Path, settings: Mapping[str, Any], genes: Sequence[str] | None) -> None:
+    """Refuse what no slide can be predicted with, before the first is opened.
+
+    Raises:
+        InputError: if a setting or a gene is not usable with the run.
+    """
+    run, model = trained_run(run)
+    merge_config([bundle_root() / "configs" / "inference.json", model], {**settings, "model_dir": str(run / "models")})
+    load_panel(run / "models" / "panel.json").refuse_unknown(genes or [], run / "models" / "panel.json")
 
 
 def trained_run(run: str | Path) -> tuple[Path, Path]:

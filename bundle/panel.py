@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
-from .errors import InputError
+from .errors import InputError, did_you_mean
 from .expression import LARGE_UNIT_UM, eligible, log1p_cp10k, pearson_residuals
 from .files import write_json
 from .units import Units, read_units
@@ -66,6 +66,19 @@ class GenePanel:
     def main(self) -> str:
         """Name of the panel that headline figures are about."""
         return next(iter(self.panels))
+
+    def refuse_unknown(self, genes: Sequence[str], file: str | Path) -> None:
+        """Refuse genes that the panel, which is listed in `file`, does not hold.
+
+        Raises:
+            InputError: if there is one.
+        """
+        unknown = [gene for gene in genes if gene not in set(self.genes)]
+        if unknown:
+            raise InputError(
+                f"The model does not predict {', '.join(unknown[:5])}.{did_you_mean(unknown[0], self.genes)} Its "
+                f"{len(self)} genes are listed in {file}."
+            )
 
     def index(self, panel: str) -> np.ndarray:
         """Positions of a named panel's genes among `genes`."""

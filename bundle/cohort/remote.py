@@ -76,6 +76,7 @@ def run_slide(job: dict[str, Any]) -> dict[str, Any]:
     command += job["arguments"]
 
     record = record_path(folder, name)
+    earlier = record.read_bytes() if record.is_file() else None
     record.unlink(missing_ok=True)  # from now on the outputs may be those of another question
     before = _outputs(folder, name)
     log = folder / "logs" / f"{name}.log"
@@ -100,12 +101,18 @@ def run_slide(job: dict[str, Any]) -> dict[str, Any]:
             child.stdin.close()
     seconds = time.monotonic() - started
     if status != 0:
+        if earlier is not None and _outputs(folder, name) == before:  # they still answer the earlier question
+            _replace(record, earlier)
         return {"status": "failed", "seconds": seconds, "message": _reason(status, log)}
     written = sorted(path for path, stamp in _outputs(folder, name).items() if before.get(path) != stamp)
-    temporary = record.with_name(f".{os.getpid()}.part.{record.name}")
-    temporary.write_text(json.dumps({"asked": job["asked"], "outputs": written}, indent=2) + "\n")
-    os.replace(temporary, record)
+    _replace(record, (json.dumps({"asked": job["asked"], "outputs": written}, indent=2) + "\n").encode())
     return {"status": "done", "seconds": seconds, "message": ""}
+
+
+def _replace(record: Path, content: bytes) -> None:
+    temporary = record.with_name(f".{os.getpid()}.part.{record.name}")
+    temporary.write_bytes(content)
+    os.replace(temporary, record)
 
 
 def _outputs(folder: Path, name: str) -> dict[str, list[int]]:

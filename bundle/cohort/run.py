@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from ..commands import bundle_root, trained_run
+from ..commands import bundle_root, check_prediction, trained_run
 from ..errors import InputError, missing_extra
 from ..files import make_folder
 from . import remote
@@ -22,6 +22,8 @@ from .slides import CohortSlide, read_cohort
 from .summary import Progress, Result, count_units, table, write_summary
 
 __all__ = ["arguments_of", "predict_cohort"]
+
+logger = logging.getLogger(__name__)
 
 #: Options of one slide, which a cohort's table gives or which would be overwritten by each.
 _ONE_SLIDE = {
@@ -75,6 +77,7 @@ def predict_cohort(
     folder = Path(out).resolve()
     make_folder(folder)
     model = _model_hash(run)
+    check_prediction(run, {"output": str(folder), **dict(options.get("settings") or ())}, options.get("genes"))
     jobs: dict[str, dict[str, Any]] = {}
     results: dict[str, Result] = {}
     for slide in slides:
@@ -226,8 +229,15 @@ def _cluster(scheduler: str | None, workers: int | None, slides: int) -> Iterato
         memory_limit=0,
         silence_logs=logging.CRITICAL,
     )
-    with local, Client(local, set_as_default=False) as client:
+    client = Client(local, set_as_default=False)
+    try:
         yield client
+    finally:
+        for opened in (client, local):
+            try:
+                opened.close()
+            except TimeoutError:  # what was predicted is whole all the same
+                logger.warning("dask took too long to close its workers; they end with this process")
 
 
 def _slots(client: Any) -> dict[str, int]:

@@ -67,6 +67,7 @@ class Header:
         names: list[str],
         factors: bool,
         left_out: Sequence[str] = (),
+        with_X: bool = True,
     ) -> dict[str, Any]:
         """`var`, `varm` and `uns` of one request's file.
 
@@ -77,9 +78,10 @@ class Header:
             names: genes that are written.
             factors: the file keeps features, from which any gene is computed.
             left_out: genes that are not written because validation does not trust them.
+            with_X: whether values are written, not the features alone.
         """
         units = request.units
-        var = pd.DataFrame({"gene_ids": names}, index=pd.Index(names)).join(self.trust(names))
+        var = pd.DataFrame(index=pd.Index(names)).join(self.trust(names))
         scalefactors = {"spot_diameter_fullres": units.size_um / slide["mpp"]}
         spatial: dict[str, Any] = {"scalefactors": scalefactors, "metadata": {"mpp": slide["mpp"]}, "images": {}}
         if slide.get("hires") is not None:
@@ -101,7 +103,7 @@ class Header:
             "checkpoint_sha256": model_sha256(self.model_file),
             "version": bundle_version(),
             "genes_left_out": np.array(left_out, dtype=str),
-            "warnings": np.array(self._warnings(slide, request, projection.has_rate, len(left_out)), dtype=str),
+            "warnings": np.array(self._warnings(slide, request, projection.has_rate, len(left_out), with_X), dtype=str),
         }
         if "patient" in slide:
             about["same_patient"] = self.panel.shares_patients([slide])
@@ -133,7 +135,9 @@ class Header:
         frame["same_patient_val"] = bool(about["same_patient"])
         return frame
 
-    def _warnings(self, slide: Mapping[str, Any], request: Request, has_rate: bool, n_left_out: int) -> list[str]:
+    def _warnings(
+        self, slide: Mapping[str, Any], request: Request, has_rate: bool, n_left_out: int, with_X: bool
+    ) -> list[str]:
         units = request.units
         found = []
         if slide["mpp"] > self.mpp * 1.01:
@@ -155,6 +159,11 @@ class Header:
             found.append(
                 f"{n_left_out} of {len(self.panel)} genes did not correlate positively with the measurement on the "
                 "validation slides and are left out; all_genes=true writes them."
+            )
+        if not with_X:
+            found.append(
+                f"{len(units)} units x {len(self.panel)} genes are too many values to write: the file has no X but the "
+                "features, from which expression_of computes any gene; --genes writes the genes it names."
             )
         found += request.doubts
         for message in found:

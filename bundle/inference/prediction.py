@@ -23,7 +23,7 @@ from anndata.io import write_elem
 from ignite.engine import Engine, Events
 from monai.utils import CommonKeys
 
-from ..errors import InputError, did_you_mean
+from ..errors import InputError
 from ..files import move
 from ..panel import GenePanel
 from ..units import Units
@@ -97,12 +97,7 @@ class PredictionWriter:
         self.nifti_path = nifti_path
         if self.asked is not None and not self.asked:
             raise InputError("No gene is asked for: name some, or leave genes out to have all.")
-        unknown = [g for g in self.asked or [] if g not in set(panel.genes)]
-        if unknown:
-            raise InputError(
-                f"The model does not predict {', '.join(unknown[:5])}.{did_you_mean(unknown[0], panel.genes)} Its "
-                f"{len(panel)} genes are listed in {Path(model_file).parent / 'panel.json'}."
-            )
+        panel.refuse_unknown(self.asked or [], Path(model_file).parent / "panel.json")
 
     @property
     def genes(self) -> list[str]:
@@ -192,7 +187,7 @@ class PredictionWriter:
         factors = len(units) * len(self.panel) > MAX_VALUES
         names = self.genes
         wanted = None if factors and self.asked is None else express
-        header = self.header.build(slide, request, projection, names, factors, self.left_out)
+        header = self.header.build(slide, request, projection, names, factors, self.left_out, wanted is not None)
         model = header["uns"]["pixnet"]["checkpoint_sha256"]
         identity = {"genes": names, "model": model, "asked": request.digest, "with_X": wanted is not None}
         # Ranks that share a slide, as padding makes them, write the same file, each by way of a part of its own.

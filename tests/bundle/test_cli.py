@@ -166,6 +166,7 @@ def test_a_slide_that_is_none(tiny_run, tmp_path):
     assert "No such slide" in sentence("predict", tmp_path / "none.tif", *more)
     assert "is a folder" in sentence("predict", tmp_path / "folder", *more)
     assert "Rename the file or folder" in sentence("predict", tmp_path / "slide#1.tif", *more)
+    assert "Rename the file or folder" in sentence("predict", tmp_path / "a::b" / "slide.tif", *more)
 
 
 # Units ----------------------------------------------------------------------------------------------------------------
@@ -263,6 +264,10 @@ def test_counts_and_spots_that_do_not_match(tmp_path):
         ("train#trainer#max_epoch=3", 'no key "train#trainer#max_epoch". Did you mean "max_epochs"'),
         ("mpp=fine", '"mpp" is a number such as 2.0, not "fine"'),
         ("crop_px=0", "above 0"),
+        ("crop_px=128.5", "whole number"),
+        ("mpp=Infinity", "finite"),
+        ("unit_sizes_um=100", r"is a list such as \[100.0\]"),
+        ("intensity=3", "keys and values of its own"),
         ("train#trainer#max_epochs=0", "above 0"),
         ("scales_um=400", "is a list"),
         ("device=nowhere", 'no device "nowhere"'),
@@ -362,6 +367,10 @@ def test_a_spoilt_run(tiny_run, tmp_path, file: str, spoil: Callable[[Path], obj
         (["--spots", "spots.h5ad", "--pitch-um", "20"], "--pitch-um arranges spots"),
         (["--bin-um", "16", "--region", "0,0,20,20"], "no tissue found in this region"),
         (["--bin-um", "16", "--genes", ","], "No gene is asked for"),
+        (["--bin-um", "16", "--set", "all_genes=False"], '"all_genes" is true or false, not "False"'),
+        (["--bin-um", "16", "--set", "tile_px=wide"], '"tile_px" is a number such as 1024'),
+        (["--set", 'bin_um=[16, "wide"]'], '"bin_um" is a number such as 16.0'),
+        (["--bin-um", "16", "--set", "region_px=5"], '"region_px" is a list'),
     ],
 )
 def test_a_prediction_that_cannot_be(tiny_run, phantom, tmp_path, arguments: list[str], says: str):

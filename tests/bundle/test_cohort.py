@@ -81,6 +81,7 @@ def stub(tmp_path, monkeypatch) -> Path:
 
     monkeypatch.setattr(cohort_run, "_job", job)
     monkeypatch.setattr(cohort_run, "trained_run", lambda run: (Path(run), Path()))
+    monkeypatch.setattr(cohort_run, "check_prediction", lambda *_: None)
     return folder
 
 
@@ -305,6 +306,41 @@ def test_what_fails_is_told_and_what_is_missing_is_done(stub, tmp_path, model):
     assert [r.status for r in predict_cohort(path, out, model, options, workers=2)] == ["done"] * 5
     assert [r.status for r in predict_cohort(path, out, model, options)] == ["skipped"] * 5
     assert [len(calls(out, name)) for name in "abcde"] == [2] * 5
+
+
+def test_a_failure_that_wrote_nothing_leaves_what_was_done(stub, tmp_path, model):
+    path, out = stub_slides(tmp_path, a="fine"), tmp_path / "out"
+    slide = tmp_path / "a.svs"
+    os.utime(slide, (1, 1))
+    predict_cohort(path, out, model, {})
+    slide.write_text("fail")
+    assert [r.status for r in predict_cohort(path, out, model, {})] == ["failed"]
+    slide.write_text("fine")
+    os.utime(slide, (1, 1))
+    assert [r.status for r in predict_cohort(path, out, model, {})] == ["skipped"]
+
+
+def test_a_cluster_that_does_not_close_loses_no_summary(stub, tmp_path, model, monkeypatch):
+    close = distributed.LocalCluster.close
+
+    def late(self, *args: Any, **kwargs: Any) -> None:
+        close(self, *args, **kwargs)
+        raise TimeoutError
+
+    monkeypatch.setattr(distributed.LocalCluster, "close", late)
+    out = tmp_path / "out"
+    predict_cohort(stub_slides(tmp_path, a="fine"), out, model, {})
+    assert [row["status"] for row in csv.DictReader((out / "summary.csv").open())] == ["done"]
+
+
+@pytest.mark.parametrize(
+    ("more", "says"), [(["--genes", "NOSUCH"], "does not predict NOSUCH"), (["--set", "tile_px=wide"], "is a number")]
+)
+def test_what_no_slide_can_be_predicted_with_is_refused_at_once(tiny_run, tmp_path, capsys, more: list[str], says: str):
+    path, out = stub_slides(tmp_path, a="fine"), tmp_path / "out"
+    assert main(["predict", str(path), str(out), "--model", str(tiny_run), "--bin-um", "16", *more]) == 2
+    assert says in capsys.readouterr().err
+    assert not (out / "logs").exists()
 
 
 def test_what_is_asked_differently_is_done_again(stub, tmp_path, model):
