@@ -10,11 +10,12 @@ import scipy.sparse as sp
 import torch
 from torch import nn
 
-from benchmarks.scale_methods import Recipe, answer_crop, answer_interpolated
+from benchmarks.scale_methods import Recipe, answer_crop, answer_interpolated, answer_pixnet
 from benchmarks.scales import Bench, collect, differences, figures, table
 from benchmarks.stnet import CropNet, Picture, crop_features
 from bundle.commands import bundle_root
 from bundle.units import Units
+from networks import PixNet, SwinEncoder, TextureExpert
 
 
 class Mean(nn.Module):
@@ -81,11 +82,40 @@ class _Plain:
         return lambda crop: crop
 
 
+def test_the_head_alone_answers_without_the_ridge(monkeypatch, tmp_path):
+    torch.manual_seed(0)
+    texture = TextureExpert(2, SwinEncoder(6, depths=(1, 1), num_heads=(1, 1), window_size=4), rank=3)
+    encoder = SwinEncoder(6, depths=(1, 1), num_heads=(1, 1), window_size=4)
+    network = PixNet(2, encoder, (8, 8), texture=texture).eval()
+    torch.nn.init.normal_(texture.loadings)
+    pooled = torch.randn(5, network.channels)
+    parts = {"network": network, "inferer": lambda slide, _: pooled}
+    parser = SimpleNamespace(get_parsed_content=parts.__getitem__)
+    monkeypatch.setattr("benchmarks.scale_methods._evaluation", lambda *_: parser)
+    itself = sp.identity(5, format="csr", dtype=np.float32)
+    both, _ = answer_pixnet(tmp_path, tmp_path, {})(itself)
+    alone, _ = answer_pixnet(tmp_path, tmp_path, {}, ridge=False)(itself)
+    with torch.no_grad():
+        np.testing.assert_allclose(both, network.project(pooled), rtol=1e-5)
+        np.testing.assert_allclose(alone, network.head.project(pooled[:, : network.head.channels]), rtol=1e-5)
+    assert not np.allclose(both, alone)
+
+
+def test_a_head_stands_alone_where_there_is_a_ridge(tmp_path):
+    class Asked(Bench):
+        def cell(self, name, config, compute):
+            self.cells[name] = config
+
+    bench = Asked(tmp_path, tmp_path, 1.0)
+    bench.of_phantom(tmp_path, Recipe(mpp=1.0, crop_px=64, unit_crop_px=32, steps=1, crops_per_slide=1), {})
+    assert {name for name in bench.cells if "head" in name} == {"phantom_head_train_100", "phantom_head_train_55"}
+
+
 @pytest.mark.parametrize("how", ["nearest", "linear"])
 def test_interpolation_carries_rates_and_never_uses_the_unit_itself(how):
     at = np.stack(np.meshgrid(np.arange(5.0), np.arange(5.0)), -1).reshape(-1, 2) * 20
     at = at + np.random.default_rng(0).uniform(-4, 4, at.shape)
-    rate = np.column_stack([1 + at[:, 0], np.full(25, 2.0), np.full(25, 3.0)]) * 0.01
+    rate = np.column_stack([5 + at[:, 0], np.full(25, 2.0), np.full(25, 3.0)]) * 0.01
     units = _units(at, 10.0, rate)
     slide = {"mpp": 1.0, "units": units}
     itself = sp.identity(25, format="csr")
@@ -167,6 +197,7 @@ def test_what_is_not_asked_for_is_read_and_not_trained(tmp_path):
     for name in ("phantom_crop_train_100", "phantom_crop_train_55", "phantom_pixnet_train_55"):
         bench.cell(name, {"a": 1}, lambda name=name: told.append(name) or done)
     assert told == ["phantom_crop_train_100"]
+    Bench(tmp_path, tmp_path, 1.0, ["train_55"]).cell("her2st_head_train_100", {}, lambda: pytest.fail("trained"))
     assert set(bench.cells) == {"phantom_crop_train_100", "phantom_crop_train_55"}
 
 

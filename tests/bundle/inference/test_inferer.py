@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -89,9 +93,9 @@ class _Stopped(Exception):
     """The machine went down."""
 
 
-def _map(slide, network, work, tile_px: int, blocks=None, **kw):
+def _map(slide, network, work, tile_px: int, blocks=None, sha: str = "sha", **kw):
     inferer = MapInferer(
-        SlideReader(), NormalizeIntensity(127.0, 60.0), 1.0, ["a", "b", "c", "d"], str(work), tile_px, "sha", **kw
+        SlideReader(), NormalizeIntensity(127.0, 60.0), 1.0, ["a", "b", "c", "d"], str(work), tile_px, sha, **kw
     )
     everywhere = np.array([(row, column) for row in range(2) for column in range(2)])
     inputs = {
@@ -139,10 +143,32 @@ def test_a_stopped_map_goes_on_to_the_same_contents(slide, network, tmp_path):
     assert len(calls) <= 3 + 3  # four tiles, of which one or two were kept
 
 
-def test_another_tiling_or_slide_begins_anew(slide, network, tmp_path):
-    _map(slide, network, tmp_path, 256)
-    finer = _map(slide, network, tmp_path, 512)
-    np.testing.assert_allclose(finer.array[:], _map(slide, network, tmp_path / "x", 512).array[:])
+def test_another_tiling_slide_or_model_begins_anew_and_the_same_does_not(slide, network, tmp_path):
+    own = Path(shutil.copy(slide, tmp_path / "own.tif"))
+
+    def computed(**changed) -> int:
+        """How many tiles a map in the same folder takes."""
+        calls = []
+
+        def counted(image, original=network.features):
+            calls.append(1)
+            return original(image)
+
+        network.features = counted
+        try:
+            _map(own, network, tmp_path / "work", **{"tile_px": 256, **changed})
+        finally:
+            del network.features
+        return len(calls)
+
+    assert computed() == 4
+    assert computed() == 0
+    assert computed(tile_px=512) == 1
+    assert computed() == 4
+    assert computed(sha="another") == 4
+    assert computed() == 4
+    os.utime(own, (1, 1))
+    assert computed() == 4
 
 
 def test_a_callers_inference_mode_changes_nothing(slide, network):
