@@ -56,7 +56,7 @@ def _rate(model: torch.nn.Module, read: Callable[[int], torch.Tensor], seconds: 
             try:
                 compute = _compute(name, model, batch)
                 compute(read(batch))
-            except Exception as error:  # a runtime that is not there, or cannot run this model
+            except (ImportError, RuntimeError) as error:  # a runtime that is not there, or cannot run this model
                 print(
                     f"  {name}, batch {batch}: not measured ({type(error).__name__}: {str(error).splitlines()[0][:80]})"
                 )

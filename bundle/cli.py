@@ -19,6 +19,8 @@ _NOT_OF_A_SLIDE = {"command", "slide", "out", "model", "scheduler", "workers", "
 
 
 def _run(args: argparse.Namespace) -> int:
+    is_slide = args.command == "predict" and not args.slide.lower().endswith(".csv")
+    asked = _asked(args) if is_slide else {}  # what does not fit together is told before torch is imported
     from . import commands
 
     if args.command == "phantom":
@@ -47,7 +49,7 @@ def _run(args: argparse.Namespace) -> int:
                 "will be lower."
             )
         print(f"Scored: {path}")
-    elif args.command == "predict" and args.slide.lower().endswith(".csv"):
+    elif args.command == "predict" and not is_slide:
         from .cohort import predict_cohort
 
         options = {key: value for key, value in vars(args).items() if key not in _NOT_OF_A_SLIDE}
@@ -55,9 +57,7 @@ def _run(args: argparse.Namespace) -> int:
         results = predict_cohort(args.slide, args.out, args.model, options, **own)
         return int(any(result.status == "failed" for result in results))
     elif args.command == "predict":
-        if args.scheduler or args.workers or args.zarr:
-            raise InputError("--scheduler, --workers and --zarr are for a cohort: a CSV in the place of the slide.")
-        written = commands.predict(args.slide, args.out, args.model, _asked(args))
+        written = commands.predict(args.slide, args.out, args.model, asked)
         print(f"Predicted: {', '.join(map(str, written))}")
     elif args.command == "audit":
         from .audit import audit
@@ -90,6 +90,8 @@ def _options(args: argparse.Namespace) -> dict[str, Any]:
 
 def _asked(args: argparse.Namespace) -> dict[str, Any]:
     """The configuration's keys of a prediction."""
+    if args.scheduler or args.workers or args.zarr:
+        raise InputError("--scheduler, --workers and --zarr are for a cohort: a CSV in the place of the slide.")
     if sum(given is not None for given in (args.spots, args.cells, args.spot_um, args.bin_um)) > 1:
         raise InputError("Give the units with --spots, --cells, --spot-um or --bin-um: one of them.")
     if args.spot_um is None and (args.pitch_um is not None or args.lattice is not None):
