@@ -1,7 +1,8 @@
 """Flat in units and in genes: what 2 µm bins cost over 100 µm spots, and 18,000 genes over 250.
 
 `python -m benchmarks.flat [--runs 3]`: whole commands, output written, on a generated slide of 10,000 x 10,000 px at
-0.5 µm/px, all tissue, and on a section of Her2ST where its data are; medians over pairs run in turn.
+0.5 µm/px, all tissue, which the closing line is of, and on a section of Her2ST where its data are; medians over pairs
+run in turn.
 """
 
 from __future__ import annotations

@@ -57,6 +57,7 @@ _MIGHT_BE: dict[str, Any] = {
     "tile_px": 1024,
     "unit_sizes_um": [100.0],
 }
+#: By the last part of a key: what must be a whole number, and what must be above 0.
 _WHOLE = {
     "batch_size",
     "crop_px",
@@ -67,16 +68,7 @@ _WHOLE = {
     "tile_px",
     "val_interval",
 }
-_POSITIVE = {
-    "batch_size",
-    "crop_px",
-    "crops_per_slide",
-    "learning_rate",
-    "max_epochs",
-    "mpp",
-    "tile_px",
-    "val_interval",
-}
+_POSITIVE = {*_WHOLE, "learning_rate", "mpp"}
 
 
 def bundle_root() -> Path:
@@ -339,11 +331,9 @@ def predict(slide: str | Path, out: str | Path | None, run: str | Path, settings
         "model_dir": str(run / "models"),
         **{k: v for k, v in settings.items() if v is not None},
     }
-    files = [bundle_root() / "configs" / "inference.json", model]
-    merge_config(files, overrides)  # what it refuses, it refuses in a sentence
     keep_freed_memory()
+    run_config("inferring", [bundle_root() / "configs" / "inference.json", model], overrides)
     grids = unit_grids(settings.get("spot_um"), settings.get("pitch_um"), bin_um=settings.get("bin_um"))
-    run_config("inferring", files, overrides)
     units = [] if out is None else [Path(out).with_stem(Path(out).stem + suffix) for suffix in file_suffixes(grids)]
     return units + [Path(path) for key in ("map", "nifti") if (path := settings.get(key)) is not None]
 

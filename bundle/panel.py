@@ -73,7 +73,8 @@ class GenePanel:
         Raises:
             InputError: if there is one.
         """
-        unknown = [gene for gene in genes if gene not in set(self.genes)]
+        known = set(self.genes)
+        unknown = [gene for gene in genes if gene not in known]
         if unknown:
             raise InputError(
                 f"The model does not predict {', '.join(unknown[:5])}.{did_you_mean(unknown[0], self.genes)} Its "

@@ -80,8 +80,7 @@ class Header:
             left_out: genes that are not written because validation does not trust them.
             with_X: whether values are written, not the features alone.
         """
-        units = request.units
-        var = pd.DataFrame(index=pd.Index(names)).join(self.trust(names))
+        units, var = request.units, self.trust(names)
         scalefactors = {"spot_diameter_fullres": units.size_um / slide["mpp"]}
         spatial: dict[str, Any] = {"scalefactors": scalefactors, "metadata": {"mpp": slide["mpp"]}, "images": {}}
         if slide.get("hires") is not None:
