@@ -103,13 +103,12 @@ def _of_units(units: Units, request: Request, features: np.ndarray, slide_mpp: f
 def _of_grid(units: GridUnits, dense: DenseMap, skip: int, half: bool) -> Iterator[Answer]:
     done = 0
     for band in units.bands(_UNITS_AT_ONCE, _CELLS_AT_ONCE * dense.resolution_um):
-        kept = band.kept
-        n = int(kept.sum())
+        row, column = band.places
+        n = len(row)
         done += n
         if n == 0 or done <= skip:
             continue
-        row, column = np.nonzero(kept)
-        fraction = band.fraction[kept]
+        fraction = band.fraction[band.kept]
         array_row, array_col = band.rows[row], band.columns[column]
         if units.grid.lattice == "hex":  # as 10x count: shifted rows take the odd columns
             array_col = 2 * array_col + array_row % 2

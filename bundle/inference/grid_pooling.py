@@ -41,7 +41,8 @@ def pool_band(dense: DenseMap, units: GridUnits, band: Band, half: bool = False)
         rows = slice(phase, None, phases)
         _fill(lattice[rows], dense, units, band.x_um[phase], band.y_um[rows], np.flatnonzero(kept[rows].any(0)))
     flat = lattice.numpy()
-    return flat.reshape(-1, channels) if kept.all() else flat[kept]
+    whole = flat.view(f"V{channels * flat.itemsize}")[..., 0]  # a unit's features as one item are copied faster
+    return whole[kept].view(flat.dtype).reshape(-1, channels)
 
 
 def _fill(
@@ -50,15 +51,32 @@ def _fill(
     """Features of a rectangular lattice, (rows, columns, C), from the first to the last of the columns wanted."""
     if len(columns) == 0:
         return
-    y_low, y_weight = _weights(y_um, units, dense)
-    strip = dense.read_rows(y_low, y_weight.shape[1])
-    rows = torch.from_numpy(y_weight) @ torch.from_numpy(strip.reshape(len(strip), -1))
-    rows = rows.reshape(len(y_um), *strip.shape[1:])
-    for first in range(columns[0], columns[-1] + 1, _COLUMNS):
-        some = slice(first, min(first + _COLUMNS, columns[-1] + 1))
-        x_low, x_weight = _weights(x_um[some], units, dense)
-        cells = rows[:, torch.from_numpy(dense.column(np.arange(x_low, x_low + x_weight.shape[1])))]
-        lattice[:, some] = torch.matmul(torch.from_numpy(x_weight), cells)
+    wanted = slice(columns[0], columns[-1] + 1)
+    lattice, x_um = lattice[:, wanted], x_um[wanted]
+    if not units.is_interpolated(dense.resolution_um):
+        y_low, y_weight = _weights(y_um, units, dense)
+        strip = torch.from_numpy(dense.read_rows(y_low, y_weight.shape[1]))
+        rows = torch.from_numpy(y_weight) @ strip.flatten(1)
+        _fill_columns(lattice, rows.unflatten(1, strip.shape[1:]), dense, units, x_um)
+        return
+    # There are more bins than cells: each row of them lies between two rows of cells, and is written once.
+    at = y_um / dense.resolution_um - 0.5
+    above = np.floor(at).astype(np.int64)
+    strip = torch.from_numpy(dense.read_rows(int(above[0]), int(above[-1] - above[0]) + 2))
+    cells = torch.empty((len(strip), *lattice.shape[1:]), dtype=lattice.dtype)
+    _fill_columns(cells, strip, dense, units, x_um)
+    for row, cell, weight in zip(lattice, above - above[0], at - above, strict=True):
+        torch.lerp(cells[cell], cells[cell + 1], float(weight), out=row)
+
+
+def _fill_columns(
+    lattice: torch.Tensor, rows: torch.Tensor, dense: DenseMap, units: GridUnits, x_um: np.ndarray
+) -> None:
+    """From rows of cells, (rows, W, C), to rows of units at `x_um`."""
+    for first in range(0, len(x_um), _COLUMNS):
+        low, weight = _weights(x_um[first : first + _COLUMNS], units, dense)
+        cells = rows[:, torch.from_numpy(dense.column(np.arange(low, low + weight.shape[1])))]
+        lattice[:, first : first + _COLUMNS] = torch.matmul(torch.from_numpy(weight), cells)
 
 
 def _weights(center_um: np.ndarray, units: GridUnits, dense: DenseMap) -> tuple[int, np.ndarray]:

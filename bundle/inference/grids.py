@@ -106,15 +106,20 @@ class Band:
     y_um: np.ndarray
     fraction: np.ndarray
 
-    @property
+    @cached_property
     def kept(self) -> np.ndarray:
         """Which units hold tissue, (R, K)."""
         return self.fraction > 0
 
+    @cached_property
+    def places(self) -> tuple[np.ndarray, np.ndarray]:
+        """Where in the band the kept units are, row by row: row and column, (U,) each."""
+        return np.nonzero(self.kept)
+
     @property
     def centers_um(self) -> np.ndarray:
         """Centres of the kept units, row by row, (U, 2)."""
-        row, column = np.nonzero(self.kept)
+        row, column = self.places
         return np.column_stack([self.x_um[row, column], self.y_um[row]])
 
 
@@ -224,12 +229,11 @@ class GridUnits:
 
     def names(self, band: Band) -> np.ndarray:
         """Names of a band's kept units: size, row, column, as 10x name their bins; bytes of one length, (U,)."""
-        row, column = np.nonzero(band.kept)
         head, right = f"s_{f'{self.size_um:g}'.zfill(3)}um_", self._column_names
         left = np.array([f"{head}{r:0{self._digits}d}_".encode() for r in band.rows])
-        names = np.empty(len(row), dtype=[("left", left.dtype), ("right", right.dtype)])
-        names["left"], names["right"] = left[row], right[column]
-        return names.view(f"S{names.itemsize}")
+        names = np.empty(band.kept.shape, dtype=[("left", left.dtype), ("right", right.dtype)])
+        names["left"], names["right"] = left[:, None], right
+        return names[band.kept].view(f"S{names.itemsize}")
 
 
 def file_suffixes(grids: Sequence[UnitGrid]) -> list[str]:

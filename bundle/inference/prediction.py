@@ -242,12 +242,16 @@ def _as_categories(path: Path, obs: pd.DataFrame) -> None:
 
 
 def _ahead(items: Iterator[Answer]) -> Iterator[Answer]:
-    """The same, the next one being made while one is written."""
-    with ThreadPoolExecutor(max_workers=1) as maker:
-        following = maker.submit(next, items, None)
-        while (item := following.result()) is not None:
+    """The same, the next one being made while one is written: by half of the threads, the others write."""
+    threads = torch.get_num_threads()
+    with ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(max(threads // 2, 1),)) as maker:
+        try:
             following = maker.submit(next, items, None)
-            yield item
+            while (item := following.result()) is not None:
+                following = maker.submit(next, items, None)
+                yield item
+        finally:
+            torch.set_num_threads(threads)
 
 
 def _rows(answer: Answer, slide_mpp: float, express: Express | None, factors: bool) -> dict[str, np.ndarray]:

@@ -23,7 +23,7 @@ from ..files import replacing, write_json
 
 __all__ = ["StreamedAnnData"]
 
-CHUNK_UNITS = 2**16
+CHUNK_UNITS = 2**18
 
 
 class StreamedAnnData:
@@ -132,7 +132,8 @@ class StreamedAnnData:
         for name, parts in rows.items():
             self._array(name, parts[0])  # made one after the other
         if self.zarr:
-            self._pending = [self._pool.submit(write, name, parts) for name, parts in rows.items()]
+            largest = sorted(rows.items(), key=lambda item: -item[1][0].nbytes)  # first, so that none is left for last
+            self._pending = [self._pool.submit(write, name, parts) for name, parts in largest]
         else:
             for name, parts in rows.items():
                 write(name, parts)
