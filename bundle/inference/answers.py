@@ -20,7 +20,7 @@ from .requests import Request
 
 __all__ = ["Answer", "answers"]
 
-_UNITS_AT_ONCE = 2**17
+_UNITS_AT_ONCE = 2**18
 _CELLS_AT_ONCE = 128  # rows of the map that a band of large units may cover
 
 

@@ -114,7 +114,8 @@ class Band:
     @cached_property
     def places(self) -> tuple[np.ndarray, np.ndarray]:
         """Where in the band the kept units are, row by row: row and column, (U,) each."""
-        return np.nonzero(self.kept)
+        row, column = np.nonzero(self.kept)
+        return row, column
 
     @property
     def centers_um(self) -> np.ndarray:

@@ -6,6 +6,7 @@ Format: https://anndata.readthedocs.io/en/stable/fileformat-prose.html, as annda
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import warnings
 from collections.abc import Iterator, Mapping
@@ -23,7 +24,8 @@ from ..files import replacing, write_json
 
 __all__ = ["StreamedAnnData"]
 
-CHUNK_UNITS = 2**18
+#: A chunk of rows holds at most so many units and, all columns together, about so many bytes.
+CHUNK_UNITS, CHUNK_BYTES = 2**18, 2**26
 
 
 class StreamedAnnData:
@@ -47,6 +49,7 @@ class StreamedAnnData:
         self._identity = json.loads(json.dumps({**identity, "units": n_units}))
         self._waiting: list[dict[str, np.ndarray]] = []
         self._n_waiting = 0
+        self._chunk = 0  # known with the first rows
         self._arrays: dict[str, Any] = {}
         self._pool = ThreadPoolExecutor(max_workers=2)
         self._pending: list[Future] = []
@@ -80,10 +83,11 @@ class StreamedAnnData:
         Args:
             rows: by place in the AnnData (`X`, `obs/_index`, `obs/array_row`, `obsm/spatial`, ...), each (n, ...).
         """
+        self._chunk = self._chunk or _chunk_units(rows, self.n_units)
         self._waiting.append(dict(rows))
         self._n_waiting += len(next(iter(rows.values())))
-        if self._n_waiting >= CHUNK_UNITS:
-            self._flush(self._n_waiting // CHUNK_UNITS * CHUNK_UNITS)
+        if self._n_waiting >= self._chunk:
+            self._flush(self._n_waiting // self._chunk * self._chunk)
 
     def close(self) -> None:
         """Write what is left.
@@ -112,8 +116,9 @@ class StreamedAnnData:
             return
         self._settle()
         names = list(self._waiting[0]) if self._waiting else []
-        rows = {name: [part[name] for part in self._waiting] for name in names}
-        left = {name: list(_between(parts, n, self._n_waiting)) for name, parts in rows.items()}
+        waiting = {name: [part[name] for part in self._waiting] for name in names}
+        rows = {name: list(_between(parts, 0, n)) or [parts[0][:0]] for name, parts in waiting.items()}
+        left = {name: list(_between(parts, n, self._n_waiting)) for name, parts in waiting.items()}
         count = max((len(parts) for parts in left.values()), default=0)
         self._waiting = [{name: parts[i] for name, parts in left.items()} for i in range(count)]
         self._n_waiting -= n
@@ -121,13 +126,11 @@ class StreamedAnnData:
         self.written += n
 
         def write(name: str, parts: list[np.ndarray]) -> None:
-            array = self._array(name, parts[0])
-            whole = n // CHUNK_UNITS * CHUNK_UNITS if self.zarr and _as_it_is(parts[0]) else 0
-            for at in range(0, whole, CHUNK_UNITS):
-                self._write_chunk(name, (first + at) // CHUNK_UNITS, list(_between(parts, at, at + CHUNK_UNITS)))
-            if whole < n:
-                values = np.concatenate(list(_between(parts, whole, n)))
-                array[first + whole : first + n] = _strings(values, self.zarr)
+            if not self.zarr or not _as_it_is(parts[0]):
+                self._array(name, parts[0])[first : first + n] = _strings(np.concatenate(parts), self.zarr)
+                return
+            for at in range(0, n, self._chunk):
+                self._write_chunk(name, (first + at) // self._chunk, list(_between(parts, at, at + self._chunk)))
 
         for name, parts in rows.items():
             self._array(name, parts[0])  # made one after the other
@@ -139,15 +142,17 @@ class StreamedAnnData:
                 write(name, parts)
 
     def _write_chunk(self, name: str, number: int, parts: list[np.ndarray]) -> None:
-        """Write a whole chunk that is not compressed: what takes most of the time where there are millions of units.
+        """Write a chunk that is not compressed: what takes most of the time where there are millions of units.
 
         A chunk is its values' bytes; one of names (Zarr's `vlen-utf8`) is the number of strings, then each one's length
-        and bytes (https://github.com/zarr-developers/zarr-extensions/tree/main/codecs/vlen-utf8).
+        and bytes (https://github.com/zarr-developers/zarr-extensions/tree/main/codecs/vlen-utf8). Each is of full
+        length: the last is filled up with zeros, which are empty names.
         """
+        missing = self._chunk - sum(len(part) for part in parts)
         place = "/".join(["c", str(number), *["0"] * (parts[0].ndim - 1)])
         with replacing(self.path / name / place) as temporary, temporary.open("wb") as file:
             if parts[0].dtype.kind == "S":
-                file.write(np.uint32(CHUNK_UNITS).astype("<u4").tobytes())
+                file.write(np.uint32(self._chunk).astype("<u4").tobytes())
             for part in parts:
                 if part.dtype.kind == "S":
                     text = np.empty(len(part), dtype=[("length", "<u4"), ("text", part.dtype)])
@@ -155,6 +160,8 @@ class StreamedAnnData:
                     file.write(text.tobytes())
                 else:
                     file.write(np.ascontiguousarray(part).data)
+            row_bytes = 4 if parts[0].dtype.kind == "S" else parts[0][:1].nbytes
+            file.truncate(file.tell() + missing * row_bytes)
 
     def _settle(self) -> None:
         """Wait until what was handed over is on disk, and only then count it."""
@@ -170,7 +177,7 @@ class StreamedAnnData:
                 self._arrays[name] = self.group[name]
                 return self._arrays[name]
             shape = (self.n_units, *values.shape[1:])
-            chunks = (max(min(CHUNK_UNITS, self.n_units), 1), *(max(v, 1) for v in values.shape[1:]))
+            chunks = (self._chunk, *(max(v, 1) for v in values.shape[1:]))
             text = values.dtype.kind in "SUTO"
             if self.zarr:
                 # half precision does not shrink, names have a form of their own; all else shrinks at little cost
@@ -201,8 +208,16 @@ def _between(parts: list[np.ndarray], start: int, stop: int) -> Iterator[np.ndar
         at += len(part)
 
 
+def _chunk_units(rows: Mapping[str, np.ndarray], n_units: int) -> int:
+    """Rows of a chunk, all chunks of about one size: the same for the same command."""
+    n_rows = max(len(next(iter(rows.values()))), 1)
+    row_bytes = max(sum(values.nbytes for values in rows.values()) // n_rows, 1)
+    most = max(min(CHUNK_UNITS, CHUNK_BYTES // row_bytes), 1)
+    return max(math.ceil(n_units / max(math.ceil(n_units / most), 1)), 1)
+
+
 def _as_it_is(values: np.ndarray) -> bool:
-    """Whether whole chunks are written without Zarr: names of one length, and features in half precision."""
+    """Whether chunks are written without Zarr: names of one length, and features in half precision."""
     return values.dtype.kind == "S" or values.dtype == np.dtype("<f2")
 
 

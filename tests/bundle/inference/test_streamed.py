@@ -72,7 +72,7 @@ def test_an_unfinished_zarr_goes_on_after_its_last_whole_chunk(tmp_path):
     path = tmp_path / "a.zarr"
     _write(path, 100, [10] * 10, stop=50)
     resumed = StreamedAnnData(path, 100, HEADER, {"of": "i"})
-    assert resumed.written == 48
+    assert resumed.written == 45  # seven chunks, of 15 units
     _write(path, 100, [9] * 12)
     np.testing.assert_array_equal(_read(path).X, _table(100)["X"])
     assert list(_read(path).obs.columns) == ["array_row", "in_tissue"]
