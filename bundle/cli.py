@@ -97,6 +97,14 @@ def _asked(args: argparse.Namespace) -> dict[str, Any]:
     if args.spot_um is None and (args.pitch_um is not None or args.lattice is not None):
         option = "--lattice" if args.pitch_um is None else "--pitch-um"
         raise InputError(f"{option} arranges spots: give --spot-um too, or leave it out.")
+    if args.cells is not None:
+        from .cells import is_cells
+
+        if not is_cells(args.cells):
+            raise InputError(
+                f"{args.cells} is not a file of cells: give QuPath's GeoJSON or a label image (.tif, .npy); "
+                "measured spots or bins (.h5ad) go with --spots."
+            )
     paths = {"units": args.spots or args.cells, "map": args.map, "nifti": args.nifti}
     return {
         **{key: None if path is None else str(Path(path).resolve()) for key, path in paths.items()},

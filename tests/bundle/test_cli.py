@@ -360,6 +360,7 @@ def test_a_spoilt_run(tiny_run, tmp_path, file: str, spoil: Callable[[Path], obj
         (["--pitch-um", "20"], "give --spot-um too"),
         (["--bin-um", "20", "--spot-um", "20"], "one of them"),
         (["--bin-um", "20", "--spots", "spots.h5ad"], "one of them"),
+        (["--cells", "spots.h5ad"], "go with --spots"),
         (["--spots", "none.h5ad"], "No such file"),
         (["--bin-um", "16", "--genes", "NOSUCH"], "does not predict NOSUCH. Its 30 genes are listed in"),
         (["--bin-um", "16", "--genes", "gene011,GENE01l"], 'gene011, GENE01l. Did you mean "GENE011"?'),
