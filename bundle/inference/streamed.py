@@ -55,6 +55,8 @@ class StreamedAnnData:
         self._pending: list[Future] = []
         self.written = self._found()
         if self.written:
+            for begun in [*path.rglob(".*.part.*"), *path.rglob("*.partial")]:  # ours and Zarr's, of a killed process
+                begun.unlink()
             self.group: Any = zarr.open_group(str(path), mode="r+")
             return
         _remove(path)

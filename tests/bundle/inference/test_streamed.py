@@ -47,6 +47,10 @@ def _write(path, n: int, steps: list[int], identity: str = "i", stop: int | None
     return out
 
 
+def _files(path) -> dict[str, bytes]:
+    return {str(p.relative_to(path)): p.read_bytes() for p in path.rglob("*") if p.is_file()}
+
+
 def _read(path) -> ad.AnnData:
     return ad.read_zarr(path) if path.suffix == ".zarr" else ad.read_h5ad(path)
 
@@ -73,7 +77,13 @@ def test_an_unfinished_zarr_goes_on_after_its_last_whole_chunk(tmp_path):
     _write(path, 100, [10] * 10, stop=50)
     resumed = StreamedAnnData(path, 100, HEADER, {"of": "i"})
     assert resumed.written == 45  # seven chunks, of 15 units
+    for begun in ("obsm/features/c/3/.1.part.0", "obs/array_row/c/3.0123456789abcdef.partial"):  # killed in the middle
+        (path / begun).parent.mkdir(parents=True, exist_ok=True)
+        (path / begun).write_bytes(b"half")
     _write(path, 100, [9] * 12)
+    whole = tmp_path / "b.zarr"
+    _write(whole, 100, [100])
+    assert _files(path) == _files(whole)
     np.testing.assert_array_equal(_read(path).X, _table(100)["X"])
     assert list(_read(path).obs.columns) == ["array_row", "in_tissue"]
     assert not path.with_name("a.zarr.json").exists()
