@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -16,10 +18,13 @@ import scipy.sparse as sp
 from .errors import InputError, did_you_mean
 from .expression import LARGE_UNIT_UM, eligible, log1p_cp10k, pearson_residuals
 from .files import write_json
+from .summing import summed_to
 from .units import Units, read_units
 from .version import bundle_version
 
 __all__ = ["GenePanel", "extend_panel", "fit_panel", "in_block", "load_panel", "load_units", "n_genes"]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -179,6 +184,8 @@ def _check_enough(table: np.ndarray, n: int, what: str, key: str) -> None:
 def load_units(record: Mapping[str, Any], sizes_um: Sequence[float] | None = None) -> list[Units]:
     """Read a record's units of the sizes asked for; the coarsest size it has where none is named.
 
+    A size that it lacks is summed from square bins whose side divides it (`sum_bins`), and left out if there are none.
+
     Raises:
         InputError: if the record has no units, or none of that size.
     """
@@ -192,10 +199,17 @@ def load_units(record: Mapping[str, Any], sizes_um: Sequence[float] | None = Non
     if sizes_um is None:
         coarsest = max(u.size_um for u in found)
         return [u for u in found if u.size_um == coarsest]
-    chosen = [u for size in sizes_um for u in found if np.isclose(u.size_um, size)]
+    chosen: list[Units] = []
+    for size in sizes_um:
+        measured = [u for u in found if np.isclose(u.size_um, size)]
+        summed = None if measured else summed_to(size, found)
+        chosen += measured if summed is None else [summed]
     if not chosen:
         have = ", ".join(f"{u.size_um:g}" for u in found)
-        raise InputError(f"{record['image']} has no units of {list(sizes_um)} µm; it has {have} µm.")
+        raise InputError(
+            f"{record['image']} has no units of {list(sizes_um)} µm; it has {have} µm, and no bins whose side divides "
+            "a size that is asked for."
+        )
     return chosen
 
 
@@ -242,6 +256,15 @@ def fit_panel(
     if not any(len(u) for u in everything):
         raise InputError(
             f"No training unit on tissue has {min_total:g} counts or more. Lower min_total, or check the counts."
+        )
+    coarsest = max(u.size_um for u in everything)
+    if coarsest < LARGE_UNIT_UM and all(u.shape == "square" for u in everything):
+        enough = math.ceil(LARGE_UNIT_UM / coarsest) * coarsest
+        logger.warning(
+            "Bins of %g µm alone hold little but noise: unit_sizes_um=[%g] sums them to squares to train on, and any "
+            "size can be predicted all the same.",
+            coarsest,
+            enough,
         )
     # Large units decide; small ones cannot be normalised by their own total.
     deciding = [u for u in everything if u.size_um >= LARGE_UNIT_UM and len(u)] or [u for u in everything if len(u)]
