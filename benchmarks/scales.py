@@ -1,14 +1,14 @@
 """Across scales: models trained at one unit size, or at all of them, tested at every size.
 
 `python -m benchmarks.scales`: on the frozen phantom (six slides of 1.5 mm, seed 0: four train, the last tests), models
-trained on 100, 55, 16 or 8 µm units or on all sizes at once, tested at 2 to 200 µm against the noise-free rate and
-against measured counts; on Her2ST (C2 to C4 train, C5 tests: one patient) at 100 µm and in 400 µm cells. Trained on 100
-or 55 µm, the dense model is `configs/efficientnet_lite.json` as it is, its ridge on frozen filters and averaged weights
-included, at stride 4, and beside it the same training's head alone; smaller units need the head `programs`, which has
-no such ridge. Rivals: a crop model with the same encoder, head, loss and pixels in training (`benchmarks.stnet`), which
-has neither, and nearest and linear interpolation of the measured units of the test slide itself, which only a user with
-spots has (on Her2ST each spot from the others). Everything is scored by `bundle.metrics`; no model or epoch is chosen
-on the way.
+trained on 100, 55, 16 or 8 µm units, on 8 µm bins summed to squares of 56 µm or on all sizes at once, tested at 2 to
+200 µm against the noise-free rate and against measured counts; on Her2ST (C2 to C4 train, C5 tests: one patient) at 100
+µm and in 400 µm cells. Trained on 100, 56 or 55 µm, the dense model is `configs/efficientnet_lite.json` as it is, its
+ridge on frozen filters and averaged weights included, at stride 4, and beside it the same training's head alone;
+smaller units need the head `programs`, which has no such ridge. Rivals: a crop model with the same encoder, head, loss
+and pixels in training (`benchmarks.stnet`), which has neither, and nearest and linear interpolation of the measured
+units of the test slide itself, which only a user with spots has (on Her2ST each spot from the others). Everything is
+scored by `bundle.metrics`; no model or epoch is chosen on the way.
 
 A finished cell is a small JSON under `--results` and is not computed again while its configuration is the same. The
 same command goes on where it was.
@@ -56,7 +56,16 @@ from .workload import prepared_section, workspace
 
 __all__ = ["main"]
 
-TRAIN_UM = {"train_100": [100], "train_55": [55], "train_16": [16], "train_8": [8], "train_all": [100, 55, 16, 8, 2]}
+TRAIN_UM = {
+    "train_100": [100],
+    "train_55": [55],
+    "train_56": [56],  # squares, which the 8 µm bins are summed to
+    "train_16": [16],
+    "train_8": [8],
+    "train_all": [100, 55, 16, 8, 2],
+}
+#: Whose measured units are interpolated beside a training, where it is not its own size.
+MEASURED_UM = {"train_56": "8", "train_all": "100"}
 #: The dense model, its head alone, and the crop model.
 TRAINED = ("pixnet", "head", "crop")
 TEST_UM = (2, 8, 16, 55, 100, 200)
@@ -282,7 +291,7 @@ def differences(cells: dict[str, Cell], data: str, against: str) -> list[str]:
         where, method, trained = name.split("_", 2)
         if where != data or method not in ("pixnet", "head") or against not in cell:
             continue
-        size = trained.removeprefix("train_").replace("all", "100")
+        size = MEASURED_UM.get(trained, trained.removeprefix("train_"))
         rivals = [f"crop_{trained}"]
         if method == "pixnet":
             rivals = [f"head_{trained}", *rivals, f"interpolation_nearest_{size}", f"interpolation_linear_{size}"]
@@ -307,7 +316,13 @@ def plot(cells: dict[str, Cell], path: Path) -> None:
 
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     axes = figure.subplots(1, 2, sharey=False)
-    colours = {"train_100": "#1b4f72", "train_55": "#1f8a70", "train_16": "#c77d0a", "train_8": "#a93226"}
+    colours = {
+        "train_100": "#1b4f72",
+        "train_55": "#1f8a70",
+        "train_56": "#6c8f2a",
+        "train_16": "#c77d0a",
+        "train_8": "#a93226",
+    }
     colours["train_all"] = "#000000"
     for axis, against in zip(axes, ("truth", "counts"), strict=True):
         for method, by in collect(cells, "phantom", against).items():
