@@ -228,8 +228,13 @@ def row(*cells: Any, widths: Sequence[int] = (34, 12, 12, 12, 12, 12)) -> None:
 
 def finish(result: Mapping[str, Any]) -> None:
     """Print the closing JSON line, of five digits each: differences are small."""
-    rounded = {k: float(f"{v:.5g}") if isinstance(v, float) else v for k, v in result.items()}
-    print(json.dumps(rounded))
+    print(json.dumps(_rounded(result)))
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _rounded(v) for key, v in value.items()}
+    return float(f"{value:.5g}") if isinstance(value, float) else value
 
 
 def evaluator(slide: Path, run: Path, work: Path, **keys: Any) -> Any:
