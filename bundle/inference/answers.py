@@ -43,10 +43,11 @@ class Answer:
     def __len__(self) -> int:
         return len(self.names)
 
-    def after(self, first: int) -> Answer:
-        """Without the first units."""
-        columns = {key: values[first:] for key, values in self.obs.items()}
-        return Answer(self.names[first:], self.centers_um[first:], self.features[first:], columns)
+    def part(self, first: int, last: int | None = None) -> Answer:
+        """The units from `first` up to `last`, not copied."""
+        some = slice(first, last)
+        columns = {key: values[some] for key, values in self.obs.items()}
+        return Answer(self.names[some], self.centers_um[some], self.features[some], columns)
 
 
 def answers(
@@ -119,4 +120,4 @@ def _of_grid(units: GridUnits, dense: DenseMap, skip: int, half: bool) -> Iterat
             "array_col": array_col.astype(np.int32),
         }
         answer = Answer(units.names(band), band.centers_um, pool_band(dense, units, band, half), obs)
-        yield answer.after(max(n - (done - skip), 0))
+        yield answer.part(max(n - (done - skip), 0))

@@ -43,6 +43,8 @@ logger = logging.getLogger(__name__)
 Express = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray | None]]
 #: Above this many units × genes a prediction keeps the factors, from which any gene is computed.
 MAX_VALUES = 2**28
+#: Values of genes computed at once; 64 MB.
+_VALUES_AT_ONCE = 2**24
 #: Above this many units AnnData is written as Zarr.
 MAX_H5AD_UNITS = 2**20
 
@@ -198,8 +200,10 @@ class PredictionWriter:
         done = before
         half = factors and wanted is None
         rows = answers(request, pred, slide["mpp"], self.rasterize, folder, before, half)
+        at_once = max(_VALUES_AT_ONCE // len(names), 1) if wanted is not None else max(len(units), 1)
         for answer in _ahead(rows):
-            out.append(_rows(answer, slide["mpp"], wanted, factors))
+            for first in range(0, len(answer), at_once):
+                out.append(_rows(answer.part(first, first + at_once), slide["mpp"], wanted, factors))
             done += len(answer)
             if time.monotonic() - told > 5:
                 told = time.monotonic()
