@@ -202,13 +202,12 @@ def load_units(record: Mapping[str, Any], sizes_um: Sequence[float] | None = Non
     chosen: list[Units] = []
     for size in sizes_um:
         measured = [u for u in found if np.isclose(u.size_um, size)]
-        summed = None if measured else summed_to(size, found)
-        chosen += measured if summed is None else [summed]
+        chosen += measured or summed_to(size, found)
     if not chosen:
         have = ", ".join(f"{u.size_um:g}" for u in found)
         raise InputError(
-            f"{record['image']} has no units of {list(sizes_um)} µm; it has {have} µm, and no bins whose side divides "
-            "a size that is asked for."
+            f"{record['image']} has no units of {list(sizes_um)} µm; it has {have} µm, and no bins of a known "
+            "mpp whose side divides a size that is asked for."
         )
     return chosen
 
@@ -258,12 +257,13 @@ def fit_panel(
             f"No training unit on tissue has {min_total:g} counts or more. Lower min_total, or check the counts."
         )
     coarsest = max(u.size_um for u in everything)
-    if coarsest < LARGE_UNIT_UM and all(u.shape == "square" for u in everything):
+    if coarsest < LARGE_UNIT_UM and all(u.shape == "square" and u.mpp for u in everything):
         enough = math.ceil(LARGE_UNIT_UM / coarsest) * coarsest
         logger.warning(
             "Bins of %g µm alone hold little but noise: unit_sizes_um=[%g] sums them to squares to train on, and any "
-            "size can be predicted all the same.",
+            "size can be predicted all the same. Score it with pixnet evaluate --size-um %g.",
             coarsest,
+            enough,
             enough,
         )
     # Large units decide; small ones cannot be normalised by their own total.

@@ -16,7 +16,7 @@ __all__ = ["sum_bins", "summed_to"]
 _COVERED = 0.75
 
 
-def summed_to(size_um: float, found: Sequence[Units]) -> Units | None:
+def summed_to(size_um: float, found: Sequence[Units]) -> list[Units]:
     """Squares of a size that was not measured, from the coarsest bins that fit in it a whole number of times.
 
     Args:
@@ -24,10 +24,10 @@ def summed_to(size_um: float, found: Sequence[Units]) -> Units | None:
         found: units of one slide.
 
     Returns:
-        The squares, or None if no bins fit.
+        The squares, one item for each file of such bins; none if no bins fit.
     """
     bins = [u for u in found if u.shape == "square" and u.mpp is not None and _divides(u.size_um, size_um)]
-    return sum_bins(max(bins, key=lambda u: u.size_um), size_um) if bins else None
+    return [sum_bins(u, size_um) for u in bins if u.size_um == max(b.size_um for b in bins)]
 
 
 def sum_bins(units: Units, size_um: float) -> Units:
@@ -44,8 +44,10 @@ def sum_bins(units: Units, size_um: float) -> Units:
     centers_um = units.centers_px * units.mpp
     corner_um = centers_um.min(0, initial=np.inf) - units.size_um / 2
     at = np.floor((centers_um - corner_um) / size_um).astype(np.int64)
-    squares, square, n_bins = np.unique(at, axis=0, return_inverse=True, return_counts=True)
-    entries = np.ones(len(units), np.float32), (square.ravel(), np.arange(len(units)))
+    columns = int(at[:, 0].max(initial=0)) + 1  # one number a square: far quicker to sort than pairs
+    number, square, n_bins = np.unique(at[:, 1] * columns + at[:, 0], return_inverse=True, return_counts=True)
+    squares = np.column_stack([number % columns, number // columns])
+    entries = np.ones(len(units), np.float32), (square, np.arange(len(units)))
     members = sp.csr_matrix(entries, shape=(len(squares), len(units)))
     kept = np.flatnonzero(n_bins >= _COVERED * round(size_um / units.size_um) ** 2)
     members, squares, n_bins = members[kept], squares[kept], n_bins[kept]

@@ -77,7 +77,10 @@ class StreamedAnnData:
         if not self.zarr or not self._state.is_file() or not self.path.is_dir():
             return 0
         state = json.loads(self._state.read_text())
-        return int(state["written"]) if state["identity"] == self._identity else 0
+        if state["identity"] != self._identity or not state.get("chunk"):
+            return 0
+        self._chunk = int(state["chunk"])  # another version may make them of another size
+        return int(state["written"])
 
     def append(self, rows: Mapping[str, np.ndarray]) -> None:
         """Add rows.
@@ -171,7 +174,8 @@ class StreamedAnnData:
             future.result()
         self._pending = []
         if self.zarr and self.written < self.n_units:
-            write_json(self._state, {"identity": self._identity, "written": self.written})
+            state = {"identity": self._identity, "written": self.written, "chunk": self._chunk}
+            write_json(self._state, state)
 
     def _array(self, name: str, values: np.ndarray) -> Any:
         if name not in self._arrays:

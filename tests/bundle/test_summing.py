@@ -64,11 +64,12 @@ def test_a_size_that_was_not_measured_is_summed_from_the_coarsest_bins_that_fit(
     fine, coarse = (_bins(tmp_path, size_um=size)[0] for size in (4.0, 8.0))
     record = _record(fine, coarse)
     assert [u.size_um for u in load_units(record, [56, 8])] == [56.0, 8.0]
+    assert [len(u) > 0 for u in load_units(_record(coarse, coarse), [56])] == [True, True]  # as two files of [8] are
     assert load_units(record, [24])[0].name == read_units(coarse).name
     assert load_units(record, [12])[0].name == read_units(fine).name
-    with pytest.raises(Exception, match="no bins whose side divides"):
+    with pytest.raises(Exception, match="no bins of a known mpp whose side divides"):
         load_units(record, [55])
-    with pytest.raises(Exception, match="no bins whose side divides"):
+    with pytest.raises(Exception, match="no bins of a known mpp whose side divides"):
         load_units(record, [2])
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import anndata as ad
 import numpy as np
 import pandas as pd
@@ -98,3 +100,17 @@ def test_what_another_command_left_is_not_gone_on_with(tmp_path):
 def test_missing_rows_are_told(tmp_path):
     with pytest.raises(RuntimeError, match="90 of 100"):
         _write(tmp_path / "a.h5ad", 100, [90])
+
+
+def test_what_another_version_began_goes_on_in_its_own_chunks(tmp_path, monkeypatch):
+    path = tmp_path / "a.zarr"
+    _write(path, 100, [10] * 10, stop=50)
+    monkeypatch.setattr(streamed, "CHUNK_UNITS", 32)
+    _write(path, 100, [10] * 10)
+    np.testing.assert_array_equal(_read(path).obsm["features"], _table(100)["obsm/features"])
+    state = path.with_name("b.zarr.json")
+    _write(tmp_path / "b.zarr", 100, [10] * 10, stop=50)
+    known = json.loads(state.read_text())
+    del known["chunk"]  # as before chunks were of one size
+    state.write_text(json.dumps(known))
+    assert StreamedAnnData(tmp_path / "b.zarr", 100, HEADER, {"of": "i"}).written == 0
