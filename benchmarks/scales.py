@@ -322,8 +322,8 @@ def plot(cells: dict[str, Cell], path: Path) -> None:
         "train_56": "#6c8f2a",
         "train_16": "#c77d0a",
         "train_8": "#a93226",
+        "train_all": "#000000",
     }
-    colours["train_all"] = "#000000"
     for axis, against in zip(axes, ("truth", "counts"), strict=True):
         for method, by in collect(cells, "phantom", against).items():
             for trained, row in by.items():

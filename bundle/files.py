@@ -13,7 +13,7 @@ from typing import Any
 
 from .errors import InputError
 
-__all__ = ["make_folder", "move", "replacing", "replacing_folder", "write_json"]
+__all__ = ["make_folder", "move", "remove_begun", "replacing", "replacing_folder", "write_json"]
 
 
 @contextmanager
@@ -41,6 +41,12 @@ def replacing_folder(path: str | Path) -> Iterator[Path]:
         move(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def remove_begun(folder: Path) -> None:
+    """Remove the files that a killed process had begun by `replacing`, or by Zarr's own writing, anywhere below."""
+    for begun in [*folder.rglob(".*.part.*"), *folder.rglob("*.partial")]:
+        begun.unlink()
 
 
 def move(source: Path, target: Path) -> None:

@@ -18,7 +18,7 @@ import scipy.sparse as sp
 from .errors import InputError, did_you_mean
 from .expression import LARGE_UNIT_UM, eligible, log1p_cp10k, pearson_residuals
 from .files import write_json
-from .summing import summed_to
+from .summing import squares_at, summed_to
 from .units import Units, read_units
 from .version import bundle_version
 
@@ -103,9 +103,8 @@ class GenePanel:
             counts = np.column_stack([counts, np.maximum(units.total - counts.sum(1), 0)])
             depth, area_um2 = units.total.mean() / units.area_um2, np.full(len(units), units.area_um2)
             if units.size_um < LARGE_UNIT_UM and units.mpp is not None:
-                cells = np.floor(units.centers_px * units.mpp / LARGE_UNIT_UM).astype(int)
-                _, cell, n = np.unique(cells, axis=0, return_inverse=True, return_counts=True)
-                members = sp.csr_matrix((np.ones(len(units)), (cell.ravel(), np.arange(len(units)))))
+                _, cell, n = squares_at(np.floor(units.centers_px * units.mpp / LARGE_UNIT_UM).astype(np.int64))
+                members = sp.csr_matrix((np.ones(len(units)), (cell, np.arange(len(units)))))
                 keep = np.flatnonzero(n >= np.median(n) / 2)
                 counts, area_um2 = (members @ counts)[keep], (n * units.area_um2)[keep]
             rows.append(counts / area_um2[:, None] * (self.depth_per_um2 / depth))

@@ -25,7 +25,7 @@ def pool_band(dense: DenseMap, units: GridUnits, band: Band, half: bool = False)
         dense: the map, computed wherever a unit reaches.
         units: the lattice.
         band: some of its rows.
-        half: round to half precision at once, which saves half of the time of millions of bins.
+        half: compute in half precision what there is most of, which saves half of the time of millions of bins.
     """
     kept, channels = band.kept, dense.array.shape[0]
     dtype = torch.float16 if half else torch.float32
@@ -53,17 +53,18 @@ def _fill(
         return
     wanted = slice(columns[0], columns[-1] + 1)
     lattice, x_um = lattice[:, wanted], x_um[wanted]
-    if not units.is_interpolated(dense.resolution_um):
+    at = y_um / dense.resolution_um - 0.5
+    above = np.floor(at).astype(np.int64)
+    n_cells = int(above[-1] - above[0]) + 2
+    if not units.is_interpolated(dense.resolution_um) or len(y_um) < n_cells:
         y_low, y_weight = _weights(y_um, units, dense)
         strip = torch.from_numpy(dense.read_rows(y_low, y_weight.shape[1]))
         rows = torch.from_numpy(y_weight) @ strip.flatten(1)
         _fill_columns(lattice, rows.unflatten(1, strip.shape[1:]), dense, units, x_um)
         return
-    # There are more bins than cells: each row of them lies between two rows of cells, and is written once.
-    at = y_um / dense.resolution_um - 0.5
-    above = np.floor(at).astype(np.int64)
-    strip = torch.from_numpy(dense.read_rows(int(above[0]), int(above[-1] - above[0]) + 2))
-    cells = torch.empty((len(strip), *lattice.shape[1:]), dtype=lattice.dtype)
+    # More rows of units than of cells: each lies between two rows of cells, and is made and written in one pass.
+    strip = torch.from_numpy(dense.read_rows(int(above[0]), n_cells))
+    cells = torch.empty((n_cells, *lattice.shape[1:]), dtype=lattice.dtype)
     _fill_columns(cells, strip, dense, units, x_um)
     for row, cell, weight in zip(lattice, above - above[0], at - above, strict=True):
         torch.lerp(cells[cell], cells[cell + 1], float(weight), out=row)

@@ -20,7 +20,7 @@ import zarr
 from anndata.io import write_elem
 from zarr.codecs import BloscCodec
 
-from ..files import replacing, write_json
+from ..files import remove_begun, replacing, write_json
 
 __all__ = ["StreamedAnnData"]
 
@@ -55,8 +55,7 @@ class StreamedAnnData:
         self._pending: list[Future] = []
         self.written = self._found()
         if self.written:
-            for begun in [*path.rglob(".*.part.*"), *path.rglob("*.partial")]:  # ours and Zarr's, of a killed process
-                begun.unlink()
+            remove_begun(path)
             self.group: Any = zarr.open_group(str(path), mode="r+")
             return
         _remove(path)
@@ -174,8 +173,7 @@ class StreamedAnnData:
             future.result()
         self._pending = []
         if self.zarr and self.written < self.n_units:
-            state = {"identity": self._identity, "written": self.written, "chunk": self._chunk}
-            write_json(self._state, state)
+            write_json(self._state, {"identity": self._identity, "written": self.written, "chunk": self._chunk})
 
     def _array(self, name: str, values: np.ndarray) -> Any:
         if name not in self._arrays:

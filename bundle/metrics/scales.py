@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import scipy.sparse as sp
 
+from ..summing import squares_at
+
 __all__ = ["MIN_CELLS", "MIN_UNITS_PER_CELL", "OFFSETS", "cells_at_scale"]
 
 #: A scale is reported only if its median cell holds this many native units ...
@@ -33,9 +35,7 @@ def cells_at_scale(
     n_units = len(centers_um)
     if n_units == 0:
         return None
-    index = np.floor(centers_um / size_um + np.asarray(offset)).astype(np.int64)
-    _, cell, count = np.unique(index, axis=0, return_inverse=True, return_counts=True)
-    cell = cell.ravel()
+    _, cell, count = squares_at(np.floor(centers_um / size_um + np.asarray(offset)).astype(np.int64))
     median = np.median(count)
     kept = count >= median / 2
     if median < MIN_UNITS_PER_CELL or kept.sum() < MIN_CELLS:

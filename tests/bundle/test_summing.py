@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from bundle.panel import fit_panel, load_units
-from bundle.summing import sum_bins
+from bundle.summing import squares_at, sum_bins, summed_to
 from bundle.units import Units, build_units, read_units
 
 GENES = ["A", "B"]
@@ -32,15 +33,30 @@ def _record(*paths) -> dict:
 def test_squares_hold_the_sums_of_their_bins_where_these_are(tmp_path):
     path, counts = _bins(tmp_path)
     squares = sum_bins(read_units(path), 56.0)
-    expected = (
-        counts.reshape(3, 7, 15, 2)[:, :, :14].reshape(3, 7, 2, 7, 2).sum((1, 3))
-    )  # the last column is too narrow
+    whole = counts[:, :14]  # the last column of bins makes no square
+    expected = whole.reshape(3, 7, 2, 7, 2).sum((1, 3))
     assert (squares.size_um, squares.shape, len(squares)) == (56.0, "square", 6)
     np.testing.assert_allclose(squares.centers_px[:, 0].reshape(2, 3)[:, 0] * 0.5, [3 + 28, 3 + 84])
     at = np.rint((squares.centers_px * 0.5 - (3 + 28, 5 + 28)) / 56).astype(int)
     np.testing.assert_array_equal(squares.counts_of(GENES), expected[at[:, 1], at[:, 0]])
     assert squares.in_tissue.all()
     assert len(set(squares.barcodes)) == 6
+
+
+def test_squares_are_those_of_unique_pairs():
+    for at in (np.random.default_rng(0).integers(-9, 9, (200, 2)), np.array([[5, -3]]), np.zeros((0, 2), np.int64)):
+        expected = np.unique(at, axis=0, return_inverse=True, return_counts=True)
+        for found, wanted in zip(squares_at(at), expected, strict=True):
+            np.testing.assert_array_equal(found, wanted.reshape(found.shape))
+
+
+def test_a_square_is_tissue_where_half_of_its_bins_are_and_spots_make_none(tmp_path):
+    units = read_units(_bins(tmp_path, rows=7, columns=14)[0])
+    right, low = units.centers_px[:, 0] * 0.5 > 59, units.centers_px[:, 1] * 0.5 > 29
+    assert list(sum_bins(replace(units, in_tissue=~(right & low)), 56.0).in_tissue) == [True, False]
+    assert summed_to(56.0, [units])
+    assert not summed_to(56.0, [replace(units, shape="circle")])
+    assert not summed_to(56.0, [replace(units, mpp=None)])
 
 
 def test_a_square_is_kept_if_three_quarters_of_it_were_measured(tmp_path):

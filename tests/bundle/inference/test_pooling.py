@@ -97,6 +97,17 @@ def test_lattices(dense, grid, max_units):
 
 
 @pytest.mark.parametrize("grid", GRIDS, ids=str)
+def test_half_precision_rounds_and_does_no_more(dense, grid):
+    units = grid.over(_Tissue(), "s")
+    largest = float(np.abs(dense.array[:]).max())
+    for band in units.bands(20_000):
+        half = pool_band(dense, units, band, half=True)
+        assert half.dtype == np.float16
+        # twice at the most, by half a unit in the last place of what lies beside it
+        np.testing.assert_allclose(half, pool_band(dense, units, band), atol=largest * 2**-10, rtol=0)
+
+
+@pytest.mark.parametrize("grid", GRIDS, ids=str)
 def test_the_blocks_of_a_lattice_hold_those_of_its_units(grid):
     units = grid.over(_Tissue(), "s")
     centers = np.concatenate([band.centers_um for band in units.bands(3000)])

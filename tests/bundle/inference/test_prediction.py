@@ -41,3 +41,27 @@ def test_two_ranks_that_write_one_slide_at_once_both_succeed(
     assert len(moved) == 2
     np.testing.assert_array_equal(ad.read_h5ad(path).X, answer)
     assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("end", ["whole", "closed", "failed"])
+def test_answers_are_made_by_half_of_the_threads_which_are_given_back(monkeypatch, end):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 6)
+    asked = []
+    monkeypatch.setattr(torch, "set_num_threads", asked.append)
+
+    def items():
+        yield from (1, 2, 3)
+        if end == "failed":
+            raise OSError("disk")
+
+    ahead = prediction._ahead(items())
+    assert next(ahead) == 1
+    assert asked == [3]
+    if end == "closed":
+        ahead.close()
+    elif end == "failed":
+        with pytest.raises(OSError, match="disk"):
+            list(ahead)
+    else:
+        assert list(ahead) == [2, 3]
+    assert asked == [3, 6]
