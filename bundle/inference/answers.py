@@ -21,7 +21,8 @@ from .requests import Request
 __all__ = ["Answer", "answers"]
 
 _UNITS_AT_ONCE = 2**18
-_CELLS_AT_ONCE = 128  # rows of the map that a band of large units may cover
+# What a band of units may cover of the map, in cells: large ones in rows, on a wide slide in all.
+_ROWS_AT_ONCE, _CELLS_AT_ONCE = 128, 2**16
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +104,8 @@ def _of_units(units: Units, request: Request, features: np.ndarray, slide_mpp: f
 
 def _of_grid(units: GridUnits, dense: DenseMap, skip: int, half: bool) -> Iterator[Answer]:
     done = 0
-    for band in units.bands(_UNITS_AT_ONCE, _CELLS_AT_ONCE * dense.resolution_um):
+    height = min(_ROWS_AT_ONCE, _CELLS_AT_ONCE // dense.array.shape[2])
+    for band in units.bands(_UNITS_AT_ONCE, height * dense.resolution_um):
         row, column = band.places
         n = len(row)
         done += n
