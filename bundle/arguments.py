@@ -122,7 +122,7 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("--dataset", metavar="DATASET", help="the one trained on by default")
     p.add_argument("--split", choices=("training", "validation", "test"), default="test")
     p.add_argument(
-        "--size-um", type=float, metavar="U", help="which of the slides' unit sizes; the coarsest by default"
+        "--size-um", type=float, metavar="U", help="unit size; the coarsest trained on or measured by default"
     )
     p.add_argument("--scales-um", type=_numbers, metavar="S,S", help="cells to sum units to")
     p.add_argument("--name", help="name of the JSON, the split's by default")

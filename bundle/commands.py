@@ -260,7 +260,8 @@ def evaluate(
         split: which of its splits.
         scales_um: sides of the cells that units are summed to.
         name: of the JSON, the split's by default.
-        size_um: which of the slides' unit sizes; the coarsest by default.
+        size_um: which of the slides' unit sizes; on the data set that was trained on the coarsest that was asked for
+            there, which may be summed from bins; else the slides' coarsest.
         settings: further keys.
     """
     run, model = trained_run(run)
@@ -268,7 +269,10 @@ def evaluate(
         trained_with = run / "configs" / "train.json"
         if not trained_with.is_file():
             raise InputError(f"{run} does not say which data set it was trained on; give one with --dataset.")
-        dataset = json.loads(trained_with.read_text())["dataset_dir"]
+        trained = json.loads(trained_with.read_text())
+        dataset = trained["dataset_dir"]
+        if size_um is None and isinstance(sizes := trained.get("unit_sizes_um"), list) and sizes:
+            size_um = max(sizes)
     overrides: dict[str, Any] = {
         "dataset_dir": str(Path(dataset).resolve()),
         "output_dir": str(run),

@@ -260,9 +260,8 @@ def fit_panel(
         enough = math.ceil(LARGE_UNIT_UM / coarsest) * coarsest
         logger.warning(
             "Bins of %g µm alone hold little but noise: unit_sizes_um=[%g] sums them to squares to train on, and any "
-            "size can be predicted all the same. Score it with pixnet evaluate --size-um %g.",
+            "size can be predicted all the same.",
             coarsest,
-            enough,
             enough,
         )
     # Large units decide; small ones cannot be normalised by their own total.

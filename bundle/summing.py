@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import scipy.sparse as sp
+from pandas.api.types import is_integer_dtype
 
 from .units import Units
 
@@ -58,24 +59,39 @@ def sum_bins(units: Units, size_um: float) -> Units:
     Returns:
         The squares of which three quarters or more were measured; in tissue where at least half of their bins are.
     """
-    assert units.mpp is not None
-    centers_um = units.centers_px * units.mpp
-    corner_um = centers_um.min(0, initial=np.inf) - units.size_um / 2
-    at = np.floor((centers_um - corner_um) / size_um).astype(np.int64)
-    squares, square, n_bins = squares_at(at)
+    times = round(size_um / units.size_um)
+    place = _places(units)
+    squares, square, n_bins = squares_at(place // times)
     entries = np.ones(len(units), np.float32), (square, np.arange(len(units)))
     members = sp.csr_matrix(entries, shape=(len(squares), len(units)))
-    kept = np.flatnonzero(n_bins >= _COVERED * round(size_um / units.size_um) ** 2)
+    kept = np.flatnonzero(n_bins >= _COVERED * times**2)
     members, squares, n_bins = members[kept], squares[kept], n_bins[kept]
+    # From the bins' own positions, so that squares keep to an array that is turned or not exactly of its nominal pitch.
+    to_px = np.linalg.lstsq(_affine(place), units.centers_px, rcond=None)[0]
+    prefix = f"s_{f'{size_um:g}'.zfill(3)}um_"
     return replace(
         units,
-        barcodes=np.array([f"s_{size_um:g}um_{row:05d}_{column:05d}" for column, row in squares], dtype=str),
+        barcodes=np.array([f"{prefix}{row:05d}_{column:05d}" for column, row in squares], dtype=str),
         counts=sp.csr_matrix(members @ units.counts),
-        centers_px=(corner_um + (squares + 0.5) * size_um) / units.mpp,
+        centers_px=_affine(squares * times + (times - 1) / 2) @ to_px,
         in_tissue=members @ units.in_tissue.astype(np.float32) >= n_bins / 2,
         size_um=float(size_um),
         obs=None,
     )
+
+
+def _places(units: Units) -> np.ndarray:
+    """Column and row of each bin from the first, (U, 2): the array's own where the file has them, else by position."""
+    names = ["array_col", "array_row"]
+    if units.obs is not None and all(n in units.obs and is_integer_dtype(units.obs[n]) for n in names):
+        place = units.obs[names].to_numpy(np.int64)
+        return place - place.min(0, initial=np.iinfo(np.int64).max)
+    from_first_px = units.centers_px - units.centers_px.min(0, initial=np.inf)
+    return np.rint(from_first_px * (units.mpp or 1.0) / units.size_um).astype(np.int64)
+
+
+def _affine(place: np.ndarray) -> np.ndarray:
+    return np.column_stack([place, np.ones(len(place))])
 
 
 def _divides(side_um: float, size_um: float) -> bool:

@@ -12,20 +12,20 @@ import json
 import logging
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import anndata as ad
 import numpy as np
+import pandas as pd
 
 from .errors import InputError
 from .expression import eligible, log1p_cp10k
 from .files import replacing, write_json
 from .inference.header import model_sha256
 from .manifest import read_split
-from .panel import in_block, load_panel
-from .units import Units, read_units
+from .panel import load_panel, load_units
+from .units import Units
 
 __all__ = ["calibration", "combine", "with_standard_error"]
 
@@ -131,11 +131,13 @@ def calibration(predict: Predict, run: Path, how: Mapping[str, Any]) -> dict[str
     for record in _validation(run):
         units = _scored_units(record, panel.unit_sizes_um)
         folder = run / "evaluation" / f".members_{sha[:8]}_{record['section']}"
-        asked = {**how, "units": units.name, "slide_mpp": record.get("mpp"), "all_genes": True}
+        folder.mkdir(parents=True, exist_ok=True)
+        _write(units, folder / "units.h5ad")
+        asked = {**how, "units": str(folder / "units.h5ad"), "slide_mpp": record.get("mpp"), "all_genes": True}
         logger.info("%s: measuring the standard error on this validation slide", record["section"])
         combined = combine(_members(predict, record["image"], folder, asked))
         shutil.rmtree(folder)
-        keep = np.flatnonzero(eligible(units, panel.min_total, training=False) & in_block(record, units))
+        keep = np.flatnonzero(eligible(units, panel.min_total, training=False))
         y = log1p_cp10k(units.take(keep).counts_of(list(combined.var_names)), units.total[keep])
         errors.append(np.abs(y - combined.X[keep]))
         spreads.append(combined.layers["standard_error"][keep])
@@ -181,10 +183,19 @@ def _validation(run: Path) -> list[dict[str, Any]]:
 
 
 def _scored_units(record: Mapping[str, Any], sizes_um: Sequence[float]) -> Units:
-    """The record's coarsest units of a size that was trained on; their `name` is the file."""
-    found = [replace(read_units(label), name=str(label)) for label in record["label"]]
-    trained = [u for u in found if any(np.isclose(u.size_um, size) for size in sizes_um)]
-    return max(trained or found, key=lambda u: u.size_um)
+    """The record's coarsest units of a size that was trained on, measured or summed; the coarsest if it has none."""
+    try:
+        return max(load_units(record, sizes_um), key=lambda u: u.size_um)
+    except InputError:
+        return load_units(record)[0]
+
+
+def _write(units: Units, path: Path) -> None:
+    """The units' places, to predict at; they may be sums that no file holds."""
+    places = ad.AnnData(obs=pd.DataFrame(index=units.barcodes), obsm={"spatial": units.centers_px})
+    places.uns["unit"] = {"shape": units.shape, "size_um": units.size_um}
+    with replacing(path) as temporary:
+        places.write_h5ad(temporary)
 
 
 def _ranking(spread: np.ndarray, error: np.ndarray) -> float:

@@ -71,21 +71,24 @@ class UnitGrid:
             region_um: only units of this rectangle, (x, y, width, height) in micrometres.
 
         Raises:
-            InputError: if there is no tissue.
+            InputError: if there is no tissue, or no unit on it.
         """
+        where = "on this slide" if region_um is None else "in this region"
         bounds = tissue.bounds_um
         if bounds is not None and region_um is not None:
             corner = np.asarray(region_um, dtype=float)
             bounds = np.maximum(bounds[0], corner[:2]), np.minimum(bounds[1], corner[:2] + corner[2:])
         if bounds is None or (bounds[0] >= bounds[1]).any():
-            where = "on this slide" if region_um is None else "in this region"
             raise InputError(f"{name}: no tissue found {where}. Give the units with --spots to predict anyway.")
         low, high = bounds
         rows = range(math.floor(low[1] / self.row_pitch_um), math.ceil(high[1] / self.row_pitch_um) + 1)
         columns = range(
             math.floor(low[0] / self.pitch_um) - (self.lattice == "hex"), math.ceil(high[0] / self.pitch_um) + 1
         )
-        return GridUnits(self, tissue, rows, columns, name, None if region_um is None else tuple(region_um))
+        found = GridUnits(self, tissue, rows, columns, name, None if region_um is None else tuple(region_um))
+        if len(found) == 0:
+            raise InputError(f"{name}: no unit of {self.size_um:g} µm is on tissue {where}; take smaller ones.")
+        return found
 
 
 @dataclass(frozen=True, eq=False)

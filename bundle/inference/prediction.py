@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -245,17 +246,40 @@ def _as_categories(path: Path, obs: pd.DataFrame) -> None:
                 write_elem(group["obs"], str(name), column.array)
 
 
+class _SharedThreads:
+    """Half of torch's threads for each of two hands; all of them again when the last prediction has left."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.inside = 0
+        self.all = 1
+
+    def __enter__(self) -> int:
+        with self.lock:
+            if self.inside == 0:
+                self.all = torch.get_num_threads()
+            self.inside += 1
+            return max(self.all // 2, 1)
+
+    def __exit__(self, *_: object) -> None:
+        with self.lock:
+            self.inside -= 1
+            torch.set_num_threads(self.all)
+
+
+_shared_threads = _SharedThreads()
+
+
 def _ahead(items: Iterator[Answer]) -> Iterator[Answer]:
     """The same, the next one being made while one is written: by half of the threads, the others write."""
-    threads = torch.get_num_threads()
-    with ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(max(threads // 2, 1),)) as maker:
-        try:
+    with (
+        _shared_threads as half,
+        ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(half,)) as maker,
+    ):
+        following = maker.submit(next, items, None)
+        while (item := following.result()) is not None:
             following = maker.submit(next, items, None)
-            while (item := following.result()) is not None:
-                following = maker.submit(next, items, None)
-                yield item
-        finally:
-            torch.set_num_threads(threads)
+            yield item
 
 
 def _rows(answer: Answer, slide_mpp: float, express: Express | None, factors: bool) -> dict[str, np.ndarray]:

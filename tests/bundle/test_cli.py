@@ -367,6 +367,7 @@ def test_a_spoilt_run(tiny_run, tmp_path, file: str, spoil: Callable[[Path], obj
         (["--bin-um", "16", "--lattice", "hex"], "--lattice arranges spots"),
         (["--spots", "spots.h5ad", "--pitch-um", "20"], "--pitch-um arranges spots"),
         (["--bin-um", "16", "--region", "0,0,20,20"], "no tissue found in this region"),
+        (["--bin-um", "16", "--region", "300,300,3,3"], "no unit of 16 µm is on tissue in this region"),
         (["--bin-um", "16", "--genes", ","], "No gene is asked for"),
         (["--bin-um", "16", "--set", "all_genes=False"], '"all_genes" is true or false, not "False"'),
         (["--bin-um", "16", "--set", "tile_px=wide"], '"tile_px" is a number such as 1024'),
@@ -472,6 +473,19 @@ def test_a_worker_of_a_loader_says_the_sentence_alone():
     with pytest.raises(InputError, match="Original Traceback") as caught:
         sent.reraise()
     assert user_message(caught.value) == "The slide is gone: bring it back."
+
+
+def test_units_are_scored_at_the_size_that_training_asked_for(tiny_run, dataset, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    shutil.copytree(tiny_run, run)
+    trained_with = run / "configs" / "train.json"
+    trained_with.write_text(json.dumps({**json.loads(trained_with.read_text()), "unit_sizes_um": [16, 64]}))
+    sizes = []
+    monkeypatch.setattr(commands, "run_config", lambda what, files, keys: sizes.append(keys.get("score_size_um")))
+    commands.evaluate(run)
+    commands.evaluate(run, size_um=16.0)
+    commands.evaluate(run, dataset=dataset)
+    assert sizes == [64, 16.0, None]
 
 
 def test_a_fault_of_ours_keeps_its_traceback(monkeypatch, tmp_path):

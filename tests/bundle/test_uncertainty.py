@@ -15,6 +15,7 @@ from bundle.expression import eligible, log1p_cp10k
 from bundle.manifest import read_split
 from bundle.panel import load_panel, load_units
 from bundle.uncertainty import calibration, combine, with_standard_error
+from bundle.units import read_units
 
 
 def _member(path: Path, values: np.ndarray, names: list[str]) -> Path:
@@ -115,6 +116,24 @@ def test_a_data_set_that_was_away_is_used_when_it_is_back(run, phantom, tmp_path
     assert Path(slide).name == "P2.tif"
     assert how.items() <= settings.items()
     assert not {"bin_um", "genes"} & settings.keys()
+
+
+def test_it_is_calibrated_on_the_squares_that_were_trained_on(run, phantom, tmp_path):
+    other = Path(shutil.copytree(run, tmp_path / "run"))
+    (other / "evaluation" / "standard_error.json").unlink(missing_ok=True)
+    panel = json.loads((other / "models" / "panel.json").read_text())
+    (other / "models" / "panel.json").write_text(json.dumps({**panel, "unit_sizes_um": [16.0, 64.0]}))
+    asked = []
+
+    def predict(slide, path, settings):
+        asked.append(read_units(settings["units"]))
+        raise _Asked
+
+    with pytest.raises(_Asked):
+        calibration(predict, other, {})
+    (squares,) = load_units(read_split(phantom, "validation")[0], [64])
+    assert (asked[0].shape, asked[0].size_um) == ("square", 64.0)
+    np.testing.assert_array_equal(asked[0].centers_px, squares.centers_px)
 
 
 @pytest.mark.parametrize("more", [["o.zarr", "--bin-um", "16"], ["o.h5ad", "--bin-um", "16,8"]])

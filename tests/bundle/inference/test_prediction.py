@@ -65,3 +65,14 @@ def test_answers_are_made_by_half_of_the_threads_which_are_given_back(monkeypatc
     else:
         assert list(ahead) == [2, 3]
     assert asked == [3, 6]
+
+
+def test_predictions_that_overlap_give_all_threads_back(monkeypatch):
+    now = [6]
+    monkeypatch.setattr(torch, "get_num_threads", lambda: now[0])
+    monkeypatch.setattr(torch, "set_num_threads", lambda n: now.__setitem__(0, n))
+    first, second = (prediction._ahead(iter((1, 2))) for _ in range(2))
+    assert (next(first), next(second), now) == (1, 1, [3])
+    first.close()
+    assert list(second) == [2]
+    assert now == [6]
