@@ -68,6 +68,8 @@ def _enough(solve: Callable[..., None], *given: Any) -> None:
     try:
         solve(*given)
     except ValueError as error:
+        if not getattr(error, "too_little", False):
+            raise
         raise InputError(
             f"The training slides are too small for network_def#texture: {error} Add slides, or train without it: "
             "--set network_def#texture=null"

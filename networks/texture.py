@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from .encoders import Encoder
+from .encoders.errors import TooLittleError
 
 __all__ = ["FrozenFeatures", "TextureExpert"]
 
@@ -137,10 +138,10 @@ class TextureExpert(nn.Module):
             target: log1p of counts per 10 000, (U, G).
 
         Raises:
-            ValueError: if there are fewer than two units.
+            TooLittleError: if there are fewer than two units.
         """
         if len(features) < 2:
-            raise ValueError(f"A regression needs two units at least; there are {len(features)}.")
+            raise TooLittleError(f"A regression needs two units at least; there are {len(features)}.")
         x, y = features.double(), target.to(features.device).double()
         x_mean, y_mean = x.mean(0), y.mean(0)
         x_std, y_std = x.std(0, correction=0) + 1e-6, y.std(0, correction=0) + 1e-6

@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from ..pieces import is_whole, pieces
+from .errors import TooLittleError
 
 __all__ = ["PatchDictionaryEncoder"]
 
@@ -105,13 +106,13 @@ class PatchDictionaryEncoder(nn.Module):
             seed: of the patches drawn and of the clustering.
 
         Raises:
-            ValueError: if they show less tissue than there are patches to choose.
+            TooLittleError: if they show less tissue than there are patches to choose.
         """
         rng = np.random.default_rng(seed)
         patches = np.concatenate([self._draw(image, rng) for image in images])
         n, size = len(self.conv.weight), self.conv.kernel_size
         if len(patches) < n:
-            raise ValueError(f"{len(patches)} patches of tissue are too few for a dictionary of {n}.")
+            raise TooLittleError(f"{len(patches)} patches of tissue are too few for a dictionary of {n}.")
         whitening = PCA(_VARIANCE_KEPT, whiten=True, svd_solver="full", random_state=seed).fit(patches)
         centres = MiniBatchKMeans(n, n_init=1, random_state=seed).fit(whitening.transform(patches)).cluster_centers_
         centres /= np.linalg.norm(centres, axis=1, keepdims=True) + 1e-12

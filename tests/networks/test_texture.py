@@ -92,8 +92,9 @@ def test_rank_keeps_the_leading_components_of_the_standardised_fit():
 def test_one_unit_is_refused():
     expert = _expert()
     features, target = _features(expert)
-    with pytest.raises(ValueError, match="two units"):
+    with pytest.raises(ValueError, match="two units") as told:
         expert.fit(features[:1], target[:1])
+    assert told.value.too_little
 
 
 def test_context_must_be_an_odd_number_of_cells():

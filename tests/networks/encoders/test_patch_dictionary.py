@@ -80,8 +80,9 @@ def test_a_dictionary_depends_on_its_seed_and_images_alone(learned):
 
 def test_glass_alone_is_no_dictionary():
     white = (torch.full((3, 64, 64), 250.0) - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
-    with pytest.raises(ValueError, match="0 patches of tissue are too few for a dictionary of 12"):
+    with pytest.raises(ValueError, match="0 patches of tissue are too few for a dictionary of 12") as told:
         encoder().learn([white])
+    assert told.value.too_little
 
 
 def test_strides_must_divide_each_other():
