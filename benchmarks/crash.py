@@ -1,8 +1,8 @@
 """Killed at any moment, a prediction goes on to identical contents; a cohort loses nothing.
 
-`python -m benchmarks.crash [--kills 20]`: 4 µm bins of a generated slide as Zarr with features, killed with SIGKILL at
-moments spread evenly over a run, a quarter of them while the AnnData is written; then the same command again. Then a
-cohort of six slides, one of them corrupt, one worker killed.
+`python -m benchmarks.crash [--kills 20]`: 2 µm bins of a generated slide as Zarr, in factors, and its map, killed with
+SIGKILL at moments spread evenly over a run, a quarter of them while the AnnData or the map is written; then the same
+command again. Then a cohort of six slides, one of them corrupt, one worker killed.
 """
 
 from __future__ import annotations
@@ -114,18 +114,22 @@ def main(argv: Sequence[str] | None = None) -> dict[str, int]:
         slide, run = phantom_slide(work, side), default_run(work)
         out = work / "crash.zarr"
         command = [sys.executable, "-m", "bundle.cli", "predict", str(slide), str(out), "--model", str(run)]
-        command += ["--bin-um", "4", "--set", "tile_px=512"]
+        dense = work / "crash_map.zarr"
+        command += ["--bin-um", "2", "--map", str(dense), "--set", "tile_px=512"]
         shutil.rmtree(out, ignore_errors=True)
+        shutil.rmtree(dense, ignore_errors=True)
         started = time.monotonic()
         _finish(command, env)
-        took, whole = time.monotonic() - started, _contents(out)
+        took, whole = time.monotonic() - started, (_contents(out), _contents(dense))
         work_dir = Path(str(out) + ".work")
         identical, stages = 0, []
         for number in range(kills):
             shutil.rmtree(out, ignore_errors=True)
+            shutil.rmtree(dense, ignore_errors=True)
             process = _start(command, env)
-            if number % 4 == 3:  # while writing
-                while process.poll() is None and not list(work_dir.glob("*/.*.part.zarr")):
+            if number % 4 == 3:  # while writing, the AnnData and the map in turn
+                begun = (work_dir, "*/.*.part.zarr") if number % 8 == 3 else (work, f".*.part.{dense.name}")
+                while process.poll() is None and not list(begun[0].glob(begun[1])):
                     time.sleep(0.002)
                 time.sleep(0.05 * (number // 4))
             else:
@@ -135,8 +139,10 @@ def main(argv: Sequence[str] | None = None) -> dict[str, int]:
             tiles = next(iter(work_dir.glob("*/done.json")), None)
             stage = "finished" if out.exists() else "before the first tile" if tiles is None else tiles.read_text()
             stage = "writing" if list(work_dir.glob("*/.*.part.zarr")) else " ".join(stage.split())
+            stage = "writing the map" if list(work.glob(f".*.part.{dense.name}")) else stage
             _finish(command, env)
-            same = _contents(out) == whole and not work_dir.exists()
+            left = [work_dir.exists(), *work.glob(f".*{out.name}"), *work.glob(f".*{dense.name}")]
+            same = (_contents(out), _contents(dense)) == whole and not any(left)
             identical += same
             stages.append(stage)
             row(f"kill {number + 1}: {stage}", "identical" if same else "DIFFERENT", widths=(50, 12))

@@ -30,7 +30,7 @@ def _compare(slide: Path, run: Path, whole: Path, many: int, work: Path, runs: i
     spots = ["--spot-um", "100", "--pitch-um", "100"]
     cases = {
         "100 µm spots, 250 genes": (run, work / "flat_output" / "spots.h5ad", spots),
-        "2 µm bins, 250 genes": (run, work / "flat_output" / "bins.zarr", ["--bin-um", "2"]),
+        "2 µm bins, factors of 250 genes": (run, work / "flat_output" / "bins.zarr", ["--bin-um", "2"]),
         f"100 µm spots, {many} genes": (whole, work / "flat_output" / "genes.h5ad", spots),
     }
     times: dict[str, list[Timed]] = {name: [] for name in cases}

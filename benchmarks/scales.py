@@ -364,7 +364,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--budget-min", type=float, default=1e6, help="begin no cell after so many minutes")
     parser.add_argument(
-        "--steps", type=int, default=160, help="of training, two dense crops of 384 px or as many pixels"
+        "--steps", type=int, default=640, help="of training, two dense crops of 384 px or as many pixels"
     )
     parser.add_argument("--only", nargs="+", choices=list(TRAIN_UM), default=list(TRAIN_UM), help="what is trained now")
     parser.add_argument("--quick", action="store_true", help="tiny: shows that it runs, and nothing else")

@@ -201,6 +201,10 @@ class CropDataset(Dataset):
     def _layers(self, found: Sequence[Units]) -> tuple[list[Units], list[float]]:
         """One layer per size of the data set, coarsest first, and their size factors."""
         by_size = {units.size_um: units for units in found}
+        if len(by_size) < len(found):
+            raise InputError(
+                f"{found[0].name}: several files of the slide hold units of one size; join them in one file."
+            )
         none = found[0].take(np.zeros(0, int))
         layers = [by_size.get(size, replace(none, size_um=size)) for size in self.sizes_um]
         depth = self.panel.depth_per_um2

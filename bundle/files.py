@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import glob
 import json
 import os
+import platform
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +15,7 @@ from typing import Any
 
 from .errors import InputError
 
-__all__ = ["make_folder", "move", "remove_begun", "replacing", "replacing_folder", "write_json"]
+__all__ = ["make_folder", "move", "remove_abandoned", "remove_begun", "replacing", "replacing_folder", "write_json"]
 
 
 @contextmanager
@@ -21,7 +23,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path in the same folder (same suffix); move it onto `path` if the block succeeds."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{os.getpid()}.part.{path.name}")  # the ending stays: libraries go by it
+    temporary = _beside(path)
     try:
         yield temporary
         os.replace(temporary, path)
@@ -34,13 +36,33 @@ def replacing_folder(path: str | Path) -> Iterator[Path]:
     """Yield a temporary folder beside `path`; it takes the place of `path` if the block succeeds."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{os.getpid()}.part.{path.name}")  # the ending stays: libraries go by it
+    remove_abandoned(path)
+    temporary = _beside(path)
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         yield temporary
         move(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _beside(path: Path, pid: int | str | None = None) -> Path:
+    """A name of this process alone; the ending stays, since libraries go by it."""
+    return path.with_name(f".{platform.node()}-{os.getpid() if pid is None else pid}.part.{path.name}")
+
+
+def remove_abandoned(path: Path) -> None:
+    """Remove what processes of this machine that are no longer there had begun to write in the place of `path`."""
+    for begun in path.parent.glob(_beside(Path(glob.escape(path.name)), "*").name):
+        pid = begun.name.removeprefix(f".{platform.node()}-").partition(".")[0]
+        if pid.isdecimal() and not Path(f"/proc/{pid}").exists() and Path("/proc/self").exists():
+            _remove(begun)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    path.unlink(missing_ok=True)
 
 
 def remove_begun(folder: Path) -> None:
@@ -50,8 +72,9 @@ def remove_begun(folder: Path) -> None:
 
 
 def move(source: Path, target: Path) -> None:
-    """Put a file or folder in the place of `target`, which may be there already, whole at every moment.
+    """Put a file or folder in the place of `target`, which may be there already.
 
+    It is whole at every moment; a folder's name is free for an instant, while the earlier one is set aside.
     From another file system it is copied beside the target first.
     """
     try:
@@ -59,16 +82,17 @@ def move(source: Path, target: Path) -> None:
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
-        beside = target.with_name(f".{os.getpid()}.part.{target.name}")
+        beside = _beside(target)
         shutil.move(source, beside)
         _replace(beside, target)
 
 
 def _replace(source: Path, target: Path) -> None:
+    old = target.with_name(f".{target.name}.old")
     if not source.is_dir() or not target.exists():
         os.replace(source, target)
+        shutil.rmtree(old, ignore_errors=True)  # that a killed process had set aside
         return
-    old = target.with_name(f".{target.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     os.replace(target, old)
     try:

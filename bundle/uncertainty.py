@@ -60,9 +60,11 @@ def with_standard_error(
     several = isinstance(settings.get("bin_um"), (list, tuple)) and len(settings["bin_um"]) > 1
     if out is None or Path(out).suffix != ".h5ad" or several or settings.get("map") or settings.get("nifti"):
         raise InputError("A standard error is written for one size of units, into OUT.h5ad; ask for that alone.")
+    if not Path(slide).is_file():
+        raise InputError(f"No such file: {slide}.")
+    stat = Path(slide).stat()
     found = calibration(predict, run, {key: settings[key] for key in _HOW if key in settings})
     out = Path(out)
-    stat = Path(slide).stat()
     asked = [str(Path(slide).resolve()), stat.st_size, stat.st_mtime_ns, found["checkpoint_sha256"], dict(settings)]
     digest = hashlib.sha256(json.dumps(asked, sort_keys=True, default=str).encode()).hexdigest()[:8]
     folder = out.with_name(f".{out.stem}.members_{digest}")
@@ -87,6 +89,11 @@ def combine(members: Sequence[Path]) -> ad.AnnData:
     if len(members) < 2:
         raise InputError("A spread needs two predictions or more.")
     first = ad.read_h5ad(members[0])
+    if first.X is None:
+        raise InputError(
+            f"{first.n_obs:,} units of all genes are too many values for a standard error: name --genes, or ask for "
+            "fewer units."
+        )
     mean = np.asarray(first.X, np.float64)
     spread = np.zeros_like(mean)
     rate = first.layers.get("rate_per_um2")

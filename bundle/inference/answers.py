@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +34,14 @@ class Answer:
         centers_um: (x, y) from the slide's corner, (n, 2).
         features: (n, C), in single or half precision.
         obs: further columns, each (n,).
+        done: so many of the first were written before. They stay, since a product's rounding depends on its size.
     """
 
     names: np.ndarray
     centers_um: np.ndarray
     features: np.ndarray
     obs: dict[str, np.ndarray]
+    done: int = 0
 
     def __len__(self) -> int:
         return len(self.names)
@@ -48,7 +50,8 @@ class Answer:
         """The units from `first` up to `last`, not copied."""
         some = slice(first, last)
         columns = {key: values[some] for key, values in self.obs.items()}
-        return Answer(self.names[some], self.centers_um[some], self.features[some], columns)
+        done = max(self.done - first, 0)
+        return Answer(self.names[some], self.centers_um[some], self.features[some], columns, done)
 
 
 def answers(
@@ -68,7 +71,7 @@ def answers(
         slide_mpp: micrometres per level-0 pixel.
         rasterize: see `UnitAccumulator`; needed for given units with a map.
         scratch: folder for the features of given units, which are pooled in another order than they are written.
-        skip: so many units were answered for already.
+        skip: so many units were answered for already; see `Answer.done`.
         half: features in half precision are enough.
     """
     units = request.units
@@ -86,8 +89,9 @@ def answers(
             features[index] = pooled
     else:
         features = pred.float().cpu().numpy()
-    for first in range(skip, len(units), _UNITS_AT_ONCE):
-        yield _of_units(units, request, features, slide_mpp, slice(first, first + _UNITS_AT_ONCE))
+    for first in range(skip // _UNITS_AT_ONCE * _UNITS_AT_ONCE, len(units), _UNITS_AT_ONCE):
+        answer = _of_units(units, request, features, slide_mpp, slice(first, first + _UNITS_AT_ONCE))
+        yield replace(answer, done=max(skip - first, 0))
 
 
 def _of_units(units: Units, request: Request, features: np.ndarray, slide_mpp: float, part: slice) -> Answer:
@@ -121,5 +125,5 @@ def _of_grid(units: GridUnits, dense: DenseMap, skip: int, half: bool) -> Iterat
             "array_row": array_row.astype(np.int32),
             "array_col": array_col.astype(np.int32),
         }
-        answer = Answer(units.names(band), band.centers_um, pool_band(dense, units, band, half), obs)
-        yield answer.part(max(n - (done - skip), 0))
+        features = pool_band(dense, units, band, half)
+        yield Answer(units.names(band), band.centers_um, features, obs, max(n - (done - skip), 0))

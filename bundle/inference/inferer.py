@@ -25,6 +25,7 @@ from .dense_map import DenseMap, create_map
 from .needed import tiles_with
 from .projection import Projection
 from .runtime import build_runtime
+from .threads import keep_to_one_core
 from .tiles import Tile, block_px, default_tile_px, tile_grid
 
 __all__ = ["MapInferer", "SlideInferer", "UnitInferer", "prepare_crops", "prepare_slide"]
@@ -144,7 +145,7 @@ class _TiledInferer(Inferer):
                 image[0, :, top : top + _ROWS] = torch.as_tensor(self.transform(rows))
             return image
 
-        with ThreadPoolExecutor(max_workers=self.num_readers) as readers:
+        with ThreadPoolExecutor(self.num_readers, initializer=keep_to_one_core) as readers:
             ahead = deque(readers.submit(read, number) for number in range(min(self.num_readers, len(tiles))))
             for number, tile in enumerate(tiles):  # the next tiles are read while the network runs
                 image = ahead.popleft().result()
@@ -312,7 +313,7 @@ class MapInferer(_TiledInferer):
             max((getattr(t, side) for t in tiles), default=0) // network.stride for side in ("height_px", "width_px")
         ]
         waiting = np.empty((network.channels, *cells), np.float32)
-        with ThreadPoolExecutor(max_workers=1) as writer:
+        with ThreadPoolExecutor(1, initializer=keep_to_one_core) as writer:
             pending: Future | None = None
             for tile, features in self.maps(slide, network, tiles[done:], compute, size_px, done):
                 if pending is not None:

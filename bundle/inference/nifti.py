@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError
-from ..files import replacing
+from ..files import remove_abandoned, replacing
 from .dense_map import DenseMap
 
 __all__ = ["write_nifti"]
@@ -59,5 +59,6 @@ def write_nifti(dense: DenseMap, path: str | Path, genes: Sequence[str], region_
     image = nib.Nifti1Image(values, affine)
     image.header.set_xyzt_units("mm")
     image.header["descrip"] = ",".join(genes)[:79].encode("ascii", "replace")
+    remove_abandoned(Path(path))
     with replacing(path) as temporary:
         nib.save(image, temporary)

@@ -200,12 +200,15 @@ class PredictionWriter:
         before = out.written
         done = before
         half = factors and wanted is None
-        rows = answers(request, pred, slide["mpp"], self.rasterize, folder, before, half)
+        made = answers(request, pred, slide["mpp"], self.rasterize, folder, before, half)
         at_once = max(_VALUES_AT_ONCE // len(names), 1) if wanted is not None else max(len(units), 1)
-        for answer in _ahead(rows):
+        for answer in _ahead(made):
             for first in range(0, len(answer), at_once):
-                out.append(_rows(answer.part(first, first + at_once), slide["mpp"], wanted, factors))
-            done += len(answer)
+                piece = answer.part(first, first + at_once)
+                if piece.done < len(piece):
+                    rows = _rows(piece, slide["mpp"], wanted, factors)
+                    out.append({name: values[piece.done :] for name, values in rows.items()})
+            done += len(answer) - answer.done
             if time.monotonic() - told > 5:
                 told = time.monotonic()
                 rate = (done - before) / (told - started)

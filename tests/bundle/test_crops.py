@@ -151,3 +151,9 @@ def test_a_slide_to_evaluate_holds_its_eligible_units(records):
     twice = [{**records[0], "label": records[0]["label"] * 2}]
     with pytest.raises(InputError, match="list one a size"):
         SlideDataset(twice, SlideReader(), panel)[0]
+
+
+def test_two_files_of_one_size_are_refused_and_none_is_left_out(records):
+    twice = [{**record, "label": [*record["label"], record["label"][0]]} for record in records]
+    with pytest.raises(InputError, match="several files of the slide hold units of one size"):
+        _dataset(twice)

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from bundle.files import move
+from bundle.files import move, replacing_folder
 
 
 @pytest.fixture
@@ -52,3 +54,40 @@ def test_another_fault_is_raised_and_the_old_stays(tmp_path):
     with pytest.raises(FileNotFoundError):
         move(tmp_path / "none", tmp_path / "o.zarr")
     assert (tmp_path / "o.zarr" / "content").read_text() == "old"
+
+
+_KILLED = """
+import os, signal, sys
+from bundle import files
+with files.replacing_folder(sys.argv[1]) as temporary:
+    temporary.mkdir()
+    if sys.argv[2] == "moving":
+        rename = os.replace
+        files.os.replace = lambda a, b: (rename(a, b), os.kill(os.getpid(), signal.SIGKILL))
+    else:
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize("when", ["writing", "moving"])
+def test_what_a_killed_process_had_begun_is_cleared_by_the_next(tmp_path, when):
+    out = tmp_path / "m.zarr"
+    _write(out, "old", folder=True)
+    assert subprocess.run([sys.executable, "-c", _KILLED, out, when], check=False).returncode < 0
+    assert len(list(tmp_path.iterdir())) == 2
+    with replacing_folder(out) as temporary:
+        _write(temporary, "new", folder=True)
+    assert (out / "content").read_text() == "new"
+    assert [p.name for p in tmp_path.iterdir()] == ["m.zarr"]
+
+
+def test_what_a_living_process_writes_stays(tmp_path):
+    with replacing_folder(tmp_path / "m.zarr") as first:
+        first.mkdir()
+        with replacing_folder(tmp_path / "other.zarr") as second:
+            second.mkdir()
+        living = first.with_name(first.name.replace(str(os.getpid()), str(os.getppid())))
+        living.mkdir()
+    with replacing_folder(tmp_path / "m.zarr") as again:
+        again.mkdir()
+    assert living.is_dir()

@@ -35,6 +35,10 @@ def test_members_are_averaged_and_their_spread_is_told(tmp_path):
     np.testing.assert_allclose(combined.layers["rate_per_um2"], np.exp(values).mean(0), rtol=1e-5)
     with pytest.raises(InputError, match="two predictions or more"):
         combine(paths[:1])
+    bare = ad.AnnData(obs=pd.DataFrame(index=names))
+    bare.write_h5ad(tmp_path / "bare.h5ad")
+    with pytest.raises(InputError, match="name --genes"):
+        combine([tmp_path / "bare.h5ad", paths[0]])
     with pytest.raises(InputError, match="other units"):
         combine([*paths, _member(tmp_path / "other.h5ad", values[0], names[::-1])])
 
@@ -110,8 +114,11 @@ def test_a_data_set_that_was_away_is_used_when_it_is_back(run, phantom, tmp_path
     assert not kept.exists()
     away.symlink_to(phantom)
     how = {"device": "cpu", "runtime": "openvino", "tile_px": 256}
+    (tmp_path / "slide.tif").touch()
     with pytest.raises(_Asked):
-        with_standard_error(predict, "slide.tif", tmp_path / "o.h5ad", other, {**how, "bin_um": 16.0, "genes": ["A"]})
+        with_standard_error(
+            predict, tmp_path / "slide.tif", tmp_path / "o.h5ad", other, {**how, "bin_um": 16.0, "genes": ["A"]}
+        )
     ((slide, settings),) = asked
     assert Path(slide).name == "P2.tif"
     assert how.items() <= settings.items()
@@ -134,6 +141,12 @@ def test_it_is_calibrated_on_the_squares_that_were_trained_on(run, phantom, tmp_
     (squares,) = load_units(read_split(phantom, "validation")[0], [64])
     assert (asked[0].shape, asked[0].size_um) == ("square", 64.0)
     np.testing.assert_array_equal(asked[0].centers_px, squares.centers_px)
+
+
+def test_a_slide_that_is_not_there_is_told_before_anything_is_predicted(run, tmp_path, capsys):
+    command = ["predict", str(tmp_path / "none.svs"), str(tmp_path / "o.h5ad"), "--model", str(run), "--bin-um", "100"]
+    assert main([*command, "--standard-error"]) == 2
+    assert "No such file" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("more", [["o.zarr", "--bin-um", "16"], ["o.h5ad", "--bin-um", "16,8"]])

@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 import torch
 
+from bundle.inference import answers as answering
 from bundle.inference.accumulate import UnitAccumulator
 from bundle.inference.dense_map import create_map
 from bundle.inference.grid_pooling import pool_band
 from bundle.inference.grids import UnitGrid, empty_units
 from bundle.inference.needed import blocks_of_grid, blocks_of_units
 from bundle.inference.pooling import pool_units
+from bundle.inference.requests import Request
 from bundle.inference.tiles import Tile
 from transforms import RasterizeUnits
 
@@ -140,3 +142,28 @@ def test_what_no_unit_needs_is_not_read(dense, grid, tmp_path):
     for band in units.bands(20_000):
         expected = pool_band(dense, units, band)
         np.testing.assert_allclose(pool_band(part, units, band), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_what_goes_on_makes_the_same_pieces_whole_and_tells_what_of_them_is_done(dense, monkeypatch, tmp_path, given):
+    """A product is rounded as its size has it: a piece that began where a killed process stopped would differ."""
+    monkeypatch.setattr(answering, "_UNITS_AT_ONCE", 500)
+    units = UnitGrid("square", 16.0, 16.0).over(_Tissue(), "s")
+    if given:
+        centers = np.concatenate([band.centers_um for band in units.bands(500)])
+        units = empty_units(np.arange(len(centers)).astype(str), centers, "square", 16.0, "u")
+    rasterize = RasterizeUnits(drop_cut=False)
+
+    def answers(skip: int) -> list[answering.Answer]:
+        request = Request(units, tissue_fraction=np.ones(len(units)) if given else None)
+        return list(answering.answers(request, dense, 1.0, rasterize, tmp_path, skip))
+
+    whole = answers(0)
+    assert len(whole) > 2
+    for skip in (1, 499, 500, 733, len(units) - 1):
+        resumed = answers(skip)
+        left = np.concatenate([answer.names[answer.done :] for answer in resumed])
+        np.testing.assert_array_equal(left, np.concatenate([answer.names for answer in whole])[skip:])
+        assert [list(a.names) for a in resumed] == [list(a.names) for a in whole[-len(resumed) :]]
+        piece = resumed[0].part(2, 5)
+        assert (len(piece), piece.done) == (3, max(resumed[0].done - 2, 0))
