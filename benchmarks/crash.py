@@ -141,7 +141,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, int]:
             stage = "writing" if list(work_dir.glob("*/.*.part.zarr")) else " ".join(stage.split())
             stage = "writing the map" if list(work.glob(f".*.part.{dense.name}")) else stage
             _finish(command, env)
-            left = [work_dir.exists(), *work.glob(f".*{out.name}"), *work.glob(f".*{dense.name}")]
+            left = [work_dir.exists(), *work.glob(f".*{out.name}*"), *work.glob(f".*{dense.name}*")]
             same = (_contents(out), _contents(dense)) == whole and not any(left)
             identical += same
             stages.append(stage)

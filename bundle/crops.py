@@ -86,6 +86,12 @@ def slide_units(record: Mapping[str, Any], slide: OpenSlide, sizes_um: Sequence[
         InputError: if units lie outside the slide, overlap, or were registered at another scale.
     """
     found = load_units(record, sizes_um)
+    sizes = [units.size_um for units in found]
+    for size in set(sizes):
+        if sizes.count(size) > 1:
+            raise InputError(
+                f"{record['image']}: several files of the slide hold units of one size, {size:g} µm; list one a size."
+            )
     for units in found:
         if units.mpp is not None and abs(units.mpp / slide.mpp - 1) > _MPP_TOLERANCE:
             raise InputError(
@@ -201,10 +207,6 @@ class CropDataset(Dataset):
     def _layers(self, found: Sequence[Units]) -> tuple[list[Units], list[float]]:
         """One layer per size of the data set, coarsest first, and their size factors."""
         by_size = {units.size_um: units for units in found}
-        if len(by_size) < len(found):
-            raise InputError(
-                f"{found[0].name}: several files of the slide hold units of one size; join them in one file."
-            )
         none = found[0].take(np.zeros(0, int))
         layers = [by_size.get(size, replace(none, size_um=size)) for size in self.sizes_um]
         depth = self.panel.depth_per_um2
@@ -302,10 +304,6 @@ class SlideDataset(Dataset):
         record = self.data[item]
         slide = self.reader.open(record["image"], record.get("mpp"))
         units = slide_units(record, slide, self.sizes_um)
-        if len(units) != 1:
-            raise InputError(
-                f"{record['image']} lists {len(units)} files of units of {units[0].size_um:g} µm; list one a size."
-            )
         keep = eligible(units[0], self.panel.min_total, training=False)
         picture = {}
         if self.picture_px:

@@ -15,7 +15,16 @@ from typing import Any
 
 from .errors import InputError
 
-__all__ = ["make_folder", "move", "remove_abandoned", "remove_begun", "replacing", "replacing_folder", "write_json"]
+__all__ = [
+    "make_folder",
+    "move",
+    "remove",
+    "remove_abandoned",
+    "remove_begun",
+    "replacing",
+    "replacing_folder",
+    "write_json",
+]
 
 
 @contextmanager
@@ -46,22 +55,29 @@ def replacing_folder(path: str | Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _beside(path: Path, pid: int | str | None = None) -> Path:
+#: Temporary names begin with the machine's, and go on with the process's number.
+_MACHINE = f".{platform.node()}-"
+
+
+def _beside(path: Path) -> Path:
     """A name of this process alone; the ending stays, since libraries go by it."""
-    return path.with_name(f".{platform.node()}-{os.getpid() if pid is None else pid}.part.{path.name}")
+    return path.with_name(f"{_MACHINE}{os.getpid()}.part.{path.name}")
 
 
 def remove_abandoned(path: Path) -> None:
     """Remove what processes of this machine that are no longer there had begun to write in the place of `path`."""
-    for begun in path.parent.glob(_beside(Path(glob.escape(path.name)), "*").name):
-        pid = begun.name.removeprefix(f".{platform.node()}-").partition(".")[0]
-        if pid.isdecimal() and not Path(f"/proc/{pid}").exists() and Path("/proc/self").exists():
-            _remove(begun)
+    if not Path("/proc/self").exists():  # who is still there is known on Linux alone
+        return
+    for begun in path.parent.glob(f"{_MACHINE}*.part.{glob.escape(path.name)}"):
+        pid = begun.name.removeprefix(_MACHINE).partition(".")[0]
+        if not Path("/proc", pid).exists():
+            remove(begun)
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
+    """Remove a file or a folder, if it is there."""
     if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
+        shutil.rmtree(path)
     path.unlink(missing_ok=True)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import scipy.sparse as sp
 from pandas.api.types import is_integer_dtype
 
-from .units import Units
+from .units import Units, bin_prefix
 
 __all__ = ["squares_at", "sum_bins", "summed_to"]
 
@@ -68,7 +68,7 @@ def sum_bins(units: Units, size_um: float) -> Units:
     members, squares, n_bins = members[kept], squares[kept], n_bins[kept]
     # From the bins' own positions, so that squares keep to an array that is turned or not exactly of its nominal pitch.
     to_px = np.linalg.lstsq(_affine(place), units.centers_px, rcond=None)[0]
-    prefix = f"s_{f'{size_um:g}'.zfill(3)}um_"
+    prefix = bin_prefix(size_um)
     return replace(
         units,
         barcodes=np.array([f"{prefix}{row:05d}_{column:05d}" for column, row in squares], dtype=str),
@@ -86,8 +86,9 @@ def _places(units: Units) -> np.ndarray:
     if units.obs is not None and all(n in units.obs and is_integer_dtype(units.obs[n]) for n in names):
         place = units.obs[names].to_numpy(np.int64)
         return place - place.min(0, initial=np.iinfo(np.int64).max)
+    assert units.mpp is not None
     from_first_px = units.centers_px - units.centers_px.min(0, initial=np.inf)
-    return np.rint(from_first_px * (units.mpp or 1.0) / units.size_um).astype(np.int64)
+    return np.rint(from_first_px * units.mpp / units.size_um).astype(np.int64)
 
 
 def _affine(place: np.ndarray) -> np.ndarray:

@@ -20,6 +20,7 @@ from .outlines import Labels, Outlines
 __all__ = [
     "Shape",
     "Units",
+    "bin_prefix",
     "build_units",
     "is_interpolated",
     "off_slide",
@@ -168,6 +169,11 @@ def off_slide(what: str, centers_px: np.ndarray, names: np.ndarray, size_px: tup
 def unit_area_um2(shape: str, size_um: float) -> float:
     """Area of a unit: a square of side `size_um`, else a disk of diameter `size_um` (cells: of the median area)."""
     return size_um**2 if shape == "square" else math.pi / 4 * size_um**2
+
+
+def bin_prefix(size_um: float) -> str:
+    """What the names of bins begin with, as 10x names them; row and column follow."""
+    return f"s_{f'{size_um:g}'.zfill(3)}um_"
 
 
 def is_interpolated(shape: str, size_um: float, resolution_um: float) -> bool:

@@ -17,7 +17,7 @@ import scipy.sparse as sp
 
 from ..errors import InputError
 from ..tissue import TissueMap
-from ..units import Shape, Units, is_interpolated, unit_area_um2
+from ..units import Shape, Units, bin_prefix, is_interpolated, unit_area_um2
 
 __all__ = ["Band", "GridUnits", "UnitGrid", "empty_units", "file_suffixes", "unit_grids"]
 
@@ -233,7 +233,7 @@ class GridUnits:
 
     def names(self, band: Band) -> np.ndarray:
         """Names of a band's kept units: size, row, column, as 10x name their bins; bytes of one length, (U,)."""
-        head, right = f"s_{f'{self.size_um:g}'.zfill(3)}um_", self._column_names
+        head, right = bin_prefix(self.size_um), self._column_names
         left = np.array([f"{head}{r:0{self._digits}d}_".encode() for r in band.rows])
         names = np.empty(band.kept.shape, dtype=[("left", left.dtype), ("right", right.dtype)])
         names["left"], names["right"] = left[:, None], right

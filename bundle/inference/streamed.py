@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 import warnings
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,7 +19,7 @@ import zarr
 from anndata.io import write_elem
 from zarr.codecs import BloscCodec
 
-from ..files import remove_begun, replacing, write_json
+from ..files import remove, remove_begun, replacing, write_json
 
 __all__ = ["StreamedAnnData"]
 
@@ -58,7 +57,7 @@ class StreamedAnnData:
             remove_begun(path)
             self.group: Any = zarr.open_group(str(path), mode="r+")
             return
-        _remove(path)
+        remove(path)
         self.group = zarr.open_group(str(path), mode="w", zarr_format=3) if self.zarr else h5py.File(path, "w")
         _mark(self.group, "anndata", "0.1.0")
         for name in ("obsm", "layers", "obsp", "varp"):
@@ -234,9 +233,3 @@ def _strings(values: np.ndarray, zarr_form: bool) -> np.ndarray:
 def _mark(item: Any, kind: str, version: str) -> None:
     item.attrs["encoding-type"] = kind
     item.attrs["encoding-version"] = version
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    path.unlink(missing_ok=True)

@@ -12,7 +12,7 @@ def keep_to_one_core() -> None:
     """Initializer of a thread beside the network: what torch computes there is computed by that thread alone.
 
     Else it gets helpers of its own, which stay. Once there are more of all threads' than cores, GNU OpenMP no longer
-    has them wait for their next piece of work but puts them to sleep, the network's too: a third of the time of a
+    has them wait for their next piece of work but puts them to sleep, the network's too: a quarter of the time of a
     pipeline on two cores, though nothing else ran (`python -m benchmarks.limit`). `torch.set_num_threads` would do
     as much to the network, since a part of it holds for the whole process.
     """
