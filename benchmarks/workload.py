@@ -47,6 +47,7 @@ __all__ = [
 
 SLIDE_MPP = 0.5
 PATCH_PX = 5000  # generated once; larger slides repeat it
+BLANK_PX = 1000  # half a millimetre: a mostly blank slide holds small pieces, as of biopsies
 
 
 def arguments(description: str | None, threads: bool = True) -> argparse.ArgumentParser:
@@ -83,12 +84,12 @@ def quiet() -> Iterator[None]:
 
 
 class _Mosaic:
-    """A patch repeated over a slide, every second time mirrored; blank glass where `blank` says so."""
+    """A patch repeated over a slide, every second time mirrored; a share `blank` of its squares is blank glass."""
 
     def __init__(self, patch: np.ndarray, side_px: int, blank: float) -> None:
         self.patch = patch
         self.shape = (side_px, side_px, 3)
-        n = -(-side_px // len(patch))
+        n = -(-side_px // BLANK_PX)
         rng = np.random.default_rng(0)
         order = rng.permutation(n * n)
         self.is_blank = (order < int(blank * n * n)).reshape(n, n)
@@ -97,7 +98,7 @@ class _Mosaic:
         rows, columns = (np.arange(*part.indices(side)) for part, side in zip(index, self.shape, strict=False))
         side = len(self.patch)
         out = self.patch[np.ix_(_mirrored(rows, side), _mirrored(columns, side))]
-        blank = self.is_blank[np.ix_(rows // side, columns // side)]
+        blank = self.is_blank[np.ix_(rows // BLANK_PX, columns // BLANK_PX)]
         return np.where(blank[..., None], np.uint8(243), out) if blank.any() else out
 
 

@@ -18,7 +18,7 @@ from monai.apps.utils import get_logger
 from monai.bundle import ConfigParser
 
 from .errors import InputError, did_you_mean, user_message
-from .files import make_folder
+from .files import alone_in, make_folder
 from .handlers import plain_references
 from .inference.grids import file_suffixes, unit_grids
 from .inference.memory import keep_freed_memory
@@ -335,8 +335,10 @@ def predict(slide: str | Path, out: str | Path | None, run: str | Path, settings
         "model_dir": str(run / "models"),
         **{k: v for k, v in settings.items() if v is not None},
     }
+    overrides["work_dir"] = f"{Path(out or settings.get('map') or settings['nifti']).resolve()}.work"
     keep_freed_memory()
-    run_config("inferring", [bundle_root() / "configs" / "inference.json", model], overrides)
+    with alone_in(overrides["work_dir"]):
+        run_config("inferring", [bundle_root() / "configs" / "inference.json", model], overrides)
     grids = unit_grids(settings.get("spot_um"), settings.get("pitch_um"), bin_um=settings.get("bin_um"))
     units = [] if out is None else [Path(out).with_stem(Path(out).stem + suffix) for suffix in file_suffixes(grids)]
     return units + [Path(path) for key in ("map", "nifti") if (path := settings.get(key)) is not None]

@@ -34,6 +34,7 @@ __all__ = [
 class OpenSlide(Protocol):
     """What this package asks of an open slide (`transforms.Slide` is one)."""
 
+    backend: str
     mpp: float
     level_dimensions: Sequence[tuple[int, int]]
 

@@ -9,13 +9,19 @@ import os
 import platform
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from .errors import InputError
 
+try:
+    import fcntl
+except ImportError:  # not a POSIX system
+    fcntl = None  # type: ignore[assignment]
+
 __all__ = [
+    "alone_in",
     "make_folder",
     "move",
     "remove",
@@ -129,6 +135,37 @@ def make_folder(path: str | Path) -> None:
         Path(path).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"Nothing can be written to {path} ({error.strerror}); choose another place.") from error
+
+
+@contextmanager
+def alone_in(folder: str | Path) -> Iterator[None]:
+    """Have a folder for this command alone; it is made where it is missing, and removed if it is left empty.
+
+    The system frees it when the process ends, however that is. Where the system or the file system knows no such lock,
+    nothing is refused.
+
+    Raises:
+        InputError: if another command is at work there.
+    """
+    make_folder(folder)
+    with ExitStack() as stack:
+        if fcntl is not None:
+            lock = os.open(folder, os.O_RDONLY)
+            stack.callback(os.close, lock)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise InputError(
+                    f"{folder} is in use: another command is writing the same output. Wait until it is done, or give "
+                    "another name."
+                ) from error
+            except OSError:
+                pass
+        try:
+            yield
+        finally:
+            if Path(folder).is_dir() and not any(Path(folder).iterdir()):
+                Path(folder).rmdir()
 
 
 def write_json(path: str | Path, content: Any) -> None:

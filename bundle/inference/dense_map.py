@@ -21,7 +21,7 @@ from zarr.codecs import BloscCodec
 from ..errors import InputError, did_you_mean, missing_extra
 from ..files import replacing_folder
 from .projection import Projection
-from .threads import keep_to_one_core
+from .threads import keep_to_cores
 
 __all__ = ["DenseMap", "create_map", "open_map", "write_map"]
 
@@ -29,7 +29,7 @@ _GENES_AT_ONCE = 64
 _TOP_CELLS = 512  # the coarsest level's longer side is at most this
 _NGFF = "0.5"
 #: Reads a map's next rows while the last ones are pooled.
-_AHEAD = ThreadPoolExecutor(1, initializer=keep_to_one_core)
+_AHEAD = ThreadPoolExecutor(1, initializer=keep_to_cores)
 
 
 class DenseMap:

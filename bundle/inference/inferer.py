@@ -25,7 +25,7 @@ from .dense_map import DenseMap, create_map
 from .needed import tiles_with
 from .projection import Projection
 from .runtime import build_runtime
-from .threads import keep_to_one_core
+from .threads import keep_to_cores
 from .tiles import Tile, block_px, default_tile_px, tile_grid
 
 __all__ = ["MapInferer", "SlideInferer", "UnitInferer", "prepare_crops", "prepare_slide"]
@@ -145,7 +145,7 @@ class _TiledInferer(Inferer):
                 image[0, :, top : top + _ROWS] = torch.as_tensor(self.transform(rows))
             return image
 
-        with ThreadPoolExecutor(self.num_readers, initializer=keep_to_one_core) as readers:
+        with ThreadPoolExecutor(self.num_readers, initializer=keep_to_cores) as readers:
             ahead = deque(readers.submit(read, number) for number in range(min(self.num_readers, len(tiles))))
             for number, tile in enumerate(tiles):  # the next tiles are read while the network runs
                 image = ahead.popleft().result()
@@ -313,7 +313,7 @@ class MapInferer(_TiledInferer):
             max((getattr(t, side) for t in tiles), default=0) // network.stride for side in ("height_px", "width_px")
         ]
         waiting = np.empty((network.channels, *cells), np.float32)
-        with ThreadPoolExecutor(1, initializer=keep_to_one_core) as writer:
+        with ThreadPoolExecutor(1, initializer=keep_to_cores) as writer:
             pending: Future | None = None
             for tile, features in self.maps(slide, network, tiles[done:], compute, size_px, done):
                 if pending is not None:
@@ -340,12 +340,14 @@ class MapInferer(_TiledInferer):
         tiles: Sequence[Tile],
     ) -> tuple[DenseMap, int]:
         """The map in the making and how many tiles it holds; begun anew where it was of anything else."""
-        stat = Path(inputs["image"]).stat()
+        stat, like = Path(inputs["image"]).stat(), next(network.parameters())
         plan = {
             "slide": [str(inputs["image"]), stat.st_size, stat.st_mtime_ns, slide.mpp],
             "model": self.model,
             "mpp": self.mpp,
+            "reader": slide.backend,
             "runtime": self.runtime,
+            "device": like.device.type,
             "symmetries": list(getattr(network, "symmetries", (0,))),
             "preprocessing": _digest(self.transform),
             "tiles": [[t.x_px, t.y_px, t.width_px, t.height_px, t.margin_px] for t in tiles],
@@ -358,7 +360,6 @@ class MapInferer(_TiledInferer):
             return DenseMap(work / "map.zarr", "r+"), done
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir(parents=True)
-        like = next(network.parameters())
         dense = create_map(
             work / "map.zarr",
             channels=network.channels,

@@ -13,7 +13,7 @@ import torch
 from ..units import Units
 from .accumulate import UnitAccumulator
 from .dense_map import DenseMap
-from .threads import keep_to_one_core
+from .threads import keep_to_cores
 from .tiles import Tile
 
 __all__ = ["pool_units"]
@@ -42,7 +42,7 @@ def pool_units(
     order = np.lexsort((block[:, 0], block[:, 1]))
     ends = np.flatnonzero(np.diff(block[order], axis=0).any(1)) + 1
     blocks = [index for index in np.split(order, ends) if len(index)]
-    with ThreadPoolExecutor(_THREADS, initializer=keep_to_one_core) as pool:
+    with ThreadPoolExecutor(_THREADS, initializer=keep_to_cores) as pool:
         ahead = deque[Future]()
         for number, index in enumerate(blocks):
             following = blocks[number + len(ahead) : number + 1 + _THREADS]

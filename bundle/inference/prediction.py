@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import shutil
-import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -35,6 +34,7 @@ from .nifti import write_nifti
 from .projection import Projection
 from .requests import Request
 from .streamed import StreamedAnnData
+from .threads import keep_to_cores
 
 __all__ = ["MAX_H5AD_UNITS", "MAX_VALUES", "PredictionWriter"]
 
@@ -249,36 +249,10 @@ def _as_categories(path: Path, obs: pd.DataFrame) -> None:
                 write_elem(group["obs"], str(name), column.array)
 
 
-class _SharedThreads:
-    """Half of torch's threads for each of two hands; all of them again when the last prediction has left."""
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.inside = 0
-        self.all = 1
-
-    def __enter__(self) -> int:
-        with self.lock:
-            if self.inside == 0:
-                self.all = torch.get_num_threads()
-            self.inside += 1
-            return max(self.all // 2, 1)
-
-    def __exit__(self, *_: object) -> None:
-        with self.lock:
-            self.inside -= 1
-            torch.set_num_threads(self.all)
-
-
-_shared_threads = _SharedThreads()
-
-
 def _ahead(items: Iterator[Answer]) -> Iterator[Answer]:
-    """The same, the next one being made while one is written: by half of the threads, the others write."""
-    with (
-        _shared_threads as half,
-        ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(half,)) as maker,
-    ):
+    """The same, the next one being made by half of the threads while one is written."""
+    half = max(torch.get_num_threads() // 2, 1)
+    with ThreadPoolExecutor(1, initializer=keep_to_cores, initargs=(half,)) as maker:
         following = maker.submit(next, items, None)
         while (item := following.result()) is not None:
             following = maker.submit(next, items, None)

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from bundle.files import move, replacing_folder
+from bundle.errors import InputError
+from bundle.files import alone_in, move, replacing_folder
 
 
 @pytest.fixture
@@ -91,3 +92,38 @@ def test_what_a_living_process_writes_stays(tmp_path):
     with replacing_folder(tmp_path / "m.zarr") as again:
         again.mkdir()
     assert living.is_dir()
+
+
+_HOLDS = """
+import pathlib, sys, time
+sys.path.insert(0, ".")
+from bundle.files import alone_in
+with alone_in(sys.argv[1]):
+    pathlib.Path(sys.argv[1], "unfinished").touch()
+    print("inside", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_folder_in_use_is_refused_and_free_again_when_its_command_was_killed(tmp_path):
+    work = tmp_path / "out.zarr.work"
+    holder = subprocess.Popen([sys.executable, "-c", _HOLDS, work], stdout=subprocess.PIPE)
+    try:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"inside\n"
+        with pytest.raises(InputError, match="another command is writing"), alone_in(work):
+            raise AssertionError("two are inside")
+        assert (work / "unfinished").is_file()
+    finally:
+        holder.kill()
+        holder.wait()
+    with alone_in(work):
+        (work / "unfinished").unlink()
+    assert not work.exists()
+
+
+def test_a_folder_is_free_after_a_command_that_failed(tmp_path):
+    for _ in range(2):
+        with pytest.raises(OSError, match="disk"), alone_in(tmp_path / "work"):
+            raise OSError("disk")
+        assert not (tmp_path / "work").exists()

@@ -1,0 +1,17 @@
+"""Fixtures of inference."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+
+@pytest.fixture
+def two_threads() -> Iterator[int]:
+    """On any machine, whatever number of threads the tests were started with."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield 2
+    torch.set_num_threads(before)
