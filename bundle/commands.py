@@ -335,7 +335,7 @@ def predict(slide: str | Path, out: str | Path | None, run: str | Path, settings
         "model_dir": str(run / "models"),
         **{k: v for k, v in settings.items() if v is not None},
     }
-    overrides["work_dir"] = f"{Path(out or settings.get('map') or settings['nifti']).resolve()}.work"
+    overrides.setdefault("work_dir", f"{Path(out or settings.get('map') or settings['nifti']).resolve()}.work")
     keep_freed_memory()
     with alone_in(overrides["work_dir"]):
         run_config("inferring", [bundle_root() / "configs" / "inference.json", model], overrides)

@@ -131,9 +131,12 @@ class DenseMap:
     def _read_strip(self, number: int) -> np.ndarray:
         """All columns of a row of chunks, (rows, W, C); none beyond the last."""
         side = self.array.chunks[1]
-        part = torch.from_numpy(self.array[:, number * side : (number + 1) * side])
-        # Bins are products of whole rows and columns, and 0 x NaN of a tile that nothing needs would be NaN.
-        return part.nan_to_num_(nan=0.0).permute(1, 2, 0).contiguous().numpy()
+        part: np.ndarray = self.array[:, number * side : (number + 1) * side]
+        strip = torch.from_numpy(part).permute(1, 2, 0).contiguous().numpy()
+        # Bins are products of whole rows and columns, and 0 x NaN of a tile that nothing needs would be NaN. All
+        # channels of a cell were computed, or none.
+        strip[np.isnan(part[0])] = 0
+        return strip
 
     def gene(self, name: str) -> Any:
         """One gene's map as a lazy array, float32 (H, W): dask reads and projects only what is computed.

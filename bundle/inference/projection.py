@@ -80,7 +80,7 @@ class Projection:
 
     def rate(self, features: Any) -> Any:
         """Counts per µm², (..., G), from features (..., C); NumPy or dask."""
-        return features @ self.loadings.T + self.bias
+        return _product(features, self.loadings.T) + self.bias
 
     def expression(self, features: Any) -> Any:
         """Y = log1p of counts per 10,000, (..., G), from features (..., C); NumPy or dask."""
@@ -108,6 +108,14 @@ class Projection:
             None if total is None else np.asarray(total, np.float32),
             float(content.get("total_bias", 0.0)),
         )
+
+
+def _product(features: Any, weights: np.ndarray) -> Any:
+    """`features @ weights`, of arrays by torch: NumPy's OpenBLAS keeps its threads busy long after each product."""
+    if not isinstance(features, np.ndarray):
+        return features @ weights
+    features = np.ascontiguousarray(features, dtype=weights.dtype)
+    return torch.matmul(torch.from_numpy(features), torch.from_numpy(weights)).numpy()
 
 
 def expression_of(adata: Any, genes: Sequence[str]) -> np.ndarray:
