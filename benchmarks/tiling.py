@@ -47,7 +47,9 @@ def _map(slide: Path, run: Path, work: Path, tile_px: int) -> tuple[np.ndarray, 
     cells, (x_px, y_px) = side_px // network.stride, dense.origin_px
     for row_number, column in request["blocks"](side_px * inferer.mpp, network.stride * inferer.mpp):
         top, left = row_number * cells - y_px // network.stride, column * cells - x_px // network.stride
-        assert np.isfinite(features[:, top : top + cells, left : left + cells]).all()
+        block = features[:, top : top + cells, left : left + cells]
+        assert block.shape[1:] == (cells, cells)
+        assert np.isfinite(block).all()
     return features, sum(c for c, _ in counted), sum(n for _, n in counted)
 
 

@@ -109,7 +109,8 @@ def _mirrored(at: np.ndarray, side: int) -> np.ndarray:
 
 def phantom_slide(folder: Path, side_px: int, blank: float = 0.0, seed: int = 0) -> Path:
     """A generated slide at 0.5 µm per pixel; up to 5000 px a phantom, above it that phantom repeated."""
-    path = folder / f"phantom_{side_px}_{blank:g}_{seed}.tif"
+    pieces = f"_{BLANK_PX}" if blank else ""
+    path = folder / f"phantom_{side_px}_{blank:g}{pieces}_{seed}.tif"
     if path.is_file():
         return path
     patch_px = min(side_px, PATCH_PX)

@@ -10,6 +10,7 @@ import sys
 import warnings
 import zipfile
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from monai.apps.utils import get_logger
 from monai.bundle import ConfigParser
 
 from .errors import InputError, did_you_mean, user_message
-from .files import alone_in, make_folder
+from .files import alone_at, make_folder
 from .handlers import plain_references
 from .inference.grids import file_suffixes, unit_grids
 from .inference.memory import keep_freed_memory
@@ -305,7 +306,8 @@ def predict(slide: str | Path, out: str | Path | None, run: str | Path, settings
     settings = dict(settings)
     if settings.pop("standard_error", False):
         run, _ = trained_run(run)
-        with_standard_error(lambda image, path, keys: predict(image, path, run, keys), slide, out, run, settings)
+        with alone_at(Path(str(out)).resolve()) if out is not None else nullcontext():
+            with_standard_error(lambda image, path, keys: predict(image, path, run, keys), slide, out, run, settings)
         return [Path(str(out))]
     for path, endings in (
         (out, (".h5ad", ".zarr")),
@@ -335,9 +337,11 @@ def predict(slide: str | Path, out: str | Path | None, run: str | Path, settings
         "model_dir": str(run / "models"),
         **{k: v for k, v in settings.items() if v is not None},
     }
-    overrides.setdefault("work_dir", f"{Path(out or settings.get('map') or settings['nifti']).resolve()}.work")
     keep_freed_memory()
-    with alone_in(overrides["work_dir"]):
+    with ExitStack() as stack:
+        for path in (out, settings.get("map"), settings.get("nifti")):
+            if path is not None:
+                stack.enter_context(alone_at(Path(path).resolve()))
         run_config("inferring", [bundle_root() / "configs" / "inference.json", model], overrides)
     grids = unit_grids(settings.get("spot_um"), settings.get("pitch_um"), bin_um=settings.get("bin_um"))
     units = [] if out is None else [Path(out).with_stem(Path(out).stem + suffix) for suffix in file_suffixes(grids)]

@@ -9,7 +9,7 @@ import os
 import platform
 import shutil
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ except ImportError:  # not a POSIX system
     fcntl = None  # type: ignore[assignment]
 
 __all__ = [
-    "alone_in",
+    "alone_at",
     "make_folder",
     "move",
     "remove",
@@ -138,34 +138,55 @@ def make_folder(path: str | Path) -> None:
 
 
 @contextmanager
-def alone_in(folder: str | Path) -> Iterator[None]:
-    """Have a folder for this command alone; it is made where it is missing, and removed if it is left empty.
+def alone_at(path: str | Path, wait: bool = False) -> Iterator[None]:
+    """Have an output for this command alone, by a lock file beside it that is gone in the end.
 
-    The system frees it when the process ends, however that is. Where the system or the file system knows no such lock,
-    nothing is refused.
+    A killed process leaves the file, but not the lock. Where the file system knows no locks, nothing is refused.
+
+    Args:
+        path: the output.
+        wait: until another command is done, instead of refusing.
 
     Raises:
-        InputError: if another command is at work there.
+        InputError: if another command is writing it, or nothing can be written there.
     """
-    make_folder(folder)
-    with ExitStack() as stack:
-        if fcntl is not None:
-            lock = os.open(folder, os.O_RDONLY)
-            stack.callback(os.close, lock)
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise InputError(
-                    f"{folder} is in use: another command is writing the same output. Wait until it is done, or give "
-                    "another name."
-                ) from error
-            except OSError:
-                pass
+    path = Path(path)
+    make_folder(path.parent)
+    lock = path.with_name(f".{path.name}.lock")
+    held = None if fcntl is None else _locked(lock, path, wait)
+    try:
+        yield
+    finally:
+        if held is not None:
+            lock.unlink(missing_ok=True)
+            os.close(held)
+
+
+def _locked(lock: Path, path: Path, wait: bool) -> int | None:
+    while True:
         try:
-            yield
-        finally:
-            if Path(folder).is_dir() and not any(Path(folder).iterdir()):
-                Path(folder).rmdir()
+            held = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError as error:
+            raise InputError(
+                f"Nothing can be written to {path.parent} ({error.strerror}); choose another place."
+            ) from error
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            if lock.exists() and os.path.samestat(os.fstat(held), lock.stat()):
+                return held
+        except BlockingIOError as error:
+            os.close(held)
+            raise InputError(
+                f"{path} is in use: another command is writing the same output. Wait until it is done, or give another "
+                "name."
+            ) from error
+        except FileNotFoundError:
+            pass
+        except OSError:  # no locks here
+            os.close(held)
+            lock.unlink(missing_ok=True)
+            return None
+        os.close(held)  # the one that had it has removed the file meanwhile
 
 
 def write_json(path: str | Path, content: Any) -> None:

@@ -21,7 +21,7 @@ import pandas as pd
 
 from .errors import InputError
 from .expression import eligible, log1p_cp10k
-from .files import replacing, write_json
+from .files import alone_at, replacing, write_json
 from .inference.header import model_sha256
 from .manifest import read_split
 from .panel import load_panel, load_units
@@ -129,10 +129,20 @@ def calibration(predict: Predict, run: Path, how: Mapping[str, Any]) -> dict[str
     """
     sha = model_sha256(run / "models" / "model.pt")
     path = run / "evaluation" / "standard_error.json"
-    if path.is_file():
-        kept = json.loads(path.read_text())
-        if kept["checkpoint_sha256"] == sha and kept["slides"]:
-            return kept
+    if kept := _kept(path, sha):
+        return kept
+    with alone_at(path, wait=True):  # what another command measures meanwhile is used
+        return _kept(path, sha) or _measured(predict, run, how, sha, path)
+
+
+def _kept(path: Path, sha: str) -> dict[str, Any] | None:
+    if not path.is_file():
+        return None
+    kept = json.loads(path.read_text())
+    return kept if kept["checkpoint_sha256"] == sha and kept["slides"] else None
+
+
+def _measured(predict: Predict, run: Path, how: Mapping[str, Any], sha: str, path: Path) -> dict[str, Any]:
     panel = load_panel(run / "models" / "panel.json")
     errors, spreads, slides, size_um = [], [], [], 0.0
     for record in _validation(run):

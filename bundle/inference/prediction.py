@@ -31,7 +31,7 @@ from .answers import Answer, answers
 from .dense_map import DenseMap, write_map
 from .header import Header
 from .nifti import write_nifti
-from .projection import Projection
+from .projection import Projection, product_by_torch
 from .requests import Request
 from .streamed import StreamedAnnData
 from .threads import keep_to_cores
@@ -183,7 +183,7 @@ class PredictionWriter:
             projection = pred.projection
             assert projection is not None
             part = projection.columns(self.genes)
-            express = lambda features: (part.expression(features), part.rate(features) if part.has_rate else None)  # noqa: E731
+            express = _by_projection(part)
         else:  # an evaluation's: the very figures that are scored
             projection = Projection.of(self.panel.genes, pred.shape[1], self.project, self.rate, pred)
             express = self._by_network(pred)
@@ -234,6 +234,14 @@ class PredictionWriter:
             return y, None if rate is None else rate[:, column].cpu().numpy()
 
         return express
+
+
+def _by_projection(part: Projection) -> Express:
+    def express(features: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        rate = part.rate(features, product_by_torch) if part.has_rate else None
+        return part.expression(features, product_by_torch), rate
+
+    return express
 
 
 def _as_categories(path: Path, obs: pd.DataFrame) -> None:

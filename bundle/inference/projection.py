@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 
 from ..errors import InputError, did_you_mean
 
-__all__ = ["Projection", "expression_of"]
+__all__ = ["Projection", "expression_of", "product_by_torch"]
 
 _PROBE = 1024.0  # large beside the bias, which is taken off again in single precision
 
@@ -78,16 +79,16 @@ class Projection:
         at = [place[gene] for gene in genes]
         return Projection(tuple(genes), self.loadings[at], self.bias[at], self.total, self.total_bias)
 
-    def rate(self, features: Any) -> Any:
+    def rate(self, features: Any, product: Callable[[Any, np.ndarray], Any] = operator.matmul) -> Any:
         """Counts per µm², (..., G), from features (..., C); NumPy or dask."""
-        return _product(features, self.loadings.T) + self.bias
+        return product(features, self.loadings.T) + self.bias
 
-    def expression(self, features: Any) -> Any:
+    def expression(self, features: Any, product: Callable[[Any, np.ndarray], Any] = operator.matmul) -> Any:
         """Y = log1p of counts per 10,000, (..., G), from features (..., C); NumPy or dask."""
-        linear = self.rate(features)
+        linear = self.rate(features, product)
         if self.total is None:
             return linear
-        everything = features @ self.total + np.float32(self.total_bias)
+        everything = product(features, self.total) + np.float32(self.total_bias)
         return np.log1p(np.float32(1e4) * linear / everything[..., None])
 
     def to_dict(self) -> dict[str, Any]:
@@ -110,12 +111,11 @@ class Projection:
         )
 
 
-def _product(features: Any, weights: np.ndarray) -> Any:
-    """`features @ weights`, of arrays by torch: NumPy's OpenBLAS keeps its threads busy long after each product."""
-    if not isinstance(features, np.ndarray):
-        return features @ weights
-    features = np.ascontiguousarray(features, dtype=weights.dtype)
-    return torch.matmul(torch.from_numpy(features), torch.from_numpy(weights)).numpy()
+def product_by_torch(features: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """`features @ weights`; NumPy's OpenBLAS keeps its threads busy long after each product."""
+    dtype = np.result_type(features, weights)
+    left, right = (torch.from_numpy(np.require(m, dtype, ["C", "W"])) for m in (features, weights))
+    return torch.matmul(left, right).numpy()
 
 
 def expression_of(adata: Any, genes: Sequence[str]) -> np.ndarray:

@@ -4,12 +4,14 @@ import errno
 import os
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from bundle.errors import InputError
-from bundle.files import alone_in, move, replacing_folder
+from bundle.files import alone_at, move, replacing_folder
 
 
 @pytest.fixture
@@ -95,35 +97,52 @@ def test_what_a_living_process_writes_stays(tmp_path):
 
 
 _HOLDS = """
-import pathlib, sys, time
+import sys, time
 sys.path.insert(0, ".")
-from bundle.files import alone_in
-with alone_in(sys.argv[1]):
-    pathlib.Path(sys.argv[1], "unfinished").touch()
+from bundle.files import alone_at
+with alone_at(sys.argv[1]):
     print("inside", flush=True)
     time.sleep(600)
 """
 
 
-def test_a_folder_in_use_is_refused_and_free_again_when_its_command_was_killed(tmp_path):
-    work = tmp_path / "out.zarr.work"
-    holder = subprocess.Popen([sys.executable, "-c", _HOLDS, work], stdout=subprocess.PIPE)
+def test_an_output_in_use_is_refused_and_free_again_when_its_command_was_killed(tmp_path):
+    out = tmp_path / "out.zarr"
+    holder = subprocess.Popen([sys.executable, "-c", _HOLDS, out], stdout=subprocess.PIPE)
     try:
         assert holder.stdout is not None
         assert holder.stdout.readline() == b"inside\n"
-        with pytest.raises(InputError, match="another command is writing"), alone_in(work):
+        with pytest.raises(InputError, match="another command is writing"), alone_at(out):
             raise AssertionError("two are inside")
-        assert (work / "unfinished").is_file()
+        with alone_at(tmp_path / "other.zarr"):
+            pass
     finally:
         holder.kill()
         holder.wait()
-    with alone_in(work):
-        (work / "unfinished").unlink()
-    assert not work.exists()
+    assert len(list(tmp_path.iterdir())) == 1
+    with alone_at(out):
+        pass
+    assert not list(tmp_path.iterdir())
 
 
-def test_a_folder_is_free_after_a_command_that_failed(tmp_path):
+def test_an_output_is_free_after_a_command_that_failed(tmp_path):
     for _ in range(2):
-        with pytest.raises(OSError, match="disk"), alone_in(tmp_path / "work"):
+        with pytest.raises(OSError, match="disk"), alone_at(tmp_path / "out.h5ad"):
             raise OSError("disk")
-        assert not (tmp_path / "work").exists()
+        assert not list(tmp_path.iterdir())
+
+
+def test_commands_that_wait_for_an_output_have_it_one_by_one(tmp_path):
+    inside, most = [0], [0]
+
+    def work(_: int) -> None:
+        with alone_at(tmp_path / "out.h5ad", wait=True):
+            inside[0] += 1
+            most[0] = max(most[0], inside[0])
+            time.sleep(0.01)
+            inside[0] -= 1
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, range(20)))
+    assert most == [1]
+    assert not list(tmp_path.iterdir())

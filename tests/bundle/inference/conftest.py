@@ -9,9 +9,9 @@ import torch
 
 
 @pytest.fixture
-def two_threads() -> Iterator[int]:
+def four_threads() -> Iterator[int]:
     """On any machine, whatever number of threads the tests were started with."""
     before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield 2
+    torch.set_num_threads(4)
+    yield 4
     torch.set_num_threads(before)
