@@ -24,6 +24,7 @@ from torch._utils import ExceptionWrapper
 from bundle import commands
 from bundle.cli import main
 from bundle.errors import InputError, user_message
+from bundle.files import alone_at
 
 ROOT = Path(__file__).parents[2]
 Edit = Callable[[dict], object]
@@ -379,6 +380,15 @@ def test_a_prediction_that_cannot_be(tiny_run, phantom, tmp_path, arguments: lis
     out = tmp_path / "o.h5ad"
     assert says in sentence("predict", phantom / "slides" / "P3.tif", out, "--model", tiny_run, *arguments)
     assert not out.exists()
+
+
+@pytest.mark.parametrize("more", [[], ["--standard-error"]])
+def test_an_output_that_another_command_writes_is_refused(tiny_run, phantom, tmp_path, more: list[str]):
+    out = tmp_path / "o.h5ad"
+    predict = ("predict", phantom / "slides" / "P3.tif", out, "--model", tiny_run, "--bin-um", "100", *more)
+    with alone_at(out):
+        assert "o.h5ad is in use: another command is writing the same output" in sentence(*predict)
+    assert not list(tmp_path.iterdir())
 
 
 def test_another_slides_spots_are_refused_and_doubtful_ones_told(tiny_run, dataset, tmp_path):

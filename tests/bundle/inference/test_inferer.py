@@ -93,9 +93,9 @@ class _Stopped(Exception):
     """The machine went down."""
 
 
-def _map(slide, network, work, tile_px: int, blocks=None, sha: str = "sha", **kw):
+def _map(slide, network, work, tile_px: int, blocks=None, sha: str = "sha", backends=("cucim", "tifffile"), **kw):
     inferer = MapInferer(
-        SlideReader(), NormalizeIntensity(127.0, 60.0), 1.0, ["a", "b", "c", "d"], str(work), tile_px, sha, **kw
+        SlideReader(backends), NormalizeIntensity(127.0, 60.0), 1.0, ["a", "b", "c", "d"], str(work), tile_px, sha, **kw
     )
     everywhere = np.array([(row, column) for row in range(2) for column in range(2)])
     inputs = {
@@ -169,6 +169,8 @@ def test_another_tiling_slide_or_model_begins_anew_and_the_same_does_not(slide, 
     assert computed() == 4
     os.utime(own, (1, 1))
     assert computed() == 4
+    other = 0 if SlideReader(("cucim", "tifffile")).open(own).backend == "tifffile" else 4
+    assert computed(backends=("tifffile",)) == other
 
 
 def test_a_callers_inference_mode_changes_nothing(slide, network):
