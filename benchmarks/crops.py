@@ -105,7 +105,7 @@ def _compute(name: str, model: torch.nn.Module, batch: int) -> Callable[[torch.T
     return compute
 
 
-def _dense(slide: Path, run: Path, work: Path, size_um: float, runtime: str = "torch") -> tuple[np.ndarray, float]:
+def _dense(slide: Path, run: Path, work: Path, size_um: float, runtime: str) -> tuple[np.ndarray, float]:
     """Centres of all units, level-0 pixels (U, 2), and seconds of the whole pipeline at one size."""
     engine, _, out = _pipeline(slide, run, work, size_um, runtime)
     seconds = _seconds(engine)
@@ -219,7 +219,7 @@ def _table(
         result |= {f"ratio_{size}": ratio, f"ratio_own_encoder_{size}": own, f"ratio_frozen_{size}": frozen}
         told = f"{crop_s:.0f}" + ("" if measured else " (rate)")
         row(f"{size_um:g} µm", n, wall, n / wall, told, ratio, own, frozen_s, frozen, widths=_WIDTHS)
-        cheaper = cheaper or rate * wall
+        cheaper = cheaper or n / crop_s * wall
     print(f"DenseNet crops are cheaper for fewer than {cheaper:.0f} units of 100 µm on this slide")
     return crops, result
 

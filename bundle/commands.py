@@ -10,7 +10,7 @@ import sys
 import warnings
 import zipfile
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -306,8 +306,7 @@ def predict(slide: str | Path, out: str | Path | None, run: str | Path, settings
     settings = dict(settings)
     if settings.pop("standard_error", False):
         run, _ = trained_run(run)
-        with alone_at(Path(str(out)).resolve()) if out is not None else nullcontext():
-            with_standard_error(lambda image, path, keys: predict(image, path, run, keys), slide, out, run, settings)
+        with_standard_error(lambda image, path, keys: predict(image, path, run, keys), slide, out, run, settings)
         return [Path(str(out))]
     for path, endings in (
         (out, (".h5ad", ".zarr")),

@@ -13,12 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from .errors import InputError
+from filelock import FileLock, Timeout
 
-try:
-    import fcntl
-except ImportError:  # not a POSIX system
-    fcntl = None  # type: ignore[assignment]
+from .errors import InputError
 
 __all__ = [
     "alone_at",
@@ -141,7 +138,7 @@ def make_folder(path: str | Path) -> None:
 def alone_at(path: str | Path, wait: bool = False) -> Iterator[None]:
     """Have an output for this command alone, by a lock file beside it that is gone in the end.
 
-    A killed process leaves the file, but not the lock. Where the file system knows no locks, nothing is refused.
+    A killed process leaves the file, but not the lock.
 
     Args:
         path: the output.
@@ -152,41 +149,21 @@ def alone_at(path: str | Path, wait: bool = False) -> Iterator[None]:
     """
     path = Path(path)
     make_folder(path.parent)
-    lock = path.with_name(f".{path.name}.lock")
-    held = None if fcntl is None else _locked(lock, path, wait)
+    if not os.access(path.parent, os.W_OK):
+        raise InputError(f"Nothing can be written to {path.parent}; choose another place.")
+    lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=-1 if wait else 0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise InputError(
+            f"{path} is in use: another command is writing the same output. Wait until it is done, or give another "
+            "name."
+        ) from error
     try:
         yield
     finally:
-        if held is not None:
-            lock.unlink(missing_ok=True)
-            os.close(held)
-
-
-def _locked(lock: Path, path: Path, wait: bool) -> int | None:
-    while True:
-        try:
-            held = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
-        except OSError as error:
-            raise InputError(
-                f"Nothing can be written to {path.parent} ({error.strerror}); choose another place."
-            ) from error
-        try:
-            fcntl.flock(held, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            if lock.exists() and os.path.samestat(os.fstat(held), lock.stat()):
-                return held
-        except BlockingIOError as error:
-            os.close(held)
-            raise InputError(
-                f"{path} is in use: another command is writing the same output. Wait until it is done, or give another "
-                "name."
-            ) from error
-        except FileNotFoundError:
-            pass
-        except OSError:  # no locks here
-            os.close(held)
-            lock.unlink(missing_ok=True)
-            return None
-        os.close(held)  # the one that had it has removed the file meanwhile
+        Path(lock.lock_file).unlink(missing_ok=True)  # while it is held; who waits for it sees that it is gone
+        lock.release()
 
 
 def write_json(path: str | Path, content: Any) -> None:

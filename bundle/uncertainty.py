@@ -62,17 +62,18 @@ def with_standard_error(
         raise InputError("A standard error is written for one size of units, into OUT.h5ad; ask for that alone.")
     if not Path(slide).is_file():
         raise InputError(f"No such file: {slide}.")
-    stat = Path(slide).stat()
-    found = calibration(predict, run, {key: settings[key] for key in _HOW if key in settings})
     out = Path(out)
-    asked = [str(Path(slide).resolve()), stat.st_size, stat.st_mtime_ns, found["checkpoint_sha256"], dict(settings)]
-    digest = hashlib.sha256(json.dumps(asked, sort_keys=True, default=str).encode()).hexdigest()[:8]
-    folder = out.with_name(f".{out.stem}.members_{digest}")
-    combined = combine(_members(predict, str(slide), folder, settings))
-    _scale(combined, found)
-    with replacing(out) as temporary:
-        combined.write_h5ad(temporary)
-    shutil.rmtree(folder)
+    with alone_at(out.resolve()):
+        stat = Path(slide).stat()
+        found = calibration(predict, run, {key: settings[key] for key in _HOW if key in settings})
+        asked = [str(Path(slide).resolve()), stat.st_size, stat.st_mtime_ns, found["checkpoint_sha256"], dict(settings)]
+        digest = hashlib.sha256(json.dumps(asked, sort_keys=True, default=str).encode()).hexdigest()[:8]
+        folder = out.with_name(f".{out.stem}.members_{digest}")
+        combined = combine(_members(predict, str(slide), folder, settings))
+        _scale(combined, found)
+        with replacing(out) as temporary:
+            combined.write_h5ad(temporary)
+        shutil.rmtree(folder)
 
 
 def combine(members: Sequence[Path]) -> ad.AnnData:

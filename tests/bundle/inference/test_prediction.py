@@ -67,3 +67,11 @@ def test_answers_are_made_by_half_of_the_threads_and_the_others_keep_theirs(four
         assert list(ahead) == [2, 3]
     assert set(made_by) == {2}
     assert torch.get_num_threads() == four_threads
+
+
+def test_predictions_that_overlap_leave_all_threads(four_threads: int) -> None:
+    first, second = (prediction._ahead(iter((1, 2))) for _ in range(2))
+    assert (next(first), next(second)) == (1, 1)
+    first.close()
+    assert list(second) == [2]
+    assert torch.get_num_threads() == four_threads
