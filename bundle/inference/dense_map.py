@@ -23,7 +23,7 @@ from ..files import replacing_folder
 from .projection import Projection
 from .threads import keep_to_cores
 
-__all__ = ["DenseMap", "create_map", "open_map", "write_map"]
+__all__ = ["DenseMap", "create_map", "in_blocks", "open_map", "write_map"]
 
 _GENES_AT_ONCE = 64
 _TOP_CELLS = 512  # the coarsest level's longer side is at most this
@@ -53,8 +53,7 @@ class DenseMap:
         self.stride = int(self.about["stride"])
         self.mpp = float(self.about["working_mpp"])
         self.origin_px = tuple(int(v) for v in self.about["origin_px"])
-        stored: Any = self.group["0"]
-        self.array = stored.with_config({"write_empty_chunks": True})  # else each chunk is compared with an empty one
+        self.array: Any = self.group["0"]
         self._strips: dict[int, np.ndarray] = {}
         self._coming: dict[int, Future[np.ndarray]] = {}
 
@@ -129,14 +128,47 @@ class DenseMap:
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def _read_strip(self, number: int) -> np.ndarray:
-        """All columns of a row of chunks, (rows, W, C); none beyond the last."""
+        """All columns of a row of blocks, (rows, W, C); none beyond the last."""
+        channels, side, _ = self.array.chunks
+        if number * side >= self.array.shape[1]:
+            return np.empty((0, self.array.shape[2], channels), np.float32)
+        strip = torch.empty((side, self.array.shape[2], channels))
+        block = np.empty((channels, side, side), "<f4")
+        for left in range(0, self.array.shape[2], side):
+            try:
+                with self._block(number, left // side).open("rb", buffering=0) as file:
+                    file.readinto(block.data)
+            except FileNotFoundError:
+                # Bins are products of whole rows and columns, and 0 x NaN of a tile that nothing needs would be NaN.
+                strip[:, left : left + side] = 0
+            else:
+                strip[:, left : left + side] = torch.from_numpy(block).permute(1, 2, 0)
+        return strip.numpy()
+
+    def _block(self, row: int, column: int) -> Path:
+        """A chunk's file in a map that is not compressed: its values' bytes, as Zarr keeps them.
+
+        Read and written without Zarr, which takes twice as long, in threads of its own that the network's would miss.
+        """
+        return self.path / "0" / "c" / "0" / str(row) / str(column)
+
+    def write(self, x: int, y: int, blocks: np.ndarray) -> None:
+        """Write a rectangle of whole blocks of a map that `create_map` made.
+
+        Args:
+            x: first column of cells, counted from the slide's corner.
+            y: first row.
+            blocks: see `in_blocks`.
+        """
         side = self.array.chunks[1]
-        part: np.ndarray = self.array[:, number * side : (number + 1) * side]
-        strip = torch.from_numpy(part).permute(1, 2, 0).contiguous().numpy()
-        # Bins are products of whole rows and columns, and 0 x NaN of a tile that nothing needs would be NaN. All
-        # channels of a cell were computed, or none.
-        strip[np.isnan(part[0])] = 0
-        return strip
+        left, top = (at - origin // self.stride for at, origin in zip((x, y), self.origin_px, strict=True))
+        if left % side or top % side:
+            raise ValueError(f"No block of {side} cells begins at row {top}, column {left} of the map.")
+        for row, strip in enumerate(blocks, top // side):
+            for column, block in enumerate(strip, left // side):
+                path = self._block(row, column)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(block.data)
 
     def gene(self, name: str) -> Any:
         """One gene's map as a lazy array, float32 (H, W): dask reads and projects only what is computed.
@@ -178,6 +210,11 @@ def open_map(path: str | Path) -> DenseMap:
         return DenseMap(path)
     except (KeyError, FileNotFoundError, ValueError) as error:
         raise InputError(f"{path} is not a map that PixNet wrote; make one with pixnet predict --map.") from error
+
+
+def in_blocks(cells: torch.Tensor, side: int) -> torch.Tensor:
+    """A view of cells (C, H, W) as whole blocks, (rows, columns, C, side, side)."""
+    return cells.unflatten(2, (-1, side)).unflatten(1, (-1, side)).permute(1, 3, 0, 2, 4)
 
 
 def create_map(

@@ -21,7 +21,7 @@ from ..crops import OpenSlide, SlideOpener
 from ..errors import InputError
 from ..files import write_json
 from .accumulate import UnitAccumulator
-from .dense_map import DenseMap, create_map
+from .dense_map import DenseMap, create_map, in_blocks
 from .needed import tiles_with
 from .projection import Projection
 from .runtime import build_runtime
@@ -134,23 +134,34 @@ class _TiledInferer(Inferer):
         with torch.inference_mode(False):  # the mode is a thread's own, and others write here
             places = [torch.empty(3 * largest_px) for _ in range(self.num_readers + 1)]
 
-        def read(number: int) -> torch.Tensor:
-            x_px, y_px, width_px, height_px = tiles[number].region
-            if size_px is not None:
-                height_px, width_px = size_px
-            pixels = slide.read_region(x_px, y_px, width_px, height_px, self.mpp)
-            image = places[number % len(places)][: 3 * height_px * width_px].view(1, 3, height_px, width_px)
-            for top in range(0, height_px, _ROWS):
-                rows = np.ascontiguousarray(pixels[top : top + _ROWS].transpose(2, 0, 1), dtype=np.float32)
-                image[0, :, top : top + _ROWS] = torch.as_tensor(self.transform(rows))
-            return image
+        def place(number: int) -> torch.Tensor:
+            _, _, width_px, height_px = tiles[number].region
+            height_px, width_px = (height_px, width_px) if size_px is None else size_px
+            return places[number % len(places)][: 3 * height_px * width_px].view(1, 3, height_px, width_px)
 
-        with ThreadPoolExecutor(self.num_readers, initializer=keep_to_cores) as readers:
-            ahead = deque(readers.submit(read, number) for number in range(min(self.num_readers, len(tiles))))
+        def read(number: int, part: int, parts: int) -> None:
+            image, (x_px, y_px, *_) = place(number), tiles[number].region
+            first, last = (at * image.shape[2] // parts for at in (part, part + 1))
+            pixels = slide.read_region(x_px, y_px + first, image.shape[3], last - first, self.mpp)
+            for top in range(first, last, _ROWS):
+                bottom = min(top + _ROWS, last)
+                rows = pixels[top - first : bottom - first].transpose(2, 0, 1)
+                prepared = self.transform(np.ascontiguousarray(rows, dtype=np.float32))
+                image[0, :, top:bottom] = torch.as_tensor(prepared)
+
+        with ThreadPoolExecutor(max(self.num_readers, 2), initializer=keep_to_cores) as readers:
+
+            def begin(number: int) -> list[Future]:
+                parts = 1 if number else 2  # the network waits for the first tile, and leaves two cores free
+                return [readers.submit(read, number, part, parts) for part in range(parts)]
+
+            ahead = deque(begin(number) for number in range(min(self.num_readers, len(tiles))))
             for number, tile in enumerate(tiles):  # the next tiles are read while the network runs
-                image = ahead.popleft().result()
+                for part in ahead.popleft():
+                    part.result()
                 if number + self.num_readers < len(tiles):
-                    ahead.append(readers.submit(read, number + self.num_readers))
+                    ahead.append(begin(number + self.num_readers))
+                image = place(number)
                 _, _, width_px, height_px = tile.region
                 with torch.inference_mode():
                     computed = compute(image.to(device))
@@ -309,10 +320,9 @@ class MapInferer(_TiledInferer):
             compute = self._built[size_px]
         # One buffer for what waits to be written, made before the network's blocks: between them it would break up
         # the memory that they leave behind for the next tile (see `keep_freed_memory`).
-        cells = [
-            max((getattr(t, side) for t in tiles), default=0) // network.stride for side in ("height_px", "width_px")
-        ]
-        waiting = np.empty((network.channels, *cells), np.float32)
+        side = side_px // network.stride
+        largest = max((t.height_px * t.width_px for t in tiles), default=0) // side_px**2
+        waiting = torch.empty((largest, network.channels, side, side))
         with ThreadPoolExecutor(1, initializer=keep_to_cores) as writer:
             pending: Future | None = None
             for tile, features in self.maps(slide, network, tiles[done:], compute, size_px, done):
@@ -320,10 +330,10 @@ class MapInferer(_TiledInferer):
                     pending.result()  # one tile waits at the most
                 margin = tile.margin_px // dense.stride
                 inner = features[0, :, margin : features.shape[2] - margin, margin : features.shape[3] - margin]
-                core = waiting[:, : inner.shape[1], : inner.shape[2]]
-                core[:] = inner.cpu().numpy()
-                del features, inner
-                pending = writer.submit(_keep, dense, tile, core, work, done := done + 1)
+                blocks = in_blocks(inner, side)
+                core = waiting[: blocks.shape[0] * blocks.shape[1]].unflatten(0, blocks.shape[:2]).copy_(blocks)
+                del features, inner, blocks
+                pending = writer.submit(_keep, dense, tile, core.numpy(), work, done := done + 1)
             if pending is not None:
                 pending.result()
         return dense
@@ -386,8 +396,7 @@ def _digest(transform: Callable[[Any], Any]) -> str:
     return hashlib.sha256(np.asarray(transform(pixels), dtype=np.float32).tobytes()).hexdigest()
 
 
-def _keep(dense: DenseMap, tile: Tile, core: np.ndarray, work: Path, done: int) -> None:
+def _keep(dense: DenseMap, tile: Tile, blocks: np.ndarray, work: Path, done: int) -> None:
     """Write a tile's core, and only then that it is done."""
-    x, y = ((at - low) // dense.stride for at, low in zip((tile.x_px, tile.y_px), dense.origin_px, strict=True))
-    dense.array[:, y : y + core.shape[1], x : x + core.shape[2]] = core
+    dense.write(tile.x_px // dense.stride, tile.y_px // dense.stride, blocks)
     write_json(work / "done.json", {"tiles": done})

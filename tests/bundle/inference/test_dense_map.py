@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 import zarr
 
 from bundle.errors import InputError
 from bundle.inference import dense_map
-from bundle.inference.dense_map import create_map, open_map, write_map
+from bundle.inference.dense_map import create_map, in_blocks, open_map, write_map
 from bundle.inference.nifti import write_nifti
 from bundle.inference.projection import Projection
 
@@ -26,9 +27,22 @@ def dense(tmp_path):
         projection=projection,
     )
     values = rng.random(dense.array.shape, np.float32)
-    values[:, :64, :128] = np.nan
-    dense.array[:] = values
+    blocks = in_blocks(torch.from_numpy(values), 64).contiguous().numpy()
+    x0, y0 = 512 // 4, -256 // 4
+    dense.write(x0, y0 + 64, blocks[1:])  # the two blocks of the upper left corner are not computed
+    dense.write(x0 + 128, y0, blocks[:1, 2:])
     return dense
+
+
+def test_blocks_are_what_zarr_would_write(dense, tmp_path):
+    values = dense.array[:]
+    assert np.isnan(values[:, :64, :128]).all()
+    assert np.isfinite(values).sum() == values.size - 4 * 64 * 128
+    files = {p.relative_to(dense.path): p.read_bytes() for p in dense.path.rglob("c/0/*/*")}
+    dense.array[:] = values
+    assert {p.relative_to(dense.path): p.read_bytes() for p in dense.path.rglob("c/0/*/*")} == files
+    with pytest.raises(ValueError, match="No block of 64 cells begins at row 64, column 1 "):
+        dense.write(512 // 4 + 1, 0, np.zeros((1, 1, 4, 64, 64), np.float32))
 
 
 def test_reads_are_windows_of_the_array_and_repeat_its_edge(dense):
