@@ -13,7 +13,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -38,6 +37,7 @@ __all__ = [
     "default_run",
     "finish",
     "her2st_folder",
+    "measured",
     "phantom_slide",
     "predict",
     "quiet",
@@ -199,6 +199,39 @@ class Timed:
     log: str
 
 
+#: A process's peak counts the memory of the one that started it (Linux keeps it over exec), so this small one does.
+_MEASURE = """
+import resource, subprocess, sys, time
+started = time.monotonic()
+code = subprocess.call(sys.argv[1:])
+seconds = time.monotonic() - started
+print(f"\\n{code} {seconds} {resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss}")
+"""
+
+
+def measured(command: Sequence[str], **env: str) -> Timed:
+    """Run a command and measure it.
+
+    Raises:
+        RuntimeError: if it fails.
+    """
+    ended = subprocess.run(
+        [sys.executable, "-c", _MEASURE, *command],
+        cwd=Path(__file__).parents[1],
+        env={**os.environ, **env},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        check=True,
+    )
+    log, _, figures = ended.stdout.rstrip().rpartition("\n")
+    code, seconds, peak_kb = figures.split()
+    if int(code):
+        raise RuntimeError(log[-3000:])
+    return Timed(float(seconds), int(peak_kb) / 1024, log)
+
+
 def predict(arguments: Sequence[str], threads: int, **env: str) -> Timed:
     """Run `pixnet predict` as a process of its own and measure it.
 
@@ -206,20 +239,7 @@ def predict(arguments: Sequence[str], threads: int, **env: str) -> Timed:
         RuntimeError: if it fails.
     """
     command = [sys.executable, "-m", "bundle.cli", "predict", *arguments]
-    several = {"OMP_NUM_THREADS": str(threads), "PYTHONWARNINGS": "ignore", **env}
-    with tempfile.TemporaryFile() as log:
-        started = time.monotonic()
-        process = subprocess.Popen(
-            command, cwd=Path(__file__).parents[1], env={**os.environ, **several}, stdout=log, stderr=log
-        )
-        _, status, usage = os.wait4(process.pid, 0)
-        seconds = time.monotonic() - started
-        process.returncode = os.waitstatus_to_exitcode(status)
-        log.seek(0)
-        text = log.read().decode(errors="replace")
-    if process.returncode:
-        raise RuntimeError(text[-3000:])
-    return Timed(seconds, usage.ru_maxrss / 1024, text)
+    return measured(command, OMP_NUM_THREADS=str(threads), PYTHONWARNINGS="ignore", **env)
 
 
 def row(*cells: Any, widths: Sequence[int] = (34, 12, 12, 12, 12, 12)) -> None:

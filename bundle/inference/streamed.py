@@ -64,8 +64,10 @@ class StreamedAnnData:
             _mark(self.group.create_group(name), "dict", "0.1.0")
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "zarr v3 autosharding", UserWarning)  # nothing here is large
+            # gzip, as every reader of HDF5 knows; its lowest level, since higher ones cost more than they save
+            small = {} if self.zarr else {"compression": "gzip", "compression_opts": 1}
             for name, content in header.items():
-                write_elem(self.group, name, content, dataset_kwargs={} if self.zarr else {"compression": "gzip"})
+                write_elem(self.group, name, content, dataset_kwargs=small)
         obs = self.group.create_group("obs")
         _mark(obs, "dataframe", "0.2.0")
         obs.attrs["_index"] = "_index"
