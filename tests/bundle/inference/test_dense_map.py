@@ -136,3 +136,13 @@ def test_a_region_as_nifti_keeps_place_and_size(dense, tmp_path):
     np.testing.assert_allclose(np.asarray(image.dataobj)[:, :, 0], expected.transpose(1, 0, 2), rtol=1e-6)
     np.testing.assert_allclose(image.affine[:2, 3], ((2056 + 4) / 1000, (400 + 4) / 1000))
     assert [p.name for p in tmp_path.iterdir() if "part" in p.name] == []
+
+
+def test_a_region_too_large_for_nifti_is_refused_and_the_largest_is_not(dense, tmp_path, monkeypatch):
+    region = (1024.0, 0.0, 80.0, 160.0)
+    monkeypatch.setattr("bundle.inference.nifti._MAX_VALUES", 10 * 20 * 2)
+    write_nifti(dense, tmp_path / "r.nii", ["b", "a"], region)
+    monkeypatch.setattr("bundle.inference.nifti._MAX_VALUES", 10 * 20 * 2 - 1)
+    with pytest.raises(InputError, match="10 x 20 cells of 2 genes"):
+        write_nifti(dense, tmp_path / "s.nii", ["b", "a"], region)
+    assert [p.name for p in tmp_path.glob("*.nii")] == ["r.nii"]
