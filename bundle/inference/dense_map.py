@@ -135,13 +135,16 @@ class DenseMap:
         strip = torch.empty((side, self.array.shape[2], channels))
         block = np.empty((channels, side, side), "<f4")
         for left in range(0, self.array.shape[2], side):
+            path = self._block(number, left // side)
             try:
-                with self._block(number, left // side).open("rb", buffering=0) as file:
-                    file.readinto(block.data)
+                with path.open("rb", buffering=0) as file:
+                    whole = file.readinto(block.data) == block.nbytes
             except FileNotFoundError:
                 # Bins are products of whole rows and columns, and 0 x NaN of a tile that nothing needs would be NaN.
                 strip[:, left : left + side] = 0
             else:
+                if not whole:
+                    raise InputError(f"{path} is cut short: remove {self.path.parent} and start the command again.")
                 strip[:, left : left + side] = torch.from_numpy(block).permute(1, 2, 0)
         return strip.numpy()
 

@@ -56,6 +56,13 @@ def test_reads_are_windows_of_the_array_and_repeat_its_edge(dense):
         np.testing.assert_array_equal(dense.read_rows(y, height), np.nan_to_num(values[rows]))
 
 
+def test_a_block_that_is_cut_short_is_told_and_not_filled_with_its_neighbour(dense):
+    block = dense.path / "0" / "c" / "0" / "1" / "2"
+    block.write_bytes(block.read_bytes()[:-4])
+    with pytest.raises(InputError, match="2 is cut short: remove"):
+        dense.read_rows(dense.origin_px[1] // dense.stride + 70, 3)
+
+
 def test_rows_from_top_to_bottom_are_read_once(dense, monkeypatch):
     height, y0 = dense.array.shape[1], dense.origin_px[1] // dense.stride
     read, seen = [], dense_map.DenseMap._read_strip
