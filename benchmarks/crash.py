@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -62,11 +63,15 @@ def _cohort(work: Path, run: Path, slide: Path, env: dict[str, str]) -> tuple[in
     pd.DataFrame({"slide": [f"{name}.tif" for name in names]}).to_csv(folder / "cohort.csv", index=False)
     options = ["--model", str(run), "--bin-um", "16"]
     predict = [sys.executable, "-m", "bundle.cli", "predict"]
-    with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
+    cluster = LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None)
+    try:
         command = [*predict, str(folder / "cohort.csv"), str(out), *options, "--scheduler", cluster.scheduler_address]
         process = _start(command, env)
         killed = _kill_a_worker({nanny.pid for nanny in cluster.workers.values()})
         process.communicate()
+    finally:
+        with suppress(TimeoutError):  # on a busy machine its workers may take longer to end than it waits
+            cluster.close()
     print(f"cohort: {'a worker was killed' if killed else 'no worker was found to kill'}, exit {process.returncode}")
     summary = pd.read_csv(out / "summary.csv")
     print(summary.to_string(index=False))
