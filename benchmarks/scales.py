@@ -353,6 +353,33 @@ def plot(cells: dict[str, Cell], path: Path) -> None:
         figure.savefig(temporary, dpi=150, format="png")
 
 
+def _made(args: argparse.Namespace, recipe: Recipe, about: dict[str, Any], results: Path) -> dict[str, Cell]:
+    """The cells, those that are not there yet made now."""
+    with workspace(args.work) as work:
+        bench = Bench(results, work, args.budget_min, args.only)
+        data = work / hashlib.sha256(json.dumps(about).encode()).hexdigest()[:8]
+        if not (data / "dataset.json").is_file():
+            make_phantom(data, **about)
+        bench.of_phantom(data, recipe, about)
+        if not args.quick and prepared_section(work) is not None:
+            bench.of_her2st(work / "her2st", replace(recipe, mpp=2.8, unit_crop_px=64))
+        return bench.cells
+
+
+def _finished(results: Path) -> dict[str, Cell]:
+    """The cells that are there, of whatever configuration, in the order in which they are made."""
+    found = {path.stem: json.loads(path.read_text()) for path in results.glob("*.json")}
+    commits = sorted({str(cell["commit"])[:8] for cell in found.values()})
+    print(f"{len(found)} finished cells, of commits {', '.join(commits)}; nothing is trained")
+    methods, trainings = ("pixnet", "head", "crop", "interpolation"), list(TRAIN_UM)
+
+    def place(name: str) -> tuple[bool, int, int]:
+        data, method, trained = name.split("_", 2)
+        return data != "phantom", methods.index(method), trainings.index(trained) if trained in trainings else 0
+
+    return {name: found[name] for name in sorted(sorted(found), key=place)}
+
+
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Run it."""
     parser = argparse.ArgumentParser(
@@ -367,6 +394,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         "--steps", type=int, default=640, help="of training, two dense crops of 384 px or as many pixels"
     )
     parser.add_argument("--only", nargs="+", choices=list(TRAIN_UM), default=list(TRAIN_UM), help="what is trained now")
+    parser.add_argument("--report", action="store_true", help="train nothing: what the finished cells say")
     parser.add_argument("--quick", action="store_true", help="tiny: shows that it runs, and nothing else")
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
@@ -375,28 +403,21 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     if args.quick:
         recipe = Recipe(mpp=2.0, crop_px=256, unit_crop_px=64, steps=2, crops_per_slide=2, max_units=16, n_programs=4)
         about, results = QUICK, args.results / "quick"
-    with workspace(args.work) as work:
-        bench = Bench(results, work, args.budget_min, args.only)
-        data = work / hashlib.sha256(json.dumps(about).encode()).hexdigest()[:8]
-        if not (data / "dataset.json").is_file():
-            make_phantom(data, **about)
-        bench.of_phantom(data, recipe, about)
-        if not args.quick and prepared_section(work) is not None:
-            bench.of_her2st(work / "her2st", replace(recipe, mpp=2.8, unit_crop_px=64))
-    report = ["# Against the noise-free rate (phantom)", table(bench.cells, "phantom", "truth")]
-    report += ["# Against measured counts (phantom)", table(bench.cells, "phantom", "counts")]
-    report += differences(bench.cells, "phantom", "truth")
-    if any(name.startswith("her2st") for name in bench.cells):
-        report += ["# Her2ST, one patient, one test section", table(bench.cells, "her2st", "counts")]
-        report += differences(bench.cells, "her2st", "counts")
+    cells = _finished(results) if args.report else _made(args, recipe, about, results)
+    report = ["# Against the noise-free rate (phantom)", table(cells, "phantom", "truth")]
+    report += ["# Against measured counts (phantom)", table(cells, "phantom", "counts")]
+    report += differences(cells, "phantom", "truth")
+    if any(name.startswith("her2st") for name in cells):
+        report += ["# Her2ST, one patient, one test section", table(cells, "her2st", "counts")]
+        report += differences(cells, "her2st", "counts")
     print("\n\n".join(report))
-    if bench.cells:
-        plot(bench.cells, results / "scales.png")
-    result = collect(bench.cells, "phantom", "truth")
+    if cells:
+        plot(cells, results / "scales.png")
+    result = collect(cells, "phantom", "truth")
     closing: dict[str, Any] = {
         **result,
-        "counts": collect(bench.cells, "phantom", "counts"),
-        "her2st": collect(bench.cells, "her2st", "counts"),
+        "counts": collect(cells, "phantom", "counts"),
+        "her2st": collect(cells, "her2st", "counts"),
     }
     print(json.dumps(closing))
     return closing

@@ -150,7 +150,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--seeds", nargs="+", type=int, metavar="SEED", help="default: 0 1 for screening, 0 1 2 for final"
     )
-    parser.add_argument("--budget-min", type=float, default=20.0, metavar="MIN", help="of each training (default: 20)")
+    parser.add_argument("--budget-min", type=float, default=10.0, metavar="MIN", help="of each training (default: 10)")
     parser.add_argument("--threads", type=int, default=1, help="of each training (default: 1)")
     parser.add_argument(
         "--by-steps", action="store_true", help="as many steps as the budget held when timed: for a GPU, say"
