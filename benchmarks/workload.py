@@ -190,7 +190,7 @@ class Timed:
 
     Attributes:
         seconds: wall time of the whole process.
-        rss_mb: its peak memory.
+        rss_mb: its peak memory; of several processes the largest one's.
         log: what it printed.
     """
 

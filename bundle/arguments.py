@@ -89,7 +89,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     p = commands.add_parser("phantom", help="generate slides that look like H&E with a known expression")
-    p.add_argument("out", metavar="OUT")
+    p.add_argument("out", metavar="OUT", help="the folder to make")
     p.add_argument("--slides", type=int, default=4)
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--size-um", type=_positive, default=1500.0, help="side of a slide")
@@ -101,9 +101,9 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("--truth", choices=("none", "test", "all"), default="test", help="whose noise-free truth to write")
 
     p = commands.add_parser("prepare", help="turn a public data set's layout into a PixNet data set")
-    p.add_argument("source", choices=("her2st", "mob", "xfuse"))
-    p.add_argument("src", metavar="SRC")
-    p.add_argument("out", metavar="OUT")
+    p.add_argument("source", choices=("her2st", "mob", "xfuse"), help="whose layout")
+    p.add_argument("src", metavar="SRC", help="the data set's folder")
+    p.add_argument("out", metavar="OUT", help="the folder to make")
     p.add_argument(
         "--validation", type=_names, default=[], metavar="IDS", help="patients (or sections), comma-separated"
     )

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable
 
 __all__ = ["InputError", "did_you_mean", "missing_extra", "reason", "user_message"]
+
+
+#: The disk's or the quota's end, or a file system that is read alone.
+_NOT_WRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 
 
 class InputError(ValueError):
@@ -40,6 +45,9 @@ def user_message(error: BaseException) -> str | None:
     """The sentence meant for the user among an exception and its causes, or None."""
     seen: BaseException | None = error
     while seen is not None:
+        if isinstance(seen, OSError) and seen.errno in _NOT_WRITABLE:
+            what = f"{seen.filename or 'The output'} cannot be written ({seen.strerror})"
+            return f"{what}. Make room or choose another place, and run the command again."
         if getattr(seen, "for_user", False):
             # From a loader's worker it comes as "Caught ... Original Traceback ... <class>: <the sentence>".
             return str(seen).rpartition(f"{type(seen).__name__}: ")[2].strip()

@@ -243,27 +243,38 @@ def _resampled(source: np.ndarray, rows: sp.csr_matrix, columns: sp.csr_matrix) 
     """Apply weights along both axes: uint8 (h, w, 3) -> uint8 (rows, columns, 3).
 
     Few source pixels weigh in a band of outputs, so a small dense product, which stays in the cache, is quicker than a
-    sparse one. Values in between are whole again, or sums would not be exact.
+    sparse one at factors up to some five. Values in between are whole again, or sums would not be exact.
     """
     pixels = torch.from_numpy(np.ascontiguousarray(source)).flatten(1)
-    out = torch.empty((rows.shape[0], columns.shape[0], 3), dtype=torch.uint8)
-    across = list(_bands(columns))
-    for to, of, weights in _bands(rows):
-        tall = torch.mm(pixels[of].float().T, weights.T).round_()  # (w * 3, band): a column's values lie together
-        tall = tall.unflatten(0, (-1, 3)).flatten(1)
-        wide = torch.empty((columns.shape[0], tall.shape[1]))
-        for right, left, shares in across:
-            torch.mm(shares, tall[left], out=wide[right])
-        out[to] = wide.round_().to(torch.uint8).unflatten(1, (3, -1)).permute(2, 0, 1)
+    out = torch.empty((rows.shape[0], columns.shape[0], 3), dtype=torch.uint8, device="cpu")
+    exact = _exact_dtype()
+    across = list(_bands(columns, exact))
+    with torch.autocast("cpu", enabled=False):
+        for to, of, weights in _bands(rows, exact):
+            tall = torch.mm(pixels[of].to(exact).T, weights.T).round_()  # (w * 3, band): a column's values lie together
+            tall = tall.unflatten(0, (-1, 3)).flatten(1)
+            wide = torch.empty((columns.shape[0], tall.shape[1]), dtype=exact, device="cpu")
+            for right, left, shares in across:
+                torch.mm(shares, tall[left], out=wide[right])
+            out[to] = wide.round_().to(torch.uint8).unflatten(1, (3, -1)).permute(2, 0, 1)
     return out.numpy()
 
 
-def _bands(weights: sp.csr_matrix) -> Iterator[tuple[slice, slice, torch.Tensor]]:
+def _exact_dtype() -> torch.dtype:
+    """float32, whose products are exact here, unless torch was told to multiply it in fewer bits."""
+    try:
+        told = torch.get_float32_matmul_precision()
+    except RuntimeError:  # it was told so of one backend alone
+        told = "unknown"
+    return torch.float32 if told == "highest" else torch.float64
+
+
+def _bands(weights: sp.csr_matrix, dtype: torch.dtype) -> Iterator[tuple[slice, slice, torch.Tensor]]:
     """Bands of outputs: which they are, which sources weigh in them, and the dense weights between the two."""
     for first in range(0, weights.shape[0], _BAND):
         band = weights[first : first + _BAND]
         of = slice(int(band.indices.min()), int(band.indices.max()) + 1)
-        yield slice(first, first + band.shape[0]), of, torch.from_numpy(band[:, of].toarray())
+        yield slice(first, first + band.shape[0]), of, torch.from_numpy(band[:, of].toarray()).to(dtype)
 
 
 def _downsample(base: Size, size: Size) -> float:
@@ -448,7 +459,7 @@ def _open_source(path: Path, backends: Sequence[str]) -> tuple[_Source, list[tup
         if tiff.series[0].dtype != np.uint8 or _channels(tiff.series[0]) not in (3, 4):
             raise SlideError(
                 f"{path} has {_channels(tiff.series[0])} channel(s) of {tiff.series[0].dtype}; a slide of H&E is 8-bit "
-                "RGB. Convert it with `pixnet prepare`."
+                "RGB. Convert it first."
             )
     for name in backends:
         try:
@@ -466,8 +477,8 @@ def _open_source(path: Path, backends: Sequence[str]) -> tuple[_Source, list[tup
             failures.append(f"{name}: {(str(error) or type(error).__name__).splitlines()[0]}")
     if head[:3] == b"\xff\xd8\xff" or head == b"\x89PNG":
         raise SlideError(
-            f"{path} is a plain picture, which cannot be read piece by piece. Convert it with `pixnet prepare`, which "
-            "writes a tiled TIFF."
+            f"{path} is a plain picture, which cannot be read piece by piece. Make a tiled TIFF of it: `vips tiffsave "
+            "PICTURE SLIDE.tif --tile --pyramid --compression jpeg`, and give its --mpp."
         )
     advice = "It is probably damaged: copy it again." if tiff is not None else "Give a slide (TIFF, SVS, MRXS ...)."
     raise SlideError(f"{path} cannot be read as a slide ({'; '.join(failures)}). {advice}")

@@ -111,6 +111,8 @@ class DenseMap:
     def read_rows(self, y: int, height: int) -> np.ndarray:
         """All columns of some rows, (height, W, C), 0 where nothing was computed; quick from top to bottom.
 
+        For one thread, of the process that opened the map.
+
         Args:
             y: first row, counted from the slide's corner; beyond the map the nearest row's.
             height: rows.
@@ -132,7 +134,10 @@ class DenseMap:
         channels, side, _ = self.array.chunks
         if number * side >= self.array.shape[1]:
             return np.empty((0, self.array.shape[2], channels), np.float32)
-        strip = torch.empty((side, self.array.shape[2], channels))
+        if self.array.compressors:  # `write_map` wrote it
+            part = self.array[:, number * side : (number + 1) * side]
+            return np.nan_to_num(np.ascontiguousarray(part.transpose(1, 2, 0)))
+        strip = torch.empty((side, self.array.shape[2], channels), dtype=torch.float32, device="cpu")
         block = np.empty((channels, side, side), "<f4")
         for left in range(0, self.array.shape[2], side):
             path = self._block(number, left // side)
@@ -161,12 +166,21 @@ class DenseMap:
         Args:
             x: first column of cells, counted from the slide's corner.
             y: first row.
-            blocks: see `in_blocks`.
+            blocks: float32; see `in_blocks`.
+
+        Raises:
+            ValueError: if they are no blocks of this map, or it is not to be written.
         """
+        if self.array.compressors or self.group.read_only:
+            raise ValueError(f"{self.path} is not a map in the making.")
         side = self.array.chunks[1]
         left, top = (at - origin // self.stride for at, origin in zip((x, y), self.origin_px, strict=True))
-        if left % side or top % side:
+        inside = 0 <= top <= self.array.shape[1] - side * len(blocks)
+        inside &= 0 <= left <= self.array.shape[2] - side * blocks.shape[1]
+        if not inside or left % side or top % side:
             raise ValueError(f"No block of {side} cells begins at row {top}, column {left} of the map.")
+        if blocks.dtype != np.float32 or blocks.shape[2:] != self.array.chunks:
+            raise ValueError(f"Blocks of {blocks.dtype} {blocks.shape[2:]}: the map's are float32 {self.array.chunks}.")
         for row, strip in enumerate(blocks, top // side):
             for column, block in enumerate(strip, left // side):
                 path = self._block(row, column)

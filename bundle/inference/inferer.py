@@ -18,6 +18,7 @@ from monai.inferers import SimpleInferer
 from ..crops import OpenSlide, SlideOpener
 from ..errors import InputError
 from ..files import write_json
+from ..version import bundle_version
 from .accumulate import UnitAccumulator
 from .dense_map import DenseMap, create_map, in_blocks
 from .needed import tiles_with
@@ -62,7 +63,7 @@ class SlideInferer(TiledInferer):
 
     Args:
         reader: opens slides.
-        transform: from a region's pixels, float32 (3, H, W) in 0..255, to the network's input.
+        transform: see `TiledInferer`.
         rasterize: from layers and a region to an index mask.
         mpp: working resolution in µm per pixel.
         tile_px: side of a tile's core in working pixels; see `MapInferer`.
@@ -117,7 +118,7 @@ class MapInferer(TiledInferer):
 
     Args:
         reader: opens slides.
-        transform: from a region's pixels, float32 (3, H, W) in 0..255, to the network's input.
+        transform: see `TiledInferer`.
         mpp: working resolution in µm per pixel.
         genes: the panel's genes, in the order of the head's.
         work_dir: where maps in the making are kept, a folder a slide.
@@ -186,7 +187,7 @@ class MapInferer(TiledInferer):
         # the memory that they leave behind for the next tile (see `keep_freed_memory`).
         side = side_px // network.stride
         largest = max((t.height_px * t.width_px for t in tiles), default=0) // side_px**2
-        waiting = torch.empty((largest, network.channels, side, side))
+        waiting = torch.empty((largest, network.channels, side, side), dtype=torch.float32, device="cpu")
         with ThreadPoolExecutor(1, initializer=keep_to_cores) as writer:
             pending: Future | None = None
             for tile, features in self.maps(slide, network, tiles[done:], compute, size_px, done):
@@ -216,6 +217,7 @@ class MapInferer(TiledInferer):
         """The map in the making and how many tiles it holds; begun anew where it was of anything else."""
         stat, like = Path(inputs["image"]).stat(), next(network.parameters())
         plan = {
+            "version": bundle_version(),
             "slide": [str(inputs["image"]), stat.st_size, stat.st_mtime_ns, slide.mpp],
             "model": self.model,
             "mpp": self.mpp,

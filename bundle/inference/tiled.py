@@ -29,7 +29,8 @@ class TiledInferer(Inferer):
 
     Args:
         reader: opens slides.
-        transform: from a region's pixels, float32 (3, H, W) in 0..255, to the network's input.
+        transform: from pixels, float32 (3, H, W) in 0..255, to the network's input; it sees some rows at a time, so
+            what it makes of a pixel must depend on that pixel alone.
         mpp: working resolution in µm per pixel.
         tile_px: side of a tile's core in working pixels, rounded to blocks of the map; by default the smallest whose
             margin costs at most 60 % more pixels.
@@ -96,7 +97,9 @@ class TiledInferer(Inferer):
         largest_px = max((t.region[2] * t.region[3] for t in tiles), default=0)
         largest_px = largest_px if size_px is None else size_px[0] * size_px[1]
         with torch.inference_mode(False):  # the mode is a thread's own, and others write here
-            places = [torch.empty(3 * largest_px) for _ in range(self.num_readers + 1)]
+            places = [
+                torch.empty(3 * largest_px, dtype=torch.float32, device="cpu") for _ in range(self.num_readers + 1)
+            ]
 
         def place(number: int) -> torch.Tensor:
             _, _, width_px, height_px = tiles[number].region

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import json
 import os
@@ -483,6 +484,14 @@ def test_a_worker_of_a_loader_says_the_sentence_alone():
     with pytest.raises(InputError, match="Original Traceback") as caught:
         sent.reraise()
     assert user_message(caught.value) == "The slide is gone: bring it back."
+
+
+def test_a_full_disk_is_told_in_a_sentence():
+    full = OSError(errno.ENOSPC, "No space left on device", "out.zarr")
+    raised = RuntimeError("Failed to evaluate")
+    raised.__cause__ = full
+    assert user_message(raised).startswith("out.zarr cannot be written (No space left on device). Make room")
+    assert user_message(OSError(errno.EIO, "Input/output error")) is None
 
 
 def test_units_are_scored_at_the_size_that_training_asked_for(tiny_run, dataset, tmp_path, monkeypatch):

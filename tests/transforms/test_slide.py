@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+import torch
 from PIL import Image
 
 import transforms.slide
@@ -109,6 +110,28 @@ def test_a_region_does_not_depend_on_how_it_is_cut(tmp_path, write_slide, image,
         for y0, y1 in pairwise(ys):
             part = slide.read_region(x + x0, y + y0, x1 - x0, y1 - y0, mpp)
             np.testing.assert_array_equal(part, whole[y0:y1, x0:x1])
+
+
+@pytest.mark.parametrize("setting", ["medium", "one backend", "autocast", "float64", "meta"])
+def test_what_torch_is_told_elsewhere_does_not_change_pixels(tmp_path, write_slide, image, setting, request):
+    slide = opened(write_slide(tmp_path / "a.tif", image, 0.5))
+    whole = slide.read_region(-4, -6, 150, 140, 1.37)
+    request.addfinalizer(lambda: torch.set_float32_matmul_precision("highest"))
+    request.addfinalizer(lambda: torch.set_default_dtype(torch.float32))
+    request.addfinalizer(lambda: torch.set_default_device(None))
+    if setting == "medium":
+        torch.set_float32_matmul_precision("medium")
+    elif setting == "one backend":
+        if not hasattr(torch.backends.mkldnn, "matmul"):
+            pytest.skip("this PyTorch has no precision of one backend")
+        request.addfinalizer(lambda: setattr(torch.backends.mkldnn.matmul, "fp32_precision", "none"))
+        torch.backends.mkldnn.matmul.fp32_precision = "bf16"
+    elif setting == "float64":
+        torch.set_default_dtype(torch.float64)
+    elif setting == "meta":
+        torch.set_default_device("meta")
+    with torch.autocast("cpu", torch.bfloat16, setting == "autocast"):
+        np.testing.assert_array_equal(slide.read_region(-4, -6, 150, 140, 1.37), whole)
 
 
 def test_large_regions_are_read_in_pieces_with_the_same_result(tmp_path, write_slide, image, monkeypatch):
@@ -254,7 +277,7 @@ def test_missing_and_alien_files_say_what_to_do(tmp_path, image):
         opened(tmp_path / "gone.tif")
     for name in ("a.jpg", "a.png"):
         Image.fromarray(image).save(tmp_path / name)
-        with pytest.raises(SlideError, match="pixnet prepare"):
+        with pytest.raises(SlideError, match="vips tiffsave"):
             opened(tmp_path / name)
     (tmp_path / "a.svs").write_text("not a slide at all")
     with pytest.raises(SlideError, match="cannot be read as a slide"):

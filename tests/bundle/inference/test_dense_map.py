@@ -34,7 +34,7 @@ def dense(tmp_path):
     return dense
 
 
-def test_blocks_are_what_zarr_would_write(dense, tmp_path):
+def test_blocks_are_what_zarr_would_write(dense):
     values = dense.array[:]
     assert np.isnan(values[:, :64, :128]).all()
     assert np.isfinite(values).sum() == values.size - 4 * 64 * 128
@@ -43,6 +43,19 @@ def test_blocks_are_what_zarr_would_write(dense, tmp_path):
     assert {p.relative_to(dense.path): p.read_bytes() for p in dense.path.rglob("c/0/*/*")} == files
     with pytest.raises(ValueError, match="No block of 64 cells begins at row 64, column 1 "):
         dense.write(512 // 4 + 1, 0, np.zeros((1, 1, 4, 64, 64), np.float32))
+    with pytest.raises(ValueError, match="No block"):
+        dense.write(512 // 4 - 64, 0, np.zeros((1, 1, 4, 64, 64), np.float32))
+    with pytest.raises(ValueError, match="float64"):
+        dense.write(512 // 4, 0, np.zeros((1, 1, 4, 64, 64)))
+
+
+def test_rows_of_a_written_map_are_the_same_and_it_is_not_written_to(dense, tmp_path):
+    write_map(dense, tmp_path / "m.zarr", "s")
+    written = open_map(tmp_path / "m.zarr")
+    y0 = dense.origin_px[1] // dense.stride
+    np.testing.assert_array_equal(written.read_rows(y0 + 40, 90), dense.read_rows(y0 + 40, 90))
+    with pytest.raises(ValueError, match="not a map in the making"):
+        written.write(512 // 4, y0, np.zeros((1, 1, 4, 64, 64), np.float32))
 
 
 def test_reads_are_windows_of_the_array_and_repeat_its_edge(dense):

@@ -112,6 +112,8 @@ def test_the_map_on_disk_does_not_depend_on_the_tiles(slide, network, tmp_path):
     tiled = _map(slide, network, tmp_path / "tiled", 256).array[:]
     np.testing.assert_allclose(tiled, whole, rtol=1e-4, atol=1e-5)
     assert whole.std() > 1e-3
+    ahead = _map(slide, network, tmp_path / "ahead", 256, num_readers=3).array[:]
+    np.testing.assert_array_equal(ahead, tiled)
 
 
 def test_only_tiles_that_are_needed_are_computed(slide, network, tmp_path):
