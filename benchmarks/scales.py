@@ -367,7 +367,7 @@ def _made(args: argparse.Namespace, recipe: Recipe, about: dict[str, Any], resul
 
 
 def _finished(results: Path) -> dict[str, Cell]:
-    """The cells that are there, of whatever configuration, in the order in which they are made."""
+    """The cells that are there, of whatever configuration, by data, method and training."""
     found = {path.stem: json.loads(path.read_text()) for path in results.glob("*.json")}
     commits = sorted({str(cell["commit"])[:8] for cell in found.values()})
     print(f"{len(found)} finished cells, of commits {', '.join(commits)}; nothing is trained")

@@ -8,8 +8,7 @@ from collections.abc import Iterable
 
 __all__ = ["InputError", "did_you_mean", "missing_extra", "reason", "user_message"]
 
-
-#: The disk's or the quota's end, or a file system that is read alone.
+#: The disk or the quota is full, or the file system is read-only.
 _NOT_WRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 
 

@@ -28,7 +28,7 @@ MPP_RANGE = (0.05, 20.0)  # outside, a tag is a default of some drawing program 
 MPP_TOLERANCE = 0.05  # a given mpp this far from the tags' is told
 MAX_OPEN = 16
 MAX_SOURCE_PX = 2**22  # read at once when resampling: 12 MB as uint8, 50 MB as float32
-_BAND = 64  # rows or columns resampled by one product; 16 and 32 were no quicker
+_BAND = 64  # rows or columns resampled by one product
 
 Size = tuple[int, int]
 
@@ -243,7 +243,7 @@ def _resampled(source: np.ndarray, rows: sp.csr_matrix, columns: sp.csr_matrix) 
     """Apply weights along both axes: uint8 (h, w, 3) -> uint8 (rows, columns, 3).
 
     Few source pixels weigh in a band of outputs, so a small dense product, which stays in the cache, is quicker than a
-    sparse one at factors up to some five. Values in between are whole again, or sums would not be exact.
+    sparse one unless pixels shrink much. Values in between are whole again, or sums would not be exact.
     """
     pixels = torch.from_numpy(np.ascontiguousarray(source)).flatten(1)
     out = torch.empty((rows.shape[0], columns.shape[0], 3), dtype=torch.uint8, device="cpu")

@@ -156,7 +156,7 @@ class DenseMap:
     def _block(self, row: int, column: int) -> Path:
         """A chunk's file in a map that is not compressed: its values' bytes, as Zarr keeps them.
 
-        Read and written without Zarr, which takes twice as long, in threads of its own that the network's would miss.
+        Read and written without Zarr, whose own threads would take cores from the network.
         """
         return self.path / "0" / "c" / "0" / str(row) / str(column)
 

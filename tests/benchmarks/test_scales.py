@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from benchmarks.scale_methods import Recipe, answer_crop, answer_interpolated, answer_pixnet
-from benchmarks.scales import Bench, collect, differences, figures, table
+from benchmarks.scales import Bench, collect, differences, figures, main, table
 from benchmarks.stnet import CropNet, Picture, crop_features
 from bundle.commands import bundle_root
 from bundle.units import Units
@@ -220,3 +220,19 @@ def test_the_report_says_who_is_ahead():
     assert "undecided" in nearest
     assert of_head.startswith("its head alone")
     assert "behind -0.100" in of_head
+
+
+def test_the_report_is_what_finished_cells_say_whatever_made_them(tmp_path, capsys):
+    def cell(pcc: float) -> dict:
+        figure = {"PCC@M": pcc, "draws": [pcc - 0.01, pcc + 0.01]}
+        return {"config_hash": "of another day", "commit": "abc", "truth": {"2": figure}, "counts": {"2": figure}}
+
+    for name, pcc in (("phantom_pixnet_train_100", 0.4), ("phantom_crop_train_100", 0.3)):
+        (tmp_path / f"{name}.json").write_text(json.dumps(cell(pcc)))
+    found = main(["--report", "--threads", "1", "--results", str(tmp_path)])
+    said = capsys.readouterr().out
+    assert "2 finished cells, of commits abc" in said
+    assert "| pixnet train_100 | **0.400** |" in said
+    assert "ahead +0.100" in said
+    assert found["pixnet"]["train_100"]["2"] == 0.4
+    assert (tmp_path / "scales.png").is_file()
