@@ -184,6 +184,9 @@ def build_parser() -> argparse.ArgumentParser:
     p = commands.add_parser("report", help="one HTML file about a run that opens offline")
     p.add_argument("run", metavar="RUN")
     p.add_argument("out", metavar="OUT.html", nargs="?")
+    p.add_argument(
+        "--genes", type=_genes, metavar="LIST", help="whose maps are drawn, instead of the best, median and worst"
+    )
 
     p = commands.add_parser("export", help="the network as ONNX for regions of one size")
     p.add_argument("run", metavar="RUN")

@@ -67,7 +67,7 @@ def _run(args: argparse.Namespace) -> int:
     elif args.command == "report":
         from .report import write_report
 
-        print(f"Report: {write_report(args.run, args.out)}")
+        print(f"Report: {write_report(args.run, args.out, args.genes or ())}")
     elif args.command == "export":
         from .export import export_onnx
 

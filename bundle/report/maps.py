@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
 from typing import Any
 
@@ -20,26 +21,52 @@ __all__ = ["maps_section"]
 _MAX_SLIDES = 2
 _MAX_OTHERS = 2
 _LEGEND = (
-    '<p class="soft">The best, the median and the worst gene of the panel by PCC. A gene’s measured and predicted map '
-    "share one colour scale, from the 1st to the 99th percentile of both. A prediction that varies less than the "
-    "measurement looks flat on it, so the last map shows the prediction again on a scale of its own: compare patterns "
-    "there, not values.</p>"
+    "A gene’s measured and predicted map share one colour scale, from the 1st to the 99th percentile of both. A "
+    "prediction that varies less than the measurement looks flat on it, so the last map shows the prediction again on "
+    "a scale of its own: compare patterns there, not values.</p>"
 )
 
 
-def maps_section(run: Run) -> str:
-    """Maps of the best, median and worst genes on the headline's slides, and on one slide of what is no split."""
+def maps_section(run: Run, genes: Sequence[str] = ()) -> str:
+    """Maps of genes on the headline's slides, and on one slide of what is no split.
+
+    Args:
+        run: what to show.
+        genes: the genes; by default the best, the median and the worst predicted.
+
+    Raises:
+        InputError: if the headline's evaluation did not score a gene that was asked for.
+    """
     first, *others = run.evaluations
-    parts = ["<h2>The slide beside measured and predicted maps</h2>", _LEGEND]
+    unknown = set(genes) - set(first.column("pcc").index)
+    if unknown:
+        raise InputError(
+            f"{first.name}_genes.csv, the genes that were scored, does not hold {', '.join(sorted(unknown))}."
+        )
+    which = "The genes asked for" if genes else "The best, the median and the worst gene of the panel by PCC"
+    parts = [f'<h2>The slide beside measured and predicted maps</h2><p class="soft">{which}. {_LEGEND}']
     pictures: dict[str, list[str]] = {}
-    parts.append(_evaluation_maps(run, first, _MAX_SLIDES, pictures))
+    parts.append(_evaluation_maps(run, first, _MAX_SLIDES, pictures, genes))
     for other in [e for e in others if not e.is_split and e.predictions.is_dir()][:_MAX_OTHERS]:
-        parts.append(_evaluation_maps(run, other, 1, pictures))
+        parts.append(_evaluation_maps(run, other, 1, pictures, genes))
     return "".join(parts)
 
 
-def _evaluation_maps(run: Run, evaluation: Evaluation, most: int, pictures: dict[str, list[str]]) -> str:
-    genes = landmarks(evaluation)
+def _shown(evaluation: Evaluation, asked: Sequence[str]) -> dict[str, str]:
+    """The genes to draw, each with its place among all."""
+    if not asked:
+        of = plural(int(evaluation.about["genes"]), "gene")
+        return {gene: f"{name} of {of}" for name, gene in landmarks(evaluation).items()}
+    pcc = evaluation.column("pcc")
+    of = plural(len(pcc), "gene")
+    place = pcc.rank(ascending=False, method="min", na_option="bottom").astype(int)
+    return {gene: f"place {place[gene]} of {of}" for gene in asked if gene in pcc.index}
+
+
+def _evaluation_maps(
+    run: Run, evaluation: Evaluation, most: int, pictures: dict[str, list[str]], asked: Sequence[str]
+) -> str:
+    genes = _shown(evaluation, asked)
     if not genes:
         return f'<p class="note">{escape(evaluation.name)}_genes.csv, which says what genes to show, is missing.</p>'
     dataset = evaluation.about.get("dataset") or run.config.get("dataset_dir", "")
@@ -63,7 +90,7 @@ def _evaluation_maps(run: Run, evaluation: Evaluation, most: int, pictures: dict
         pictures.setdefault(section, []).extend(record["label"])
         try:
             size_um = float(_main(scored[section])["size_um"])
-            maps = read_slide_maps(record, evaluation.predictions / f"{section}.h5ad", size_um, list(genes.values()))
+            maps = read_slide_maps(record, evaluation.predictions / f"{section}.h5ad", size_um, list(genes))
             parts.append(_slide(evaluation, record, maps, genes, read_picture(pictures[section])))
         except InputError as error:
             parts.append(f'<p class="note">The maps of {escape(section)} are left out: {escape(str(error))}</p>')
@@ -92,7 +119,7 @@ def _slide(
     ]
     pcc, ceiling = evaluation.column("pcc"), evaluation.column("ceiling")
     several = len(evaluation.about["per_slide"]) > 1
-    for name, gene in genes.items():
+    for gene, place in genes.items():
         measured, predicted = maps.measured[gene], maps.predicted[gene]
         low, high = np.quantile(np.concatenate([measured, predicted]), [0.01, 0.99])
         own_low, own_high = np.quantile(predicted, [0.01, 0.99])
@@ -100,7 +127,7 @@ def _slide(
         of = f", ceiling {number(ceiling[gene])}" if np.isfinite(ceiling[gene]) else ""
         columns.append(
             f"<div><h4>{escape(gene)}: PCC {number(pcc[gene])}</h4>"
-            f'<p class="under">{name} of {plural(int(evaluation.about["genes"]), "gene")}{of}{here}</p>'
+            f'<p class="under">{place}{of}{here}</p>'
             f"{_map(canvas, known, gene, measured, low, high)}"
             f"{_map(canvas, 'predicted', gene, predicted, low, high)}"
             f"{_colour_bar(low, high, maps.quantity)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
@@ -14,18 +15,8 @@ from .style import STYLE
 
 __all__ = ["write_report"]
 
-_SECTIONS = (
-    headline_section,
-    scales_section,
-    maps_section,
-    genes_section,
-    training_section,
-    protocol_section,
-    limits_section,
-)
 
-
-def write_report(run: str | Path, out: str | Path | None = None) -> Path:
+def write_report(run: str | Path, out: str | Path | None = None, genes: Sequence[str] = ()) -> Path:
     """Write a run's figures, maps, curves and protocol as one page without any outside reference.
 
     What is missing from the run folder, or has moved since, is left out with a sentence.
@@ -33,23 +24,34 @@ def write_report(run: str | Path, out: str | Path | None = None) -> Path:
     Args:
         run: the run folder, with at least one evaluation.
         out: the file to write, `report.html` in the run folder by default.
+        genes: whose maps are drawn; by default the best, the median and the worst predicted.
 
     Returns:
         The file written.
 
     Raises:
-        InputError: if there is no such run, nothing was evaluated, or a file of the run is malformed.
+        InputError: if there is no such run, nothing was evaluated, a file of the run is malformed, or a gene was not
+            scored.
     """
     content = read_run(run)
     path = Path(out) if out is not None else Path(run) / "report.html"
-    page = _page(content)
+    page = _page(content, genes)
     with replacing(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
     return path
 
 
-def _page(run: Run) -> str:
-    body = "\n".join(f"<section>{section(run)}</section>" for section in _SECTIONS).replace(" µm", "\u00a0µm")
+def _page(run: Run, genes: Sequence[str]) -> str:
+    sections = (
+        headline_section(run),
+        scales_section(run),
+        maps_section(run, genes),
+        genes_section(run),
+        training_section(run),
+        protocol_section(run),
+        limits_section(run),
+    )
+    body = "\n".join(f"<section>{section}</section>" for section in sections).replace(" µm", "\u00a0µm")
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'

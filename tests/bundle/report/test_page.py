@@ -117,6 +117,20 @@ def test_best_median_and_worst_are_shown(plain_run: Path, tmp_path: Path) -> Non
     ]
 
 
+def test_genes_asked_for_are_shown_in_their_order_with_their_place(make_run: Callable[..., Path]) -> None:
+    import pandas as pd
+
+    run = make_run(tests=2)
+    scored = pd.read_csv(run / "evaluation" / "test_genes.csv", keep_default_na=False)
+    pcc = scored.set_index("gene")["pcc_native"].sort_values(ascending=False)
+    asked = [pcc.index[4], pcc.index[1]]
+    page = _Page(write_report(run, genes=asked))
+    expected = [(gene, number(pcc[gene]), str(1 + list(pcc.index).index(gene))) for gene in asked]
+    assert re.findall(rf"(\S+): PCC ([−\d.]+)\s+place (\d+) of {len(pcc)} genes", page.text) == expected * 2
+    with pytest.raises(InputError, match=r"test_genes\.csv, the genes that were scored, does not hold KRT20"):
+        write_report(run, genes=[*asked, "KRT20"])
+
+
 def test_at_most_two_slides_the_best_and_the_worst(make_run: Callable[..., Path]) -> None:
     run = make_run(tests=4)
     per_slide = json.loads((run / "evaluation" / "test.json").read_text())["per_slide"]
