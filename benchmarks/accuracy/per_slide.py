@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from bundle.crops import SlideOpener
 from bundle.tissue import TissueMap
 from transforms import SlideReader, TissueMask
 
 __all__ = ["EqualisedReader"]
 
 
-class EqualisedReader(SlideReader):
+class EqualisedReader:
     """Pixels shifted and scaled so that all slides' small pictures have one mean and standard deviation over tissue.
 
     After Reinhard et al. 2001 (https://doi.org/10.1109/38.946629), in RGB. A slide without tissue is as it was.
@@ -21,21 +22,25 @@ class EqualisedReader(SlideReader):
     Args:
         mean: of red, green and blue over tissue, 0 to 255.
         std: likewise.
+        reader: what opens the slides; `transforms.SlideReader` by default.
     """
 
     def __init__(
-        self, mean: Sequence[float] = (185.0, 145.0, 180.0), std: Sequence[float] = (45.0, 50.0, 40.0)
+        self,
+        mean: Sequence[float] = (185.0, 145.0, 180.0),
+        std: Sequence[float] = (45.0, 50.0, 40.0),
+        reader: SlideOpener | None = None,
     ) -> None:
-        super().__init__()
+        self.reader = reader or SlideReader()
         self.mean, self.std = np.array(mean), np.array(std)
         self._found: dict[str, tuple[np.ndarray, np.ndarray]] = {}
 
     def __reduce__(self) -> tuple:
-        return type(self), (self.mean.tolist(), self.std.tolist())
+        return type(self), (self.mean.tolist(), self.std.tolist(), self.reader)
 
     def open(self, path: Any, mpp: float | None = None) -> Any:
         """A slide whose regions are equalised; its thumbnail is as it was."""
-        slide: Any = super().open(path, mpp)
+        slide: Any = self.reader.open(path, mpp)
         if str(path) not in self._found:
             tissue = TissueMap(slide, TissueMask())
             factor, offset = np.ones(3), np.zeros(3)
@@ -50,7 +55,7 @@ class EqualisedReader(SlideReader):
 class _Equalised:
     def __init__(self, slide: Any, factor: np.ndarray, offset: np.ndarray) -> None:
         self._slide, self._factor, self._offset = slide, factor, offset
-        self.mpp, self.level_dimensions = slide.mpp, slide.level_dimensions
+        self.mpp, self.level_dimensions, self.backend = slide.mpp, slide.level_dimensions, slide.backend
         self.thumbnail = slide.thumbnail
 
     def read_region(self, x_px: int, y_px: int, width_px: int, height_px: int, mpp: float) -> np.ndarray:
