@@ -19,7 +19,7 @@ from transforms.slide import SlideError
 from .cells import RESULTS, read_cells
 from .folds import STAGES, Fold, make_folds, open_data
 from .recipes import Table, read_table
-from .report import Finished, final_table, json_line, screening_table
+from .report import Finished, final_table, genes_table, json_line, lost_table, screening_table
 from .schedule import make_jobs, recipe_cells, run_jobs
 from .simple import baseline_cells, run_baseline
 from .timing import read_steps, time_recipes
@@ -119,6 +119,10 @@ def _report(table: Table, args: argparse.Namespace, results: Path) -> None:
         print(f"\n{stage}: scored on {where} (same_patient: {same})")
         print(f"trainings of {args.budget_min:g} min of CPU time on {args.threads} thread(s){_told(own)}\n")
         print(screening_table(found, table.reference) if stage == "screening" else final_table(found, table))
+        if lost := lost_table(found, table):
+            print(f"\n{lost}")
+        if genes := genes_table(found, args.genes, args.folds):
+            print(f"\nPCC of genes, fold {' and '.join(args.folds or found.folds)}\n\n{genes}")
         made_with = {cell["base_config"]: cell["commit"] for cell in own if cell["kind"] == "recipe"}
         if len(made_with) > 1:
             print(f"\nTrained with different configs/train.json, at {', '.join(sorted(made_with.values()))}.")
@@ -147,6 +151,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--only", nargs="+", metavar="RECIPE", help="these alone; `baselines` for none")
     parser.add_argument("--folds", nargs="+", metavar="FOLD", help="these alone")
+    parser.add_argument(
+        "--genes", nargs="+", default=[], metavar="GENE", help="print the PCC of these genes too, of --folds"
+    )
     parser.add_argument(
         "--seeds", nargs="+", type=int, metavar="SEED", help="default: 0 1 for screening, 0 1 2 for final"
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -14,7 +13,7 @@ from .recipes import Table
 from .scoring import FIGURES
 from .simple import ROWS
 
-__all__ = ["Finished", "difference", "final_table", "json_line", "screening_table"]
+__all__ = ["Finished", "difference", "final_table", "genes_table", "json_line", "lost_table", "screening_table"]
 
 
 class Finished:
@@ -33,14 +32,20 @@ class Finished:
         own = [cell for cell in cells if cell["stage"] == stage]
         equal = [c for c in own if c["kind"] != "recipe" or (c["budget_min"], c["threads"]) == (budget_min, threads)]
         newest = {cell["method"]: _made(cell) for cell in equal}
-        self.cells: dict[str, dict[str, dict[int, dict[str, Any]]]] = defaultdict(lambda: defaultdict(dict))
+        self.cells: dict[str, dict[str, dict[int, dict[str, Any]]]] = {}
         for cell in equal:
             if _made(cell) == newest[cell["method"]]:
-                self.cells[cell["method"]][cell["fold"]][cell["seed"]] = cell
+                by_fold = self.cells.setdefault(cell["method"], {})
+                by_fold.setdefault(cell["fold"], {})[cell["seed"]] = cell
         self.left_out = len(own) - sum(self.count(method) for method in self.cells)
 
     def __contains__(self, method: str) -> bool:
         return method in self.cells
+
+    @property
+    def folds(self) -> list[str]:
+        """Of any method."""
+        return sorted({fold for by_fold in self.cells.values() for fold in by_fold})
 
     def methods(self, kind: str) -> list[str]:
         """Names of recipes or baselines with a finished cell."""
@@ -133,7 +138,7 @@ def final_table(done: Finished, table: Table) -> str:
         clean = done.untouched(method)
         apart = f"{done.mean(method, 'PCC@M', clean):.3f} ({len(clean)})" if clean else ""
         lines.append(f"| {name} | {len(folds)} × {max(map(len, folds.values()))} | {apart} | {figures} | {noise} |")
-    names = sorted({f for method in methods for f in done.cells[method]})
+    names = done.folds
     lines += ["", "PCC@M by fold", "", "| method | " + " | ".join(names) + " |", "| --- |" + " --- |" * len(names)]
     for method in methods:
         own = done.cells[method]
@@ -152,6 +157,43 @@ def final_table(done: Finished, table: Table) -> str:
                 mean, low, high, folds_ = found
                 lines.append(f"| {other} | {mean:+.3f} | [{low:+.3f}, {high:+.3f}] | {folds_} |")
     return "\n".join(lines)
+
+
+def lost_table(done: Finished, table: Table) -> str:
+    """Of the best's own trainings predicting otherwise (restained slides, say): the share of PCC@M that is lost."""
+    best = table.recipes.get(table.rows.get("best", ""))
+    rows = []
+    for recipe in table.recipes.values():
+        if best is None or recipe is best or recipe.name not in done or recipe.training() != best.training():
+            continue
+        if pairs := _pairs(done, recipe.name, best.name):
+            own, other = (np.array([_value(c, "PCC@M") for c in cells]) for cells in zip(*pairs, strict=True))
+            rows.append(
+                f"| {recipe.name} | {len(pairs)} | {1 - own.mean() / other.mean():.1%} | {max(1 - own / other):.1%} |"
+            )
+    if not rows:
+        return ""
+    head = ["| the same trainings | how many | PCC@M lost, of the mean | in the worst |", "| --- | --- | --- | --- |"]
+    return "\n".join([*head, *rows])
+
+
+def genes_table(done: Finished, genes: Sequence[str], folds: Sequence[str] | None = None) -> str:
+    """PCC of genes by method, mean over seeds, then over folds; nothing where no fold's panel holds any."""
+    head = ["| method | " + " | ".join(genes) + " |", "| --- |" + " --- |" * len(genes)]
+    rows = []
+    for method, by_fold in done.cells.items():
+        values = []
+        for gene in genes:
+            own = [
+                [float(found[gene]) for cell in seeds.values() if gene in (found := _pcc_of_genes(cell))]
+                for fold, seeds in by_fold.items()
+                if folds is None or fold in folds
+            ]
+            known = [np.mean(seeds) for seeds in own if seeds]
+            values.append(f"{np.mean(known):.3f}" if known else "")
+        if any(values):
+            rows.append(f"| {method} | " + " | ".join(values) + " |")
+    return "\n".join([*head, *rows]) if rows else ""
 
 
 def json_line(done: Finished, table: Table) -> dict[str, Any]:
@@ -195,6 +237,10 @@ def _against(done: Finished, method: str, reference: str) -> str:
 
 def _draws(cell: Mapping[str, Any]) -> np.ndarray:
     return np.array(cell["draws"].split(), float)
+
+
+def _pcc_of_genes(cell: Mapping[str, Any]) -> dict[str, str]:
+    return dict(pair.rsplit(":", 1) for pair in cell["pcc_of_genes"].split())
 
 
 def _made(cell: Mapping[str, Any]) -> tuple[Any, ...]:

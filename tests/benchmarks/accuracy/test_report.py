@@ -7,8 +7,16 @@ import numpy as np
 import pytest
 
 from benchmarks.accuracy.cells import RESULTS, read_cells
-from benchmarks.accuracy.recipes import Table
-from benchmarks.accuracy.report import Finished, difference, final_table, json_line, screening_table
+from benchmarks.accuracy.recipes import Recipe, Table
+from benchmarks.accuracy.report import (
+    Finished,
+    difference,
+    final_table,
+    genes_table,
+    json_line,
+    lost_table,
+    screening_table,
+)
 from benchmarks.accuracy.scoring import FIGURES
 from benchmarks.baselines import BASELINES
 from bundle.commands import bundle_root
@@ -119,6 +127,27 @@ def test_where_the_best_has_no_cell_of_the_budget_the_next_row_is_compared() -> 
     cells = [cell("b", "x", 0, 0.3), cell("ridge", "x", 0, 0.2, kind="baseline")]
     assert "b, PCC@M minus" in final_table(finished(cells), TABLE)
     assert "a, PCC@M minus" in final_table(finished([*cells, cell("a", "x", 0, 0.4)]), TABLE)
+
+
+def test_what_another_prediction_of_the_best_loses_is_told_in_the_mean_and_of_the_worst_training() -> None:
+    recipes = [Recipe("a", ""), Recipe("a_pale", "", predict={"x": 1}), Recipe("b", "", set={"mpp": 1.0})]
+    table = Table({r.name: r for r in recipes}, {"best": "a"}, "a", 200.0)
+    cells = [cell("a", "x", 0, 0.4), cell("a", "x", 1, 0.4), cell("b", "x", 0, 0.1)]
+    cells += [cell("a_pale", "x", 0, 0.4), cell("a_pale", "x", 1, 0.3)]
+    assert lost_table(finished(cells), table).splitlines()[2:] == ["| a_pale | 2 | 12.5% | 25.0% |"]
+    assert lost_table(finished(cells[:3]), table) == ""
+
+
+def test_genes_are_averaged_over_seeds_then_over_folds_that_hold_them() -> None:
+    cells = [cell("a", "x", s, 0.4, pcc_of_genes=f"KRT8:0.{s + 1}00 HLA:B:0.500") for s in (0, 1)]
+    cells += [cell("a", "y", 0, 0.4, pcc_of_genes="HLA:B:0.100"), cell("b", "y", 0, 0.4, pcc_of_genes="CD3E:-0.100")]
+    lines = genes_table(finished(cells), ["KRT8", "HLA:B"]).splitlines()
+    assert lines[2:] == ["| a | 0.150 | 0.300 |"]
+    assert genes_table(finished(cells), ["HLA:B", "CD3E"], ["y"]).splitlines()[2:] == [
+        "| a | 0.100 |  |",
+        "| b |  | -0.100 |",
+    ]
+    assert genes_table(finished(cells), ["KRT8"], ["z"]) == genes_table(finished(cells), []) == ""
 
 
 @pytest.mark.parametrize("baseline", [False, True])
