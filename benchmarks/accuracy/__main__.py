@@ -42,6 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         table = read_table(args.recipes)
         if args.stage == "timing":
             return 1 if _time(table, args, work, results) else 0
+        if args.stage == "report" and (args.only or args.seeds):
+            raise InputError("The report is of all finished cells: leave out --only and --seeds.")
         if args.stage != "report":
             for stage in stages:
                 failed += _run(stage, table, args, work, results)
@@ -150,7 +152,9 @@ def _parser() -> argparse.ArgumentParser:
         help="what to run (default: final); timing measures how many steps a minute holds, report runs nothing",
     )
     parser.add_argument("--only", nargs="+", metavar="RECIPE", help="these alone; `baselines` for none")
-    parser.add_argument("--folds", nargs="+", metavar="FOLD", help="these alone")
+    parser.add_argument(
+        "--folds", nargs="+", metavar="FOLD", help="these alone; in a report, those that --genes is averaged over"
+    )
     parser.add_argument(
         "--genes", nargs="+", default=[], metavar="GENE", help="print the PCC of these genes too, of --folds"
     )

@@ -39,11 +39,15 @@ def main(job_file: str) -> int:
     except BlockingIOError:
         print(f"Another process is at {run}.")
         return BUSY
+    trained_by = run / "provenance.json"  # a later job may predict otherwise with the same weights
     if not (run / "budget.json").is_file():  # written when training is over
+        run.mkdir(parents=True, exist_ok=True)
+        write_json(trained_by, job["provenance"])
         train(dataset, run, configs=job["configs"], settings=job["settings"])
     if not job["cells"]:  # timed alone
         return 0
     spent = json.loads((run / "budget.json").read_text())
+    trained = json.loads(trained_by.read_text()) if trained_by.is_file() else job["provenance"]
     panel = fit_panel(read_split(dataset, "training"), min_total=job["settings"]["min_total"])
     slides = load_slides(read_split(dataset, "test"), panel)
     for cell in job["cells"]:
@@ -60,7 +64,7 @@ def main(job_file: str) -> int:
         figures = figures_of(predicted, slides, panel, cell["about"]["fold"])
         write_json(
             cell["path"],
-            {**cell["about"], **job["provenance"], "finished": time.strftime("%Y-%m-%dT%H:%M:%S"), **cost, **figures},
+            {**cell["about"], **trained, "finished": time.strftime("%Y-%m-%dT%H:%M:%S"), **cost, **figures},
         )
     return 0
 

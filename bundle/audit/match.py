@@ -102,6 +102,12 @@ def slide_doubts(predicted: Predicted, units: Units, match: Match, mpp: float | 
     if told:
         found.append(f"{told}; if they are different slides, the figures mean nothing.")
     if match.apart_px is None or mpp is None or predicted.centers_px is None:
+        named_alike = predicted.library is not None and units.library is not None and not told
+        if match.by == "barcode" and not named_alike:
+            found.append(
+                "barcodes alone say which slide this is, and they repeat between sections: neither positions nor a "
+                "slide named in both files could be compared."
+            )
         return found
     apart_um = float(np.median(match.apart_px)) * mpp
     spread = [centers.std(0).mean() for centers in (predicted.centers_px[match.pred], units.centers_px[match.truth])]

@@ -165,6 +165,8 @@ def _panels(shared: list[str], asked: Mapping[str, Sequence[str]]) -> dict[str, 
     chosen = {name: [gene for gene in panel if gene in present] for name, panel in asked.items()}
     if asked and not next(iter(chosen.values())):
         wanted = next(iter(asked.values()))
+        if not wanted:
+            raise InputError("No gene is asked for: name one, or leave genes out to score all shared ones.")
         raise InputError(
             f"None of the {len(wanted)} genes asked for is among the {len(shared)} that predictions and "
             f"measurements share ({', '.join(shared[:3])}, ...).{did_you_mean(wanted[0], shared)}"

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.accuracy.__main__ import main
 from benchmarks.accuracy.cells import RESULTS, read_cells
 from benchmarks.accuracy.recipes import Recipe, Table
 from benchmarks.accuracy.report import (
@@ -161,3 +162,9 @@ def test_tables_have_a_row_for_each_method_and_no_ragged_line(baseline: bool) ->
             assert len(widths) <= 1
         for method in {c["method"] for c in cells}:
             assert f"| {method}" in text
+
+
+@pytest.mark.parametrize("option", [["--only", "swin"], ["--seeds", "1"]])
+def test_a_report_of_some_cells_alone_is_refused(option: list[str], capsys: pytest.CaptureFixture) -> None:
+    assert main(["--stage", "report", *option]) == 2
+    assert "leave out --only and --seeds" in capsys.readouterr().err

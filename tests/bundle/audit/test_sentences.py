@@ -76,6 +76,7 @@ def log1p(adata: ad.AnnData) -> None:
         (lambda a: None, ("--unit-of-x-against", "counts"), "and there are none"),
         (lambda a: a.uns.update(unit={"kind": "counts"}), (), "the prediction comes first"),
         (lambda a: a.layers.update(rate_per_um2=-a.X), (), "negative rates"),
+        (lambda a: None, ("--genes", ","), "No gene is asked for"),
         (lambda a: None, ("--genes", "NOSUCH"), "None of the 1 genes asked for"),
         (lambda a: None, ("--scales-um", "20"), "a scale of 20 µm has no truth"),
         (lambda a: None, ("--min-total", "1e9"), "Lower --min-total"),
