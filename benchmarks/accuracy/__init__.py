@@ -8,8 +8,8 @@
 - **Rule.** The last weights of a schedule that fits the time budget are scored, in both stages: no epoch is picked by
   a score. What screening decides (the recipe, the budget) is decided for all folds together, so a section that is one
   fold's inner validation is another's test; by default screening runs the first and third fold, whose own test
-  sections are, of four groups or more, then nobody's inner validation. The final table shows every fold by itself, and beside the mean over
-  all folds the mean over those whose test sections no screening scored.
+  sections are, of four groups or more, then nobody's inner validation. The final table shows every fold by itself, and
+  beside the mean over all folds the mean over those whose test sections no screening scored.
 - **Budget.** CPU time of the training thread (`benchmarks.accuracy.budget`), equal for all recipes; scoring comes on
   top, and so does fitting a ridge on frozen filters. With `--by-steps` it is the steps that the time held when it was
   measured (`--stage timing`), so that a GPU can train.

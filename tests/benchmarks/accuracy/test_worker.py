@@ -15,6 +15,7 @@ def test_a_cell_tells_the_commit_that_trained_not_the_one_that_predicts_later(
         (run / "budget.json").write_text(json.dumps({"steps": 3, "cpu_s": 60.0, "wall_s": 60.0}))
 
     monkeypatch.setattr(worker, "train", train)
+    monkeypatch.setattr(worker.torch, "set_num_threads", lambda _: None)
     monkeypatch.setattr(worker, "evaluate", lambda *_, **__: None)
     for name in ("fit_panel", "load_slides", "read_predictions", "read_split"):
         monkeypatch.setattr(worker, name, lambda *_, **__: None)
