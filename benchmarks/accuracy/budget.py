@@ -20,8 +20,8 @@ class TimedSchedule:
 
     The learning rate follows the time spent, not the step, so that the schedule fits the budget however fast a network
     is. The time is the training thread's own CPU time: with the number of threads fixed it is what an otherwise idle
-    machine would take, and what other jobs on the machine take counts for nobody. Reading and augmenting count,
-    validation and scoring do not. (The state is saved after each whole epoch; a run that was killed goes on with the
+    machine would take, and what other jobs on the machine take counts for nobody. Reading, augmenting and saving
+    count; scoring comes after. (The state is saved after each whole epoch; a run that was killed goes on with the
     time it had spent then.)
 
     With `steps`, the budget is that many steps instead, as many as were timed to fit (`benchmarks.accuracy.timing`).

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from bundle.metrics.bootstrap import BLOCK_UNITS, interval
+from bundle.metrics.bootstrap import BLOCK, interval
 
 from .recipes import Table
 from .scoring import FIGURES
@@ -148,7 +148,7 @@ def final_table(done: Finished, table: Table) -> str:
     for first in compared:
         lines += [
             "",
-            f"{first}, PCC@M minus the other's (95 %, paired bootstrap over {BLOCK_UNITS} x {BLOCK_UNITS} units)",
+            f"{first}, PCC@M minus the other's (95 %, paired bootstrap over blocks of {BLOCK})",
         ]
         lines += ["", "| other | difference | interval | folds |", "| --- | --- | --- | --- |"]
         for other in methods:
@@ -166,7 +166,7 @@ def lost_table(done: Finished, table: Table) -> str:
     for recipe in table.recipes.values():
         if best is None or recipe is best or recipe.name not in done or recipe.training() != best.training():
             continue
-        if pairs := _pairs(done, recipe.name, best.name):
+        if pairs := [(a, b) for a, b in _pairs(done, recipe.name, best.name) if a["steps"] == b["steps"]]:
             own, other = (np.array([_value(c, "PCC@M") for c in cells]) for cells in zip(*pairs, strict=True))
             rows.append(
                 f"| {recipe.name} | {len(pairs)} | {1 - own.mean() / other.mean():.1%} | {max(1 - own / other):.1%} |"
@@ -213,13 +213,14 @@ def _figures(done: Finished, method: str) -> dict[str, Any]:
 
 
 def _pairs(done: Finished, method: str, reference: str) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    """Cells of a method and of the reference on the same fold with the same seed."""
+    """Cells of a method and of the reference on the same fold with the same seed, their budgets counted alike."""
     mine, other = done.cells[method], done.cells[reference] if reference in done else {}
-    return [
+    pairs = [
         (mine[fold][seed], other[fold][seed])
         for fold in mine.keys() & other.keys()
         for seed in mine[fold].keys() & other[fold].keys()
     ]
+    return [(a, b) for a, b in pairs if ("steps_asked" in a) == ("steps_asked" in b)]
 
 
 def _gaps(done: Finished, method: str, reference: str) -> list[float]:

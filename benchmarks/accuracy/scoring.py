@@ -13,7 +13,7 @@ import numpy as np
 from benchmarks.baselines import Slide, load_slide
 from bundle.audit.scoring import MatchedSlide, given, score
 from bundle.errors import InputError
-from bundle.metrics.bootstrap import BLOCK_UNITS, block_bootstrap, block_sums, pitch
+from bundle.metrics.bootstrap import block_bootstrap, block_side, block_sums
 from bundle.panel import GenePanel
 
 __all__ = ["FIGURES", "figures_of", "read_predictions"]
@@ -47,7 +47,7 @@ def figures_of(predicted: Sequence[np.ndarray], slides: Sequence[Slide], panel: 
     result = score(matched, panel.genes, panels)
     main = panels[panel.main]
     sums = [
-        block_sums(y[:, main], s.y[:, main], s.centers_um, BLOCK_UNITS * pitch(s.centers_um))
+        block_sums(y[:, main], s.y[:, main], s.centers_um, block_side(s.centers_um))
         for y, s in zip(predicted, slides, strict=True)
     ]
     draws = block_bootstrap(sums, draws=DRAWS, seed=zlib.crc32(fold.encode()), patients=patients)

@@ -20,7 +20,7 @@ from bundle.files import write_json
 from bundle.inference import model_sha256
 from bundle.manifest import read_manifest, read_split
 from bundle.metrics import ExpressionMetric
-from bundle.metrics.bootstrap import BLOCK_UNITS, block_bootstrap, block_sums, interval, pitch
+from bundle.metrics.bootstrap import BLOCK, block_bootstrap, block_side, block_sums, interval
 from bundle.panel import GenePanel, fit_panel
 from transforms.slide import SlideError
 
@@ -117,8 +117,7 @@ def _differences(
     for name, values in pred.items():
         pairs = [(p[:, genes], s.y[:, genes]) for p, s in zip(values, test, strict=True)]
         blocks = [
-            block_sums(p, t, s.centers_um, BLOCK_UNITS * pitch(s.centers_um))
-            for (p, t), s in zip(pairs, test, strict=True)
+            block_sums(p, t, s.centers_um, block_side(s.centers_um)) for (p, t), s in zip(pairs, test, strict=True)
         ]
         draws[name] = block_bootstrap(blocks, patients=patients)
         centre[name] = score(values, test, panel)["native"]["PCC@M"]
@@ -173,7 +172,7 @@ def table(result: dict[str, Any]) -> str:
     for name, row in result["baselines"].items():
         if "ahead_of" in row:
             lines = [
-                f"{name}, PCC@M minus the other's (95 % by paired bootstrap over {BLOCK_UNITS} x {BLOCK_UNITS} units)",
+                f"{name}, PCC@M minus the other's (95 % by paired bootstrap over blocks of {BLOCK})",
                 "",
             ]
             lines += ["| other | difference | interval |", "| --- | --- | --- |"]

@@ -11,7 +11,7 @@ import scipy.sparse as sp
 
 from ..expression import LARGE_UNIT_UM
 from ..metrics import ScoredSlide, score_slide, summarise
-from ..metrics.bootstrap import BLOCK_UNITS, block_bootstrap, block_sums, interval, pitch
+from ..metrics.bootstrap import BLOCK, block_bootstrap, block_side, block_sums, interval
 from ..metrics.depth import fit_depth
 from ..metrics.moments import prediction_is_constant
 from ..metrics.score import Comparison, Prediction, compare_units
@@ -77,7 +77,7 @@ def score(
         "PCC@M": list(interval(draws)),
         "draws": len(draws),
         "blocks": sum(blocks),
-        "block": f"{BLOCK_UNITS} x {BLOCK_UNITS} units",
+        "block": BLOCK,
     }
     result["depth_oracle"] = None
     if all(s.units.kind == "counts" and s.units.size_um >= LARGE_UNIT_UM for s in slides):
@@ -161,7 +161,7 @@ def _draws(
 
 def _sums(prediction: np.ndarray, truth: np.ndarray, slide: MatchedSlide) -> np.ndarray:
     centers = slide.units.centers_px
-    return block_sums(prediction, truth, centers, BLOCK_UNITS * pitch(centers) or 1.0)
+    return block_sums(prediction, truth, centers, block_side(centers, slide.mpp))
 
 
 def _share(part: float, whole: float) -> float:

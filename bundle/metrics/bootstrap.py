@@ -10,17 +10,26 @@ from scipy.spatial import cKDTree
 
 from .summary import mean_of_defined
 
-__all__ = ["BLOCK_UNITS", "block_bootstrap", "block_sums", "interval", "pitch"]
+__all__ = ["BLOCK", "block_bootstrap", "block_side", "block_sums", "interval"]
 
-#: Side of a block in units: neighbours are alike, so they are drawn together.
-BLOCK_UNITS = 3
+# Neighbours are alike, so they are drawn together; bins are alike over many of their own widths.
+_BLOCK_UNITS = 3
+_BLOCK_UM = 300.0
+#: What a block is, for tables.
+BLOCK = f"{_BLOCK_UNITS} x {_BLOCK_UNITS} units, {_BLOCK_UM:g} µm wide at least"
 _GENES_AT_ONCE = 512
 
 
-def pitch(centers: np.ndarray) -> float:
-    """Median distance of a unit to its nearest neighbour, in the unit of `centers`, (U, 2)."""
+def block_side(centers: np.ndarray, mpp: float | None = 1.0) -> float:
+    """Side of a block of units, in the unit of `centers`, (U, 2): three times their distance, and 300 µm at least.
+
+    Args:
+        centers: of the units.
+        mpp: µm per unit of `centers`; where it is None, units' distance alone decides.
+    """
     distance, _ = cKDTree(centers).query(centers, k=2)
-    return float(np.median(distance[:, 1]))
+    side = _BLOCK_UNITS * float(np.median(distance[:, 1]))
+    return max(side, _BLOCK_UM / mpp) if mpp else side or 1.0
 
 
 def interval(draws: np.ndarray) -> tuple[float, float]:

@@ -68,7 +68,9 @@ def _evaluation_maps(
 ) -> str:
     genes = _shown(evaluation, asked)
     if not genes:
-        return f'<p class="note">{escape(evaluation.name)}_genes.csv, which says what genes to show, is missing.</p>'
+        missing = ", which says what genes to show, is missing"
+        why = " holds none of the genes asked for" if len(evaluation.genes) else missing
+        return f'<p class="note">{escape(evaluation.name)}_genes.csv{why}.</p>'
     dataset = evaluation.about.get("dataset") or run.config.get("dataset_dir", "")
     try:
         records = {r["section"]: r for r in read_split(dataset, str(evaluation.about.get("split", evaluation.name)))}

@@ -111,6 +111,12 @@ def test_a_difference_has_the_noise_of_tissue_and_of_trainings() -> None:
     assert float(low) < -0.1 < 0.1 < float(high)
 
 
+def test_trainings_by_time_are_not_compared_with_trainings_by_steps() -> None:
+    cells = [cell("a", "x", 0, 0.3), cell("b", "x", 0, 0.5, steps_asked=760), cell("b", "y", 0, 0.4)]
+    row = next(line for line in screening_table(finished(cells), "a").splitlines() if line.startswith("| b"))
+    assert "[" not in row
+
+
 def test_recipes_of_other_folds_are_ordered_by_what_they_gain_there() -> None:
     cells = [cell("r", "x", 0, 0.5), cell("r", "y", 0, 0.1)]
     cells += [cell("a", "y", 0, 0.2), cell("b", "x", 0, 0.4), cell("b", "y", 0, 0.1), cell("c", "z", 0, 0.9)]
@@ -137,6 +143,8 @@ def test_what_another_prediction_of_the_best_loses_is_told_in_the_mean_and_of_th
     cells += [cell("a_pale", "x", 0, 0.4), cell("a_pale", "x", 1, 0.3)]
     assert lost_table(finished(cells), table).splitlines()[2:] == ["| a_pale | 2 | 12.5% | 25.0% |"]
     assert lost_table(finished(cells[:3]), table) == ""
+    cells += [cell("a_pale", "y", 0, 0.1, steps=11), cell("a", "y", 0, 0.4)]  # another training
+    assert lost_table(finished(cells), table).splitlines()[2:] == ["| a_pale | 2 | 12.5% | 25.0% |"]
 
 
 def test_genes_are_averaged_over_seeds_then_over_folds_that_hold_them() -> None:

@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy import ndimage
 
-from bundle.metrics.bootstrap import block_bootstrap, block_sums, interval, pitch
+from bundle.metrics.bootstrap import block_bootstrap, block_side, block_sums, interval
 
 
 def _slide(seed: int, n: int = 200, noise: float = 1.0):
@@ -66,7 +67,27 @@ def test_many_genes_are_drawn_as_few_are():
     np.testing.assert_allclose(block_bootstrap([block_sums(*many, centers, 500.0)], draws=50), few, rtol=1e-9)
 
 
-def test_pitch_and_interval():
-    lattice = np.stack(np.meshgrid(np.arange(6), np.arange(6)), -1).reshape(-1, 2) * 7.0
-    assert pitch(lattice) == 7.0
+def test_blocks_are_three_units_and_300_um_at_least_and_intervals_hold_95():
+    lattice = np.stack(np.meshgrid(np.arange(6), np.arange(6)), -1).reshape(-1, 2)
+    assert block_side(lattice * 200.0) == 600.0
+    assert block_side(lattice * 8.0) == 300.0
+    assert block_side(lattice * 16.0, mpp=0.5) == 600.0  # in pixels
+    assert block_side(lattice * 7.0, mpp=None) == 21.0
     assert interval(np.arange(1001.0)) == (25.0, 975.0)
+
+
+def test_bins_that_are_alike_over_many_widths_have_the_interval_of_another_slide_drawn():
+    rng, side = np.random.default_rng(0), 150
+    centers_um = 8.0 * np.stack(np.meshgrid(np.arange(side), np.arange(side)), -1).reshape(-1, 2)
+    pcc, error = [], {block: [] for block in (24.0, block_side(centers_um))}
+    for number in range(60):
+        truth, noise = (ndimage.gaussian_filter(rng.normal(size=(side, side)), 6, mode="wrap") for _ in "ab")
+        truth, prediction = truth.reshape(-1, 1), (truth + noise).reshape(-1, 1)
+        pcc.append(np.corrcoef(truth[:, 0], prediction[:, 0])[0, 1])
+        for block, found in error.items():
+            if number < 20:
+                sums = block_sums(prediction, truth, centers_um, block)
+                found.append(block_bootstrap([sums], draws=100, patients=["A"]).std())
+    narrow, wide = (np.mean(found) / np.std(pcc) for found in error.values())
+    assert 0.6 < wide < 1.5
+    assert narrow < 0.4
