@@ -34,7 +34,7 @@ import torch
 from bundle.files import replacing, write_json
 from bundle.manifest import read_split
 from bundle.metrics import ScoredSlide, score_slide, summarise
-from bundle.metrics.bootstrap import block_bootstrap, block_sums, interval
+from bundle.metrics.bootstrap import BLOCK_UM, BLOCK_UNITS, block_bootstrap, block_sums, interval
 from bundle.metrics.score import Prediction, compare_units, scored_cells
 from bundle.panel import GenePanel, fit_panel, load_panel, load_units
 from bundle.phantom import make_phantom
@@ -102,7 +102,7 @@ def _draws(
 ) -> np.ndarray:
     """PCC@M of resampled blocks of the slide, which are the same for every method and every origin of the grid."""
     units: Units = slide["units"]
-    centers_um, block_um = units.centers_px * slide["mpp"], 3 * max(size_um, 100.0)
+    centers_um, block_um = units.centers_px * slide["mpp"], max(BLOCK_UNITS * size_um, BLOCK_UM)
     if size_um > units.size_um:
         grids = [cells for _, cells in scored_cells(units, slide["mpp"], size_um, panel.min_total)]
     else:

@@ -138,11 +138,11 @@ def final_table(done: Finished, table: Table) -> str:
         clean = done.untouched(method)
         apart = f"{done.mean(method, 'PCC@M', clean):.3f} ({len(clean)})" if clean else ""
         lines.append(f"| {name} | {len(folds)} × {max(map(len, folds.values()))} | {apart} | {figures} | {noise} |")
-    names = done.folds
-    lines += ["", "PCC@M by fold", "", "| method | " + " | ".join(names) + " |", "| --- |" + " --- |" * len(names)]
+    lines += ["", "PCC@M by fold", "", "| method | " + " | ".join(done.folds) + " |"]
+    lines.append("| --- |" + " --- |" * len(done.folds))
     for method in methods:
         own = done.cells[method]
-        values = [f"{done.mean(method, 'PCC@M', [f]):.3f}" if f in own else "" for f in names]
+        values = [f"{done.mean(method, 'PCC@M', [f]):.3f}" if f in own else "" for f in done.folds]
         lines.append(f"| {method} | " + " | ".join(values) + " |")
     compared = [name for row in ("best", "swin") if (name := table.rows.get(row, "")) in done]
     for first in compared:

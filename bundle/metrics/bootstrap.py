@@ -10,13 +10,13 @@ from scipy.spatial import cKDTree
 
 from .summary import mean_of_defined
 
-__all__ = ["BLOCK", "block_bootstrap", "block_side", "block_sums", "interval"]
+__all__ = ["BLOCK", "BLOCK_UM", "BLOCK_UNITS", "block_bootstrap", "block_side", "block_sums", "interval"]
 
 # Neighbours are alike, so they are drawn together; bins are alike over many of their own widths.
-_BLOCK_UNITS = 3
-_BLOCK_UM = 300.0
+BLOCK_UNITS = 3
+BLOCK_UM = 300.0
 #: What a block is, for tables.
-BLOCK = f"{_BLOCK_UNITS} x {_BLOCK_UNITS} units, {_BLOCK_UM:g} µm wide at least"
+BLOCK = f"{BLOCK_UNITS} x {BLOCK_UNITS} units, {BLOCK_UM:g} µm wide at least"
 _GENES_AT_ONCE = 512
 
 
@@ -28,8 +28,8 @@ def block_side(centers: np.ndarray, mpp: float | None = 1.0) -> float:
         mpp: µm per unit of `centers`; where it is None, units' distance alone decides.
     """
     distance, _ = cKDTree(centers).query(centers, k=2)
-    side = _BLOCK_UNITS * float(np.median(distance[:, 1]))
-    return max(side, _BLOCK_UM / mpp) if mpp else side or 1.0
+    side = BLOCK_UNITS * float(np.median(distance[:, 1]))
+    return max(side, BLOCK_UM / mpp) if mpp else side or 1.0
 
 
 def interval(draws: np.ndarray) -> tuple[float, float]:

@@ -129,6 +129,10 @@ def test_genes_asked_for_are_shown_in_their_order_with_their_place(make_run: Cal
     assert re.findall(rf"(\S+): PCC ([−\d.]+)\s+place (\d+) of {len(pcc)} genes", page.text) == expected * 2
     with pytest.raises(InputError, match=r"test_genes\.csv, the genes that were scored, does not hold KRT20"):
         write_report(run, genes=[*asked, "KRT20"])
+    shutil.copy(run / "evaluation" / "test.json", run / "evaluation" / "truth.json")
+    shutil.copytree(run / "predictions" / "test", run / "predictions" / "truth")
+    scored[~scored["gene"].isin(asked)].to_csv(run / "evaluation" / "truth_genes.csv", index=False)
+    assert "truth_genes.csv holds none of the genes asked for" in _Page(write_report(run, genes=asked)).text
 
 
 def test_at_most_two_slides_the_best_and_the_worst(make_run: Callable[..., Path]) -> None:
