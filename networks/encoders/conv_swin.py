@@ -29,6 +29,7 @@ class ConvSwinEncoder(nn.Module):
         window_size: side of an attention window, in cells.
         drop_path_rate: stochastic depth of the last block; rises linearly from 0 at the first.
         pretrained: start the stem from ImageNet weights; else at random.
+        finest_stride: levels of the stem below it are not given.
 
     Attributes:
         strides: pixels per cell of each level: the stem's below `stem_stride`, then the Swin stages'.
@@ -49,11 +50,12 @@ class ConvSwinEncoder(nn.Module):
         window_size: int = 8,
         drop_path_rate: float = 0.1,
         pretrained: bool = True,
+        finest_stride: int = 4,
     ) -> None:
         super().__init__()
         if stem_stride not in (4, 8, 16):
             raise ValueError(f"stem_stride={stem_stride}: the stem can end at 4, 8 or 16.")
-        self.stem = EfficientNetLiteEncoder([s for s in (4, 8, 16) if s <= stem_stride], pretrained)
+        self.stem = EfficientNetLiteEncoder([s for s in (4, 8, 16) if finest_stride <= s <= stem_stride], pretrained)
         self.embed = nn.Conv2d(self.stem.channels[-1], embed_dim, 1)
         self.embed_norm = nn.LayerNorm(embed_dim)
         self.stages = SwinStages(embed_dim, depths, num_heads, window_size, stem_stride, drop_path_rate)
