@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +75,12 @@ class Recipe:
     def batch_units(self) -> int:
         """Crops of the crop model that hold as many pixels as a dense batch of two."""
         return 2 * self.crop_px**2 // self.unit_crop_px**2
+
+    def as_stnet(self) -> Recipe:
+        """The crop model with ST-Net's crops, 224 px of 1 µm: as many pixels in training, in steps of 32 crops."""
+        crop_px = 4 * 224
+        steps = max(round(self.steps * self.crop_px**2 / crop_px**2), 1)
+        return replace(self, mpp=1.0, crop_px=crop_px, unit_crop_px=224, steps=steps)
 
     def settings(self, slides: int, sizes_um: Sequence[float]) -> dict[str, Any]:
         """Keys of `train.json`."""

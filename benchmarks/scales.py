@@ -7,7 +7,9 @@ trained on 100, 55, 16 or 8 µm units, on 8 µm bins summed to squares of 56 µm
 ridge on frozen filters and averaged weights included, at stride 4, and beside it the same training's head alone;
 smaller units need the head `programs`, which has no such ridge. Rivals: a crop model with the same encoder, head, loss
 and pixels in training (`benchmarks.stnet`), which has neither, and nearest and linear interpolation of the measured
-units of the test slide itself, which only a user with spots has (on Her2ST each spot from the others). Everything is
+units of the test slide itself, which only a user with spots has (on Her2ST each spot from the others). Trained on
+100 µm there is also a crop model with the crops that ST-Net has, 224 px of 1 µm, `stnet`: finer and fewer, for as many
+pixels. Everything is
 scored by `bundle.metrics`; no model or epoch is chosen on the way.
 
 A finished cell is a small JSON under `--results` and is not computed again while its configuration is the same. The
@@ -66,8 +68,8 @@ TRAIN_UM = {
 }
 #: Whose measured units are interpolated beside a training, where it is not its own size.
 MEASURED_UM = {"train_56": "8", "train_all": "100"}
-#: The dense model, its head alone, and the crop model.
-TRAINED = ("pixnet", "head", "crop")
+#: The dense model, its head alone, the crop model, and the one with ST-Net's crops.
+TRAINED = ("pixnet", "head", "crop", "stnet")
 TEST_UM = (2, 8, 16, 55, 100, 200)
 PHANTOM: dict[str, Any] = {
     "slides": 6, "seed": 0, "size_um": 1500.0, "mpp": 0.5, "genes": 100,
@@ -129,11 +131,24 @@ class Bench:
         work: folder of data and runs.
         budget_min: minutes after which no further cell is begun.
         only: the training sizes that are trained; finished cells of others are read all the same.
+        methods: likewise, of `TRAINED`.
     """
 
-    def __init__(self, results: Path, work: Path, budget_min: float, only: Sequence[str] = tuple(TRAIN_UM)) -> None:
-        left = TRAIN_UM.keys() - set(only)
-        self.left = {f"{data}_{method}_{name}" for data in ("phantom", "her2st") for method in TRAINED for name in left}
+    def __init__(
+        self,
+        results: Path,
+        work: Path,
+        budget_min: float,
+        only: Sequence[str] = tuple(TRAIN_UM),
+        methods: Sequence[str] = TRAINED,
+    ) -> None:
+        self.left = {
+            f"{data}_{method}_{name}"
+            for data in ("phantom", "her2st")
+            for method in TRAINED
+            for name in TRAIN_UM
+            if name not in only or method not in methods
+        }
         self.results = results
         self.work = work
         self.deadline = time.monotonic() + 60 * budget_min
@@ -186,14 +201,19 @@ class Bench:
                 answer = answer_pixnet(data, run, test_slide()[1], ridge)
                 return both(answer, load_panel(run / "models" / "panel.json"))
 
-            def crop(name: str = name, sizes: list[int] = sizes) -> Cell:
-                net, panel = train_crop(data, self._run(f"phantom_crop_{name}", recipe, about, sizes), recipe, sizes)
+            def crop(name: str = name, sizes: list[int] = sizes, recipe: Recipe = recipe, method: str = "crop") -> Cell:
+                run = self._run(f"phantom_{method}_{name}", recipe, about, sizes)
+                net, panel = train_crop(data, run, recipe, sizes)
                 return both(answer_crop(net, recipe, test_slide()[1], max(sizes)), panel)
 
             self.cell(f"phantom_pixnet_{name}", config, dense)
             if has_ridge(sizes):  # of the same training
                 self.cell(f"phantom_head_{name}", config, partial(dense, ridge=False))
             self.cell(f"phantom_crop_{name}", config, crop)
+            if sizes == [100]:
+                fine = recipe.as_stnet()
+                asked = {**config, "recipe": asdict(fine)}
+                self.cell(f"phantom_stnet_{name}", asked, partial(crop, recipe=fine, method="stnet"))
         for how in ("nearest", "linear"):
             for size in (100, 55, 16, 8):
 
@@ -225,13 +245,18 @@ class Bench:
             train_pixnet(data, run, recipe, [100])
             return scored(answer_pixnet(data, run, slide, ridge), load_panel(run / "models" / "panel.json"))
 
-        def crop() -> Cell:
-            net, panel = train_crop(data, self._run("her2st_crop", recipe, config["data"], [100]), recipe, [100])
+        def crop(recipe: Recipe = recipe, method: str = "crop") -> Cell:
+            run = self._run(f"her2st_{method}", recipe, config["data"], [100])
+            net, panel = train_crop(data, run, recipe, [100])
             return scored(answer_crop(net, recipe, slide, 100.0), panel)
 
         self.cell("her2st_pixnet_train_100", config, dense)
         self.cell("her2st_head_train_100", config, partial(dense, ridge=False))
         self.cell("her2st_crop_train_100", config, crop)
+        fine = recipe.as_stnet()
+        self.cell(
+            "her2st_stnet_train_100", {**config, "recipe": asdict(fine)}, partial(crop, recipe=fine, method="stnet")
+        )
         for how in ("nearest", "linear"):
 
             def carried(how: str = how) -> Cell:
@@ -292,7 +317,7 @@ def differences(cells: dict[str, Cell], data: str, against: str) -> list[str]:
         if where != data or method not in ("pixnet", "head") or against not in cell:
             continue
         size = MEASURED_UM.get(trained, trained.removeprefix("train_"))
-        rivals = [f"crop_{trained}"]
+        rivals = [f"crop_{trained}", f"stnet_{trained}"]
         if method == "pixnet":
             rivals = [f"head_{trained}", *rivals, f"interpolation_nearest_{size}", f"interpolation_linear_{size}"]
         for rival in rivals:
@@ -329,13 +354,13 @@ def plot(cells: dict[str, Cell], path: Path) -> None:
             for trained, row in by.items():
                 if method == "interpolation" and trained not in ("linear_100", "nearest_100"):
                     continue
-                style = {"pixnet": "-", "head": "-.", "crop": "--", "interpolation": ":"}[method]
+                style = {"pixnet": "-", "head": "-.", "crop": "--", "stnet": "--", "interpolation": ":"}[method]
                 sizes = sorted(row, key=float)
                 axis.plot(
                     [float(s) for s in sizes],
                     [row[s] for s in sizes],
                     style,
-                    marker={"pixnet": "o", "head": ".", "crop": "s", "interpolation": "^"}[method],
+                    marker={"pixnet": "o", "head": ".", "crop": "s", "stnet": "D", "interpolation": "^"}[method],
                     markersize=4,
                     color=colours.get(trained, "#808080" if trained.startswith("linear") else "#b5b5b5"),
                     label=f"{method}, {trained.replace('_', ' ')} µm",
@@ -356,7 +381,7 @@ def plot(cells: dict[str, Cell], path: Path) -> None:
 def _made(args: argparse.Namespace, recipe: Recipe, about: dict[str, Any], results: Path) -> dict[str, Cell]:
     """The cells, those that are not there yet made now."""
     with workspace(args.work) as work:
-        bench = Bench(results, work, args.budget_min, args.only)
+        bench = Bench(results, work, args.budget_min, args.only, args.methods)
         data = work / hashlib.sha256(json.dumps(about).encode()).hexdigest()[:8]
         if not (data / "dataset.json").is_file():
             make_phantom(data, **about)
@@ -371,7 +396,7 @@ def _finished(results: Path) -> dict[str, Cell]:
     found = {path.stem: json.loads(path.read_text()) for path in results.glob("*.json")}
     commits = sorted({str(cell["commit"])[:8] for cell in found.values()})
     print(f"{len(found)} finished cells, of commits {', '.join(commits)}; nothing is trained")
-    methods, trainings = ("pixnet", "head", "crop", "interpolation"), list(TRAIN_UM)
+    methods, trainings = (*TRAINED, "interpolation"), list(TRAIN_UM)
 
     def place(name: str) -> tuple[bool, int, int]:
         data, method, trained = name.split("_", 2)
@@ -394,6 +419,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         "--steps", type=int, default=640, help="of training, two dense crops of 384 px or as many pixels"
     )
     parser.add_argument("--only", nargs="+", choices=list(TRAIN_UM), default=list(TRAIN_UM), help="what is trained now")
+    parser.add_argument("--methods", nargs="+", choices=TRAINED, default=TRAINED, help="likewise")
     parser.add_argument("--report", action="store_true", help="train nothing: what the finished cells say")
     parser.add_argument("--quick", action="store_true", help="tiny: shows that it runs, and nothing else")
     args = parser.parse_args(argv)

@@ -112,6 +112,24 @@ def test_a_head_stands_alone_where_there_is_a_ridge(tmp_path):
     assert {name for name in bench.cells if "head" in name} == ridged
 
 
+def test_a_rival_with_finer_crops_reads_as_many_pixels_in_training(tmp_path):
+    class Asked(Bench):
+        def cell(self, name, config, compute):
+            self.cells[name] = config
+
+    bench = Asked(tmp_path, tmp_path, 1.0)
+    bench.of_phantom(tmp_path, Recipe(mpp=2.0, crop_px=384, unit_crop_px=96, steps=640, crops_per_slide=8), {})
+    assert [name for name in bench.cells if "stnet" in name] == ["phantom_stnet_train_100"]
+
+    def pixels(name: str) -> float:
+        recipe = Recipe(**bench.cells[name]["recipe"])
+        return recipe.steps * recipe.batch_units * recipe.unit_crop_px**2
+
+    assert pixels("phantom_stnet_train_100") == pytest.approx(pixels("phantom_crop_train_100"), rel=0.01)
+    fine = bench.cells["phantom_stnet_train_100"]["recipe"]
+    assert (fine["mpp"], fine["unit_crop_px"]) == (1.0, 224)
+
+
 @pytest.mark.parametrize("how", ["nearest", "linear"])
 def test_interpolation_carries_rates_and_never_uses_the_unit_itself(how):
     at = np.stack(np.meshgrid(np.arange(5.0), np.arange(5.0)), -1).reshape(-1, 2) * 20
@@ -199,6 +217,8 @@ def test_what_is_not_asked_for_is_read_and_not_trained(tmp_path):
         bench.cell(name, {"a": 1}, lambda name=name: told.append(name) or done)
     assert told == ["phantom_crop_train_100"]
     Bench(tmp_path, tmp_path, 1.0, ["train_55"]).cell("her2st_head_train_100", {}, lambda: pytest.fail("trained"))
+    alone = Bench(tmp_path, tmp_path, 1.0, methods=["stnet"])
+    alone.cell("phantom_pixnet_train_100", {}, lambda: pytest.fail("trained"))
     assert set(bench.cells) == {"phantom_crop_train_100", "phantom_crop_train_55"}
 
 
