@@ -47,13 +47,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.stage != "report":
             for stage in stages:
                 failed += _run(stage, table, args, work, results)
+        _report(table, args, results)
     except (InputError, SlideError) as error:
         print(f"python -m benchmarks.accuracy: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("Stopped. The same command goes on where it was.", file=sys.stderr)
         return 130
-    _report(table, args, results)
     return 1 if failed else 0
 
 
@@ -111,6 +111,7 @@ def _chosen(folds: list[Fold], names: Sequence[str] | None, stage: str) -> list[
 def _report(table: Table, args: argparse.Namespace, results: Path) -> None:
     cells = list(read_cells(results))
     done = {stage: Finished(cells, stage, args.budget_min, args.threads) for stage in STAGES}
+    printed_genes = False
     for stage in STAGES:
         found = done[stage]
         if not found.cells:
@@ -124,12 +125,16 @@ def _report(table: Table, args: argparse.Namespace, results: Path) -> None:
         if lost := lost_table(found, table):
             print(f"\n{lost}")
         if genes := genes_table(found, args.genes, args.folds):
+            printed_genes = True
             print(f"\nPCC of genes, fold {' and '.join(args.folds or found.folds)}\n\n{genes}")
         made_with = {cell["base_config"]: cell["commit"] for cell in own if cell["kind"] == "recipe"}
         if len(made_with) > 1:
             print(f"\nTrained with different configs/train.json, at {', '.join(sorted(made_with.values()))}.")
         if found.left_out:
             print(f"\n{found.left_out} cells of another budget, number of threads or earlier settings left out.")
+    if args.genes and not printed_genes:
+        of = f" of fold {' or '.join(args.folds)}" if args.folds else ""
+        raise InputError(f"No cell of {args.budget_min:g} minutes{of} scores {', '.join(args.genes)}.")
     print()
     print(json.dumps(json_line(done["final"], table)))
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -176,3 +178,15 @@ def test_tables_have_a_row_for_each_method_and_no_ragged_line(baseline: bool) ->
 def test_a_report_of_some_cells_alone_is_refused(option: list[str], capsys: pytest.CaptureFixture) -> None:
     assert main(["--stage", "report", *option]) == 2
     assert "leave out --only and --seeds" in capsys.readouterr().err
+
+
+def test_genes_and_folds_that_no_cell_has_are_told(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    kept = cell("a", "x", 0, 0.4, pcc_of_genes="KRT8:0.300", same_patient=True, base_config="b", commit="c")
+    (tmp_path / "final").mkdir()
+    (tmp_path / "final" / "a.json").write_text(json.dumps(kept))
+    report = ["--stage", "report", "--results", str(tmp_path), "--budget-min", str(kept["budget_min"])]
+    assert main([*report, "--genes", "KRT8", "KRT9"]) == 0
+    assert "| a | 0.300 |  |" in capsys.readouterr().out
+    for more in (["--genes", "KRT9"], ["--genes", "KRT8", "--folds", "y"]):
+        assert main([*report, *more]) == 2
+        assert f"scores {more[1]}" in capsys.readouterr().err
