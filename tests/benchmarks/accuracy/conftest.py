@@ -2,9 +2,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+
+from benchmarks.accuracy import worker
 
 TINY = {
     "why": "small enough to train in a second",
@@ -23,6 +26,20 @@ TINY = {
         "network_def#texture#encoder#n_patches": 8,
     },
 }
+
+
+@pytest.fixture
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trainings do not wait for a process of their own, whose start takes longer than they do."""
+
+    class Done:
+        def __init__(self, command: list[str], **_: Any) -> None:
+            self.returncode = worker.main(command[-1])
+
+        def poll(self) -> int:
+            return self.returncode
+
+    monkeypatch.setattr("benchmarks.accuracy.schedule.subprocess", SimpleNamespace(Popen=Done, STDOUT=None))
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ import pytest
 from benchmarks.accuracy.__main__ import main
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_a_budget_is_timed_once_and_trained_by_steps_then(
     spots: Path,
     table_file: Path,
