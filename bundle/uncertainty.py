@@ -24,6 +24,7 @@ from .expression import eligible, log1p_cp10k
 from .files import alone_at, replacing, write_json
 from .inference.header import model_sha256
 from .manifest import read_split
+from .metrics import coverage_95
 from .panel import load_panel, load_units
 from .units import Units
 
@@ -32,7 +33,6 @@ __all__ = ["calibration", "combine", "with_standard_error"]
 logger = logging.getLogger(__name__)
 
 _MEMBERS = 8
-_NORMAL_95 = 1.96
 #: Keys of a prediction that say how it is computed, not what.
 _HOW = ("device", "runtime", "tile_px", "num_readers")
 
@@ -168,7 +168,7 @@ def _measured(predict: Predict, run: Path, how: Mapping[str, Any], sha: str, pat
         about |= {
             "unit_size_um": size_um,
             "factor": dict(zip(panel.genes, factor.tolist(), strict=True)),
-            "coverage_95": float((error <= _NORMAL_95 * factor * spread).mean()),
+            "coverage_95": float(coverage_95(error, factor * spread).mean()),
             "ranking": _ranking(spread, error),
         }
         write_json(path, about)

@@ -43,6 +43,7 @@ class Predicted:
         coarser: how several units' prediction is made from theirs, in words.
         library: the slide, if the file names it.
         about: what PixNet says of its own predictions, `uns["pixnet"]`.
+        standard_error: of `y`, (U, G), from `layers["standard_error"]`; None where the file has none.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Predicted:
     coarser: str
     library: Library | None = None
     about: Mapping[str, Any] = field(default_factory=dict)
+    standard_error: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.barcodes)
@@ -155,7 +157,17 @@ def read_predicted(path: str | Path, unit_of_x: str | None = None, option: str =
         coarser,
         library_of(adata.uns, path.name),
         _entry(adata, "pixnet"),
+        _standard_error(adata, unit, path),
     )
+
+
+def _standard_error(adata: ad.AnnData, unit: str, path: Path) -> np.ndarray | None:
+    if "standard_error" not in adata.layers or unit != "log1p_cp10k":  # it is in units of X
+        return None
+    found = _dense(adata.layers["standard_error"])
+    if not np.isfinite(found).all() or (found < 0).any():
+        raise InputError(f'{path}: layers["standard_error"] holds missing or negative values; leave it out.')
+    return found
 
 
 def _read(path: Path) -> ad.AnnData:

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError, did_you_mean
-from ..expression import LARGE_UNIT_UM, eligible
+from ..expression import LARGE_UNIT_UM, eligible, log1p_cp10k
 from ..files import make_folder, replacing, write_json
-from ..metrics import gene_table
+from ..metrics import coverage_95, gene_table
 from ..units import Units, read_units
 from ..version import bundle_version
 from .against import compare_tools
@@ -88,12 +88,17 @@ def audit(
         + _warnings(pairs, asked, unknown)
         + _not_whole([predicted for _, predicted, _ in read], asked, shared),
     }
+    covered = _covered(slides)
+    if covered is not None:
+        about["coverage_95"] = float(covered[[place[g] for g in panels[found["panel"]]]].mean())
     compared = compare_tools(read, others, panels[found["panel"]], min_total, mpp) if others else None
     about["warnings"] += compared.pop("warnings") if compared else []
     result = {**about, **found, "against": compared}
     table = gene_table(shared, panels, per_gene)
     if "ceiling_native" in table:
         table["share_of_ceiling_native"] = table["pcc_native"] / table["ceiling_native"].where(lambda c: c > 0)
+    if covered is not None:
+        table["coverage_95"] = covered
     folder = Path(out)
     make_folder(folder)
     write_json(folder / "audit.json", result)
@@ -180,6 +185,12 @@ def _same_patient(slides: Sequence[MatchedSlide]) -> bool | None:
     return True if True in known else None if None in known else False
 
 
+def _covered(slides: Sequence[MatchedSlide]) -> np.ndarray | None:
+    """Per gene, over the units of all slides; None unless each slide has standard errors."""
+    own = [slide.covered for slide in slides if slide.covered is not None]
+    return np.average(own, axis=0, weights=[len(s.units) for s in slides]) if len(own) == len(slides) else None
+
+
 def _matched(
     pair: Pair,
     predicted: Predicted,
@@ -201,7 +212,13 @@ def _matched(
             f"counts or more; at least {MIN_UNITS} are needed. Lower --min-total, or check the counts."
         )
     kept = units.take(match.truth[scored])
-    predict = predicted.for_groups(match.pred[scored], predicted.columns(genes))
+    rows, columns = match.pred[scored], predicted.columns(genes)
+    predict = predicted.for_groups(rows, columns)
+    covered = None
+    if predicted.standard_error is not None:
+        at = np.ix_(rows, columns)
+        error = predicted.y[at] - log1p_cp10k(kept.counts_of(genes), kept.total)
+        covered = coverage_95(error, predicted.standard_error[at])
     filtered = int((~keep).sum())
     unanswered = int(keep.sum() - scored.sum())
     doubts = slide_doubts(predicted, units, match, mpp) + _doubts(predicted, units, match.by)
@@ -229,7 +246,7 @@ def _matched(
         "warnings": [f"{pair.name}: {text}" for text in doubts],
     }
     patient = pair.patient or pair.name  # an unnamed one is taken for another than all others
-    return MatchedSlide(pair.name, patient, kept, predict, mpp or 1.0, filtered, about)
+    return MatchedSlide(pair.name, patient, kept, predict, mpp or 1.0, filtered, about, covered)
 
 
 def _doubts(predicted: Predicted, units: Units, by: str) -> list[str]:

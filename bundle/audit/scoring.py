@@ -35,6 +35,7 @@ class MatchedSlide:
         mpp: µm per level-0 pixel; 1 where unknown, and then only the units' own scale is scored.
         filtered_units: measured units left out before.
         about: how it was matched, for the result.
+        covered: share of units within ±1.96 of the prediction's standard errors, per gene; None where it has none.
     """
 
     name: str
@@ -44,6 +45,7 @@ class MatchedSlide:
     mpp: float
     filtered_units: int
     about: dict[str, Any] = field(default_factory=dict)
+    covered: np.ndarray | None = None
 
 
 def score(

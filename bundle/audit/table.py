@@ -55,6 +55,11 @@ def as_text(result: Mapping[str, Any]) -> str:
         f"\nPCC@M {number(native['PCC@M'])}, 95 % interval {_between(bounds['PCC@M'])} (bootstrap over "
         f"{bounds['blocks']} blocks of {bounds['block']} within slides)"
     )
+    if "coverage_95" in result:
+        parts.append(
+            f"Standard errors: {result['coverage_95']:.1%} of the measured values lie within ±1.96 of them (95 % where "
+            "they are right)"
+        )
     oracle = result["depth_oracle"]
     if oracle is not None:
         parts.append(

@@ -1,5 +1,6 @@
 """Scoring: per gene within slides, at every spatial scale, across ranks."""
 
+from .coverage import coverage_95
 from .handler import EvaluationWriter, ExpressionMetricHandler
 from .metric import ExpressionMetric, grouped
 from .score import score_slide
@@ -10,6 +11,7 @@ __all__ = [
     "ExpressionMetric",
     "ExpressionMetricHandler",
     "ScoredSlide",
+    "coverage_95",
     "gene_table",
     "grouped",
     "score_slide",

@@ -11,6 +11,7 @@ import pytest
 from bundle import commands
 from bundle.audit import audit
 from bundle.cli import main
+from bundle.errors import InputError
 from bundle.expression import log1p_cp10k
 from bundle.units import build_units
 
@@ -121,6 +122,33 @@ def test_how_units_and_genes_are_ordered_or_named_does_not_matter(write_truth, w
     exact = tuple(f for f in FIGURES if "ceiling" not in f)
     same(native_of(tmp_path / "a"), native_of(tmp_path / "b"), exact)
     same(native_of(tmp_path / "a"), native_of(tmp_path / "b"), ("ceiling@M",), 0.02)  # other draws of its thinning
+
+
+def test_standard_errors_are_held_against_the_errors(write_truth, write_pred, tmp_path):
+    truths = [write_truth("S1", 0), write_truth("S2", 1, side=9)]
+    rng, inside = np.random.default_rng(3), []
+
+    def edit(pred: ad.AnnData) -> None:
+        measured = ad.read_h5ad(truths[len(inside)])
+        counts = measured.X.toarray()
+        error = np.abs(pred.X - log1p_cp10k(counts, counts.sum(1)))
+        within = rng.random(error.shape) < 0.8
+        inside.append(within[2:])  # the first two units are not scored
+        pred.layers["standard_error"] = error / 1.96 * np.where(within, 1.01, 0.99)
+
+    preds = [write_pred(truth, edit=edit) for truth in truths]
+    text = audit(",".join(map(str, preds)), ",".join(map(str, truths)), tmp_path / "a", genes=GENES[:3])
+    expected = np.concatenate(inside).mean(0)
+    found = pd.read_csv(tmp_path / "a" / "audit_genes.csv").set_index("gene")["coverage_95"]
+    np.testing.assert_allclose(found[GENES], expected)
+    assert result_of(tmp_path / "a")["coverage_95"] == pytest.approx(expected[:3].mean())
+    assert f"{expected[:3].mean():.1%} of the measured values" in text
+    one = ad.read_h5ad(preds[0])
+    one.layers["standard_error"][0, 0] = -1
+    one.write_h5ad(preds[0])
+    with pytest.raises(InputError, match="negative"):
+        audit(preds[0], truths[0], tmp_path / "b")
+    assert "Standard errors" not in audit(write_pred(truths[0], seed=2), truths[0], tmp_path / "c")
 
 
 def test_what_is_left_out_is_counted(write_truth, write_pred, tmp_path):

@@ -1,0 +1,22 @@
+"""Whether a standard error says how far off a prediction is."""
+
+from __future__ import annotations
+
+import numpy as np
+
+__all__ = ["coverage_95"]
+
+_NORMAL_95 = 1.96
+
+
+def coverage_95(error: np.ndarray, standard_error: np.ndarray) -> np.ndarray:
+    """Share of units whose error is at most 1.96 standard errors, per gene: .95 if errors are normal and it is right.
+
+    Args:
+        error: predicted minus measured, of either sign, (U, G).
+        standard_error: what the prediction says of it, (U, G).
+
+    Returns:
+        (G,), of 0 to 1.
+    """
+    return (np.abs(error) <= _NORMAL_95 * standard_error).mean(0)
