@@ -40,7 +40,7 @@ def fit_texture(
         slides: training slides with their units, as `SlideDataset` gives them; read once.
         inferer: a `SlideInferer`.
         panel: the genes to predict.
-        crops: training crops, as `CropDataset` gives them, of each slide in turn; some are taken, stain jitter and all.
+        crops: training crops, as `CropDataset` gives them, one slide after another; takes the first, jitter and all.
 
     Raises:
         InputError: if the slides hold fewer than two units, or too little tissue to learn filters from.
@@ -48,8 +48,7 @@ def fit_texture(
     texture = getattr(network, "module", network).texture
     encoder = texture.filters.encoder
     if hasattr(encoder, "learn"):
-        every = max(len(crops) // (2 * _CROPS), 1)  # of many slides, not the first alone
-        images = [crops[i]["image"] for i in range(0, len(crops), every)[:_CROPS]]
+        images = [crops[i]["image"] for i in range(min(len(crops), _CROPS))]  # one slide follows another
         _enough(encoder.learn, images)
     features, targets = [], []
     for slide in slides:

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from bundle import commands, fit_texture
+from bundle.crops import CropDataset
 from bundle.errors import InputError
 from bundle.export import load_network
 from networks import PatchDictionaryEncoder, PixNet, SwinEncoder, TextureExpert
@@ -52,3 +53,33 @@ def test_glass_alone_is_told_in_a_sentence():
     crops = [{"image": torch.full((3, 64, 64), 255.0)}]
     with pytest.raises(InputError, match=r"0 patches of tissue.*--set network_def#texture=null"):
         fit_texture(_net(), [], lambda *_: torch.zeros(0), None, crops)
+
+
+@pytest.mark.parametrize("n_slides", [3, 34])
+def test_the_dictionary_sees_every_slide(monkeypatch, n_slides: int):
+    class Crops:
+        """Of slides in turn, as `CropDataset` draws them; each crop tells its slide."""
+
+        def __len__(self) -> int:
+            return 24 * n_slides
+
+        def __getitem__(self, item: int) -> dict[str, torch.Tensor]:
+            return {"image": torch.full((3, 8, 8), float(CropDataset._slide_of(self, item)))}  # type: ignore[arg-type]
+
+        _slides = range(n_slides)
+
+    seen: list[torch.Tensor] = []
+
+    class Learned(Exception):
+        """Enough was seen."""
+
+    def learn(_: object, images: list[torch.Tensor]) -> None:
+        seen.extend(images)
+        raise Learned
+
+    monkeypatch.setattr(PatchDictionaryEncoder, "learn", learn)
+    with pytest.raises(Learned):
+        fit_texture(_net(), [], lambda *_: torch.zeros(0), None, Crops())
+    count = torch.bincount(torch.tensor([int(image.max()) for image in seen]), minlength=n_slides)
+    assert count.min() >= 1
+    assert count.max() - count.min() <= 1
