@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -16,6 +17,21 @@ from benchmarks.stnet import CropNet, Picture, crop_features
 from bundle.commands import bundle_root
 from bundle.units import Units
 from networks import PixNet, SwinEncoder, TextureExpert
+
+
+SMALL = Recipe(mpp=1.0, crop_px=64, unit_crop_px=32, steps=1, crops_per_slide=1)
+
+
+def asked_of_phantom(folder: Path, recipe: Recipe = SMALL) -> dict[str, dict]:
+    """The configuration of every cell, none of them made."""
+
+    class Asked(Bench):
+        def cell(self, name, config, compute):
+            self.cells[name] = config
+
+    bench = Asked(folder, folder, 1.0)
+    bench.of_phantom(folder, recipe, {})
+    return bench.cells
 
 
 class Mean(nn.Module):
@@ -67,8 +83,7 @@ def test_fine_units_share_the_crop_models_grid(slide, monkeypatch):
     monkeypatch.setattr("benchmarks.scale_methods.SlideReader", lambda: type("R", (), {"open": lambda *_: slide})())
     monkeypatch.setattr("benchmarks.scale_methods._training_config", lambda sizes_um: _Plain())
     net = CropNet(3, Mean(), 32).eval()
-    recipe = Recipe(mpp=1.0, crop_px=64, unit_crop_px=32, steps=1, crops_per_slide=1)
-    predict = answer_crop(net, recipe, {"image": "s.tif", "mpp": 1.0, "units": units}, trained_um=40.0)
+    predict = answer_crop(net, SMALL, {"image": "s.tif", "mpp": 1.0, "units": units}, trained_um=40.0)
     y, rate = predict(sp.identity(len(at), format="csr"))
     assert rate is None
     expected = net.project(torch.from_numpy(np.repeat(at[:, :1] - 0.5, 3, axis=1)).float()).detach().numpy()
@@ -102,31 +117,21 @@ def test_the_head_alone_answers_without_the_ridge(monkeypatch, tmp_path):
 
 
 def test_a_head_stands_alone_where_there_is_a_ridge(tmp_path):
-    class Asked(Bench):
-        def cell(self, name, config, compute):
-            self.cells[name] = config
-
-    bench = Asked(tmp_path, tmp_path, 1.0)
-    bench.of_phantom(tmp_path, Recipe(mpp=1.0, crop_px=64, unit_crop_px=32, steps=1, crops_per_slide=1), {})
     ridged = {f"phantom_head_train_{size}" for size in (100, 56, 55)}
-    assert {name for name in bench.cells if "head" in name} == ridged
+    assert {name for name in asked_of_phantom(tmp_path) if "head" in name} == ridged
 
 
 def test_a_rival_with_finer_crops_reads_as_many_pixels_in_training(tmp_path):
-    class Asked(Bench):
-        def cell(self, name, config, compute):
-            self.cells[name] = config
-
-    bench = Asked(tmp_path, tmp_path, 1.0)
-    bench.of_phantom(tmp_path, Recipe(mpp=2.0, crop_px=384, unit_crop_px=96, steps=640, crops_per_slide=8), {})
-    assert [name for name in bench.cells if "stnet" in name] == ["phantom_stnet_train_100"]
+    recipe = Recipe(mpp=2.0, crop_px=384, unit_crop_px=96, steps=640, crops_per_slide=8)
+    cells = asked_of_phantom(tmp_path, recipe)
+    assert [name for name in cells if "stnet" in name] == ["phantom_stnet_train_100"]
 
     def pixels(name: str) -> float:
-        recipe = Recipe(**bench.cells[name]["recipe"])
+        recipe = Recipe(**cells[name]["recipe"])
         return recipe.steps * recipe.batch_units * recipe.unit_crop_px**2
 
     assert pixels("phantom_stnet_train_100") == pytest.approx(pixels("phantom_crop_train_100"), rel=0.01)
-    fine = bench.cells["phantom_stnet_train_100"]["recipe"]
+    fine = cells["phantom_stnet_train_100"]["recipe"]
     assert (fine["mpp"], fine["unit_crop_px"]) == (1.0, 224)
 
 
@@ -191,21 +196,12 @@ def test_intervals_are_of_the_figure_that_they_stand_beside(scale_um: float):
 
 
 def test_a_finished_cell_of_a_model_does_not_outlive_its_configuration(tmp_path, monkeypatch):
-    class Asked(Bench):
-        def cell(self, name, config, compute):
-            self.cells[name] = config
-
-    def asked() -> dict[str, dict]:
-        bench = Asked(tmp_path, tmp_path, 1.0)
-        bench.of_phantom(tmp_path, Recipe(mpp=1.0, crop_px=64, unit_crop_px=32, steps=1, crops_per_slide=1), {})
-        return bench.cells
-
-    before = asked()
+    before = asked_of_phantom(tmp_path)
     configs = shutil.copytree(bundle_root() / "configs", tmp_path / "configs")
     content = json.loads((configs / "train.json").read_text())
     (configs / "train.json").write_text(json.dumps({**content, "learning_rate": 1.0}))
     monkeypatch.setattr("benchmarks.scale_methods.commands.bundle_root", lambda: tmp_path)
-    after = asked()
+    after = asked_of_phantom(tmp_path)
     assert {name for name in before if before[name] == after[name]} == {n for n in before if "interpolation" in n}
 
 
