@@ -18,7 +18,6 @@ from bundle.commands import bundle_root
 from bundle.units import Units
 from networks import PixNet, SwinEncoder, TextureExpert
 
-
 SMALL = Recipe(mpp=1.0, crop_px=64, unit_crop_px=32, steps=1, crops_per_slide=1)
 
 
