@@ -106,7 +106,8 @@ def run_config(run_id: str, files: Sequence[str | Path], overrides: Mapping[str,
                 config_file=[str(f) for f in files],
                 meta_file=f"{root}/configs/metadata.json",
                 logging_file=f"{root}/configs/logging.conf",
-                **{"bundle_root": root, **overrides},
+                # MONAI leaves out what is None, and the configuration's own would stand.
+                **{"bundle_root": root, **{k: "$None" if v is None else v for k, v in overrides.items()}},
             )
     except Exception as error:
         sentence = user_message(error) or _refused_setting(error)
@@ -331,8 +332,7 @@ def predict(slide: str | Path, out: str | Path | None, run: str | Path, settings
     run, model = trained_run(run)
     overrides = {
         "slides": str(Path(slide).resolve()),
-        # MONAI leaves out what is None, and the configuration's own would stand.
-        "output": "$None" if out is None else str(Path(out).resolve()),
+        "output": None if out is None else str(Path(out).resolve()),
         "model_dir": str(run / "models"),
         **{k: v for k, v in settings.items() if v is not None},
     }

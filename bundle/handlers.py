@@ -263,11 +263,13 @@ def _without_start(config: Any) -> Any:
 
 
 def plain_references(config: Any) -> Any:
-    """A configuration with references as people write them: parsing turns `@train#trainer` into `@train::trainer`."""
+    """A configuration as people write it: `@train#trainer`, which parsing turns into `@train::trainer`, and null."""
     if isinstance(config, dict):
         return {key: plain_references(value) for key, value in config.items()}
     if isinstance(config, list):
         return [plain_references(value) for value in config]
+    if config == "$None":  # what `commands.run_config` makes of null
+        return None
     if isinstance(config, str):
         return re.sub(r"[@%]\w+(::\w+)+", lambda match: match[0].replace("::", "#"), config)
     return config

@@ -27,6 +27,16 @@ def test_the_dictionary_is_learned_and_the_regression_starts_from_the_units_mean
     assert float(network.texture.components.abs().sum()) > 0
 
 
+def test_it_can_be_set_to_null(phantom, tiny, tmp_path):
+    settings = {**tiny, "network_def#texture": None}
+    commands.train(phantom, tmp_path / "run", [], settings)
+    assert load_network(tmp_path / "run")[0].texture is None
+    kept = json.loads((tmp_path / "run" / "configs" / "train.json").read_text())
+    assert kept["network_def"]["texture"] is None
+    commands.train(phantom, tmp_path / "run", [], {**settings, "max_epochs": 2})  # not a run with other settings
+    assert len((tmp_path / "run" / "metrics.csv").read_text().splitlines()) == 3
+
+
 def test_a_run_that_goes_on_is_not_fitted_again(phantom, tiny, tmp_path, monkeypatch):
     fits, fit = [], TextureExpert.fit
     monkeypatch.setattr(TextureExpert, "fit", lambda self, *given: fits.append(1) or fit(self, *given))
