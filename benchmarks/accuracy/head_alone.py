@@ -1,0 +1,23 @@
+"""What the trained half of a network says alone: the same weights without the ridge's opinion."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from bundle.inference import SlideInferer
+
+__all__ = ["HeadInferer"]
+
+
+class HeadInferer(SlideInferer):
+    """`SlideInferer` of a `PixNet` with a texture whose head alone answers: what it pools is the head's share."""
+
+    def __call__(  # type: ignore[override]
+        self, inputs: Mapping[str, Any], network: Any, *args: Any, **kwargs: Any
+    ) -> torch.Tensor:
+        """See `SlideInferer`; (U, channels of the head)."""
+        pooled = super().__call__(inputs, network, *args, **kwargs)
+        return pooled[:, : getattr(network, "module", network).head.channels]
