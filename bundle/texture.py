@@ -40,7 +40,8 @@ def fit_texture(
         slides: training slides with their units, as `SlideDataset` gives them; read once.
         inferer: a `SlideInferer`.
         panel: the genes to predict.
-        crops: training crops, as `CropDataset` gives them, one slide after another; takes the first, jitter and all.
+        crops: training crops, as `CropDataset` gives them, one slide after another; the first 36 are taken, jitter and
+            all, so of as many slides at the most.
 
     Raises:
         InputError: if the slides hold fewer than two units, or too little tissue to learn filters from.

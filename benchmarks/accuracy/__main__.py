@@ -111,6 +111,9 @@ def _chosen(folds: list[Fold], names: Sequence[str] | None, stage: str) -> list[
 def _report(table: Table, args: argparse.Namespace, results: Path) -> None:
     cells = list(read_cells(results))
     done = {stage: Finished(cells, stage, args.budget_min, args.threads) for stage in STAGES}
+    scored = {fold for found in done.values() for fold in found.folds}
+    if args.stage == "report" and (unknown := set(args.folds or ()) - scored):
+        raise InputError(f"No cell of {args.budget_min:g} minutes is of fold {', '.join(sorted(unknown))}.")
     printed_genes = False
     for stage in STAGES:
         found = done[stage]
@@ -132,11 +135,10 @@ def _report(table: Table, args: argparse.Namespace, results: Path) -> None:
             print(f"\nTrained with different configs/train.json, at {', '.join(sorted(made_with.values()))}.")
         if found.left_out:
             print(f"\n{found.left_out} cells of another budget, number of threads or earlier settings left out.")
-    if args.genes and not printed_genes:
-        of = f" of fold {' or '.join(args.folds)}" if args.folds else ""
-        raise InputError(f"No cell of {args.budget_min:g} minutes{of} scores {', '.join(args.genes)}.")
     print()
     print(json.dumps(json_line(done["final"], table)))
+    if args.genes and not printed_genes:
+        raise InputError(f"No cell of {args.budget_min:g} minutes scores {', '.join(args.genes)}.")
 
 
 def _told(cells: Sequence[dict[str, Any]]) -> str:

@@ -19,6 +19,8 @@ __all__ = ["MIN_SHARE", "Match", "match_units", "slide_doubts"]
 MIN_SHARE = 0.5
 #: Positions whose spread differs by more than this count other pixels, as those of a smaller picture do.
 _SCALE_TOLERANCE = 0.05
+#: How far positions of one slide may lie apart, as tools round them.
+_ROUNDING_PX = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,8 +103,8 @@ def slide_doubts(predicted: Predicted, units: Units, match: Match, mpp: float | 
         )
     if told:
         found.append(f"{told}; if they are different slides, the figures mean nothing.")
+    named_alike = predicted.library is not None and units.library is not None and not told
     if match.apart_px is None or mpp is None or predicted.centers_px is None:
-        named_alike = predicted.library is not None and units.library is not None and not told
         if match.by == "barcode" and not named_alike:
             found.append(
                 "barcodes alone say which slide this is, and they repeat between sections: neither positions nor a "
@@ -120,6 +122,11 @@ def slide_doubts(predicted: Predicted, units: Units, match: Match, mpp: float | 
     if apart_um > units.size_um / 2:
         found.append(
             f"units of one name lie {apart_um:.4g} µm apart in the two files (median), if both count level-0 pixels."
+        )
+    elif not named_alike and np.median(match.apart_px) > _ROUNDING_PX:
+        found.append(
+            f"units taken for the same lie {apart_um:.4g} µm apart in the two files (median), as those of two sections "
+            "on one array do: nothing else says that this is the very slide. Name it in both files."
         )
     return found
 

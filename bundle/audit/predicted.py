@@ -43,7 +43,7 @@ class Predicted:
         coarser: how several units' prediction is made from theirs, in words.
         library: the slide, if the file names it.
         about: what PixNet says of its own predictions, `uns["pixnet"]`.
-        standard_error: of `y`, (U, G), from `layers["standard_error"]`; None where the file has none.
+        standard_error: `layers["standard_error"]`, (U, G), in units of X; None where the file has none.
     """
 
     name: str
@@ -157,17 +157,8 @@ def read_predicted(path: str | Path, unit_of_x: str | None = None, option: str =
         coarser,
         library_of(adata.uns, path.name),
         _entry(adata, "pixnet"),
-        _standard_error(adata, unit, path),
+        _dense(adata.layers["standard_error"]) if "standard_error" in adata.layers else None,
     )
-
-
-def _standard_error(adata: ad.AnnData, unit: str, path: Path) -> np.ndarray | None:
-    if "standard_error" not in adata.layers or unit != "log1p_cp10k":  # it is in units of X
-        return None
-    found = _dense(adata.layers["standard_error"])
-    if not np.isfinite(found).all() or (found < 0).any():
-        raise InputError(f'{path}: layers["standard_error"] holds missing or negative values; leave it out.')
-    return found
 
 
 def _read(path: Path) -> ad.AnnData:

@@ -91,6 +91,7 @@ def audit(
     covered = _covered(slides)
     if covered is not None:
         about["coverage_95"] = float(covered[[place[g] for g in panels[found["panel"]]]].mean())
+        about["coverage_95_units"] = sum(len(slide.units) for slide in slides if slide.covered is not None)
     compared = compare_tools(read, others, panels[found["panel"]], min_total, mpp) if others else None
     about["warnings"] += compared.pop("warnings") if compared else []
     result = {**about, **found, "against": compared}
@@ -186,9 +187,9 @@ def _same_patient(slides: Sequence[MatchedSlide]) -> bool | None:
 
 
 def _covered(slides: Sequence[MatchedSlide]) -> np.ndarray | None:
-    """Per gene, over the units of all slides; None unless each slide has standard errors."""
-    own = [slide.covered for slide in slides if slide.covered is not None]
-    return np.average(own, axis=0, weights=[len(s.units) for s in slides]) if len(own) == len(slides) else None
+    """Per gene, over the units of all slides that have standard errors; None where none has."""
+    own = [(slide.covered, len(slide.units)) for slide in slides if slide.covered is not None]
+    return np.average([c for c, _ in own], axis=0, weights=[n for _, n in own]) if own else None
 
 
 def _matched(
@@ -214,14 +215,11 @@ def _matched(
     kept = units.take(match.truth[scored])
     rows, columns = match.pred[scored], predicted.columns(genes)
     predict = predicted.for_groups(rows, columns)
-    covered = None
-    if predicted.standard_error is not None:
-        at = np.ix_(rows, columns)
-        error = predicted.y[at] - log1p_cp10k(kept.counts_of(genes), kept.total)
-        covered = coverage_95(error, predicted.standard_error[at])
     filtered = int((~keep).sum())
     unanswered = int(keep.sum() - scored.sum())
     doubts = slide_doubts(predicted, units, match, mpp) + _doubts(predicted, units, match.by)
+    covered, why_not = _coverage(predicted, kept, np.ix_(rows, columns), genes)
+    doubts += why_not
     if unanswered > 0.05 * keep.sum():
         doubts.append(
             f"{unanswered:,} of the {int(keep.sum()):,} measured units have no prediction and are not scored; figures "
@@ -247,6 +245,24 @@ def _matched(
     }
     patient = pair.patient or pair.name  # an unnamed one is taken for another than all others
     return MatchedSlide(pair.name, patient, kept, predict, mpp or 1.0, filtered, about, covered)
+
+
+def _coverage(
+    predicted: Predicted, units: Units, at: tuple[np.ndarray, ...], genes: Sequence[str]
+) -> tuple[np.ndarray | None, list[str]]:
+    """Per gene the share of units within ±1.96 standard errors, or why it is not told."""
+    if predicted.standard_error is None:
+        return None, []
+    spread = predicted.standard_error[at]
+    if predicted.unit_of_x != "log1p_cp10k":
+        why = f"they are of X, {predicted.unit_of_x}, and not of log1p CP10k"
+    elif units.size_um < LARGE_UNIT_UM:
+        why = "below 55 µm a unit's log1p CP10k is no measurement"
+    elif spread.dtype.kind != "f" or not np.isfinite(spread).all() or (spread < 0).any():
+        why = "some are missing or negative"
+    else:
+        return coverage_95(predicted.y[at] - log1p_cp10k(units.counts_of(genes), units.total), spread), []
+    return None, [f'layers["standard_error"] is not scored: {why}.']
 
 
 def _doubts(predicted: Predicted, units: Units, by: str) -> list[str]:

@@ -35,7 +35,8 @@ class MatchedSlide:
         mpp: µm per level-0 pixel; 1 where unknown, and then only the units' own scale is scored.
         filtered_units: measured units left out before.
         about: how it was matched, for the result.
-        covered: share of units within ±1.96 of the prediction's standard errors, per gene; None where it has none.
+        covered: share of units within ±1.96 of the prediction's standard errors, per gene; None where it has none that
+            can be scored.
     """
 
     name: str

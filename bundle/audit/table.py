@@ -57,8 +57,9 @@ def as_text(result: Mapping[str, Any]) -> str:
     )
     if "coverage_95" in result:
         parts.append(
-            f"Standard errors: {result['coverage_95']:.1%} of the measured values lie within ±1.96 of them (95 % where "
-            "they are right)"
+            f"Standard errors: {100 * result['coverage_95']:.1f} % of the measured values of "
+            f"{plural(result['coverage_95_units'], 'unit')} lie within ±1.96 of them (95 % where they are right, "
+            "counting noise included)"
         )
     oracle = result["depth_oracle"]
     if oracle is not None:

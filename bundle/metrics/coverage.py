@@ -10,7 +10,10 @@ _NORMAL_95 = 1.96
 
 
 def coverage_95(error: np.ndarray, standard_error: np.ndarray) -> np.ndarray:
-    """Share of units whose error is at most 1.96 standard errors, per gene: .95 if errors are normal and it is right.
+    """Share of units whose error is at most 1.96 standard errors, per gene.
+
+    With a right standard error and normal errors it is .95. Against counts it must hold their noise too: one of the
+    expression alone covers fewer.
 
     Args:
         error: predicted minus measured, of either sign, (U, G).

@@ -66,7 +66,7 @@ def test_glass_alone_is_told_in_a_sentence():
 
 
 @pytest.mark.parametrize("n_slides", [3, 34])
-def test_the_dictionary_sees_every_slide(monkeypatch, n_slides: int):
+def test_the_dictionary_sees_every_slide_of_up_to_36(monkeypatch, n_slides: int):
     class Crops:
         """Of slides in turn, as `CropDataset` draws them; each crop tells its slide."""
 

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from benchmarks.accuracy import worker
 
@@ -29,8 +31,9 @@ TINY = {
 
 
 @pytest.fixture
-def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Trainings do not wait for a process of their own, whose start takes longer than they do."""
+    threads = torch.get_num_threads()  # a training sets its own
 
     class Done:
         def __init__(self, command: list[str], **_: Any) -> None:
@@ -40,6 +43,8 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
             return self.returncode
 
     monkeypatch.setattr("benchmarks.accuracy.schedule.subprocess", SimpleNamespace(Popen=Done, STDOUT=None))
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

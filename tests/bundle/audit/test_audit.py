@@ -11,7 +11,6 @@ import pytest
 from bundle import commands
 from bundle.audit import audit
 from bundle.cli import main
-from bundle.errors import InputError
 from bundle.expression import log1p_cp10k
 from bundle.units import build_units
 
@@ -142,13 +141,46 @@ def test_standard_errors_are_held_against_the_errors(write_truth, write_pred, tm
     found = pd.read_csv(tmp_path / "a" / "audit_genes.csv").set_index("gene")["coverage_95"]
     np.testing.assert_allclose(found[GENES], expected)
     assert result_of(tmp_path / "a")["coverage_95"] == pytest.approx(expected[:3].mean())
-    assert f"{expected[:3].mean():.1%} of the measured values" in text
-    one = ad.read_h5ad(preds[0])
-    one.layers["standard_error"][0, 0] = -1
-    one.write_h5ad(preds[0])
-    with pytest.raises(InputError, match="negative"):
-        audit(preds[0], truths[0], tmp_path / "b")
-    assert "Standard errors" not in audit(write_pred(truths[0], seed=2), truths[0], tmp_path / "c")
+    assert f"{100 * expected[:3].mean():.1f} % of the measured values of {13 * 13 + 9 * 9 - 4} units" in text
+
+    without = write_pred(truths[1], seed=2)
+    text = audit(f"{preds[0]},{without}", ",".join(map(str, truths)), tmp_path / "b", genes=GENES[:3])
+    assert f"{100 * inside[0][:, :3].mean():.1f} % of the measured values of {13 * 13 - 2} units" in text
+    assert "Standard errors" not in audit(without, truths[1], tmp_path / "c")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "unit", "says"),
+    [
+        (lambda layer: np.where(np.arange(layer.size).reshape(layer.shape) == 30, -1, layer), None, "negative"),
+        (lambda layer: np.where(np.arange(layer.size).reshape(layer.shape) == 30, np.nan, layer), None, "missing"),
+        (lambda layer: np.full(layer.shape, "a", dtype=object), None, "missing"),
+        (lambda layer: layer, "cp10k", "they are of X, cp10k"),
+    ],
+)
+def test_standard_errors_that_cannot_be_scored_are_told_and_nothing_is_lost(
+    write_truth, write_pred, tmp_path, spoil, unit, says: str
+):
+    truth = write_truth()
+    pred = write_pred(truth, edit=lambda p: p.layers.update(standard_error=spoil(np.ones(p.shape))))
+    text = audit(pred, truth, tmp_path / "a", unit_of_x=unit)
+    assert 'layers["standard_error"] is not scored: ' in text
+    assert says in text
+    assert "Standard errors" not in text
+    assert native_of(tmp_path / "a")["PCC@M"] > 0.1
+
+
+def test_positions_of_another_section_on_the_same_array_are_doubted(write_truth, write_pred, tmp_path):
+    truth = write_truth()
+
+    def moved(by_px: float) -> str:
+        def edit(pred: ad.AnnData) -> None:
+            pred.obsm["spatial"] = pred.obsm["spatial"] + by_px
+
+        return audit(write_pred(truth, edit=edit), truth, tmp_path / "a")
+
+    assert "nothing else says that this is the very slide" in moved(20.0)
+    assert "very slide" not in moved(0.5)
 
 
 def test_what_is_left_out_is_counted(write_truth, write_pred, tmp_path):

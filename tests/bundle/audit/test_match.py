@@ -86,7 +86,8 @@ def _doubts(shift_um: float, scale: float = 1.0, by: str = "barcode") -> list[st
 
 
 def test_units_of_one_barcode_further_apart_than_a_unit_are_of_another_section():
-    assert _doubts(0.0) == _doubts(9.9) == []
+    assert _doubts(0.0) == _doubts(0.9) == []
+    assert "9.9 µm apart" in _doubts(9.9)[0]
     assert "10.1 µm apart" in _doubts(10.1)[0]
     for shift in (20.1, 500.0):
         with pytest.raises(InputError, match="another section's barcodes"):
