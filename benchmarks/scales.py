@@ -349,12 +349,12 @@ def plot(cells: dict[str, Cell], path: Path) -> None:
             for trained, row in by.items():
                 if method == "interpolation" and trained not in ("linear_100", "nearest_100"):
                     continue
-                style = {"pixnet": "-", "head": "-.", "crop": "--", "stnet": "--", "interpolation": ":"}[method]
+                style: Any = {"pixnet": "-", "head": "-.", "crop": "--", "stnet": (0, (9, 2)), "interpolation": ":"}[method]
                 sizes = sorted(row, key=float)
                 axis.plot(
                     [float(s) for s in sizes],
                     [row[s] for s in sizes],
-                    style,
+                    linestyle=style,
                     marker={"pixnet": "o", "head": ".", "crop": "s", "stnet": "D", "interpolation": "^"}[method],
                     markersize=4,
                     color=colours.get(trained, "#808080" if trained.startswith("linear") else "#b5b5b5"),
