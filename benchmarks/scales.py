@@ -349,7 +349,9 @@ def plot(cells: dict[str, Cell], path: Path) -> None:
             for trained, row in by.items():
                 if method == "interpolation" and trained not in ("linear_100", "nearest_100"):
                     continue
-                style: Any = {"pixnet": "-", "head": "-.", "crop": "--", "stnet": (0, (9, 2)), "interpolation": ":"}[method]
+                style: Any = {"pixnet": "-", "head": "-.", "crop": "--", "stnet": (0, (9, 2)), "interpolation": ":"}[
+                    method
+                ]
                 sizes = sorted(row, key=float)
                 axis.plot(
                     [float(s) for s in sizes],

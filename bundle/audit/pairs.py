@@ -104,4 +104,8 @@ def _named(
     twice = next((name for name in called if called.count(name) > 1), None)
     if twice is not None:
         raise InputError(f"Two pairs are about slide {twice}; score each slide once.")
+    same = [truth.resolve() for truth in truths]
+    again = next((truth for truth, place in zip(truths, same, strict=True) if same.count(place) > 1), None)
+    if again is not None:
+        raise InputError(f"Two pairs are held against {again}; score each slide once.")
     return [Pair(*fields) for fields in zip(preds, truths, called, patients, strict=True)]

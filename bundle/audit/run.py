@@ -13,6 +13,7 @@ from ..errors import InputError, did_you_mean
 from ..expression import LARGE_UNIT_UM, eligible, log1p_cp10k
 from ..files import make_folder, replacing, write_json
 from ..metrics import coverage_95, gene_table
+from ..report.text import plural
 from ..units import Units, read_units
 from ..version import bundle_version
 from .against import compare_tools
@@ -174,7 +175,7 @@ def _panels(shared: list[str], asked: Mapping[str, Sequence[str]]) -> dict[str, 
         if not wanted:
             raise InputError("No gene is asked for: name one, or leave genes out to score all shared ones.")
         raise InputError(
-            f"None of the {len(wanted)} genes asked for is among the {len(shared)} that predictions and "
+            f"None of the {plural(len(wanted), 'gene')} asked for is among the {len(shared)} that predictions and "
             f"measurements share ({', '.join(shared[:3])}, ...).{did_you_mean(wanted[0], shared)}"
         )
     return {**{name: panel for name, panel in chosen.items() if panel}, "shared": shared}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 import warnings
 from collections.abc import Callable
 
@@ -77,7 +78,7 @@ def log1p(adata: ad.AnnData) -> None:
         (lambda a: a.uns.update(unit={"kind": "counts"}), (), "the prediction comes first"),
         (lambda a: a.layers.update(rate_per_um2=-a.X), (), "negative rates"),
         (lambda a: None, ("--genes", ","), "No gene is asked for"),
-        (lambda a: None, ("--genes", "NOSUCH"), "None of the 1 genes asked for"),
+        (lambda a: None, ("--genes", "NOSUCH"), "None of the 1 gene asked for"),
         (lambda a: None, ("--scales-um", "20"), "a scale of 20 µm has no truth"),
         (lambda a: None, ("--min-total", "1e9"), "Lower --min-total"),
     ],
@@ -202,3 +203,13 @@ def test_a_refused_audit_leaves_no_folder(write_truth, write_pred, tmp_path):
     truth = write_truth()
     sentence(write_pred(truth), truth, "--genes", "none,of,these", "--out", tmp_path / "o")
     assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.parametrize(
+    ("slides", "says"), [(("S1", "S1"), "about slide S1"), (("S1", "again"), "held against .*S1.h5ad")]
+)
+def test_a_slide_is_scored_once(write_truth, write_pred, tmp_path, slides, says: str):
+    truth = write_truth()
+    rows = [f"{write_pred(truth, seed).name},{truth.name},{slide}\n" for seed, slide in enumerate(slides)]
+    (tmp_path / "pairs.csv").write_text("pred,truth,slide\n" + "".join(rows))
+    assert re.search(says, sentence(tmp_path / "pairs.csv", "--out", tmp_path / "o"))
