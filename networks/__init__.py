@@ -5,7 +5,6 @@ from __future__ import annotations
 from .decoder import Decoder
 from .encoders import (
     BackboneEncoder,
-    ConvSwinEncoder,
     EfficientNetLiteEncoder,
     Encoder,
     PatchDictionaryEncoder,
@@ -22,7 +21,6 @@ from .texture import FrozenFeatures, TextureExpert
 __all__ = [
     "SAFB",
     "BackboneEncoder",
-    "ConvSwinEncoder",
     "Decoder",
     "EfficientNetLiteEncoder",
     "Encoder",

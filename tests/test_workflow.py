@@ -370,12 +370,6 @@ OVERRIDES = {
     "mixed_sizes.json": {"n_programs": 4, "unit_sizes_um": [55, 16]},
     "swin_unetr.json": {"network_def#feature_size": 12, "crop_px": 128},
     "efficientnet_lite.json": {"crop_px": 128, "mpp": 2.0},
-    "conv_swin.json": {
-        "crop_px": 128,
-        "mpp": 2.0,
-        "network_def#encoder#embed_dim": 12,
-        "network_def#encoder#window_size": 4,
-    },
     "backbone.json": {
         "crop_px": 128,
         "mpp": 2.0,
@@ -383,7 +377,7 @@ OVERRIDES = {
         "network_def#encoder#pyramid_channels": 8,
     },
 }
-NEEDS = {"efficientnet_lite.json": "encoders", "conv_swin.json": "encoders", "backbone.json": "backbone"}
+NEEDS = {"efficientnet_lite.json": "encoders", "backbone.json": "backbone"}
 MODULES = {"encoders": "efficientnet_lite_pytorch", "backbone": "transformers"}
 
 

@@ -8,14 +8,12 @@ from typing import Protocol
 import torch
 
 from .backbone import BackboneEncoder
-from .conv_swin import ConvSwinEncoder
 from .efficientnet_lite import EfficientNetLiteEncoder
 from .patch_dictionary import PatchDictionaryEncoder
 from .swin import SwinEncoder
 
 __all__ = [
     "BackboneEncoder",
-    "ConvSwinEncoder",
     "EfficientNetLiteEncoder",
     "Encoder",
     "PatchDictionaryEncoder",

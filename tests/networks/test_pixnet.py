@@ -10,7 +10,6 @@ from torch import nn
 
 from networks import (
     BackboneEncoder,
-    ConvSwinEncoder,
     EfficientNetLiteEncoder,
     ExpressionLoss,
     ExpressionModel,
@@ -60,12 +59,6 @@ def test_rates_of_the_parts_add_up_to_the_whole(tiny_pixnet: Build, scramble: Sc
     torch.testing.assert_close((rate[:5] * area).sum(0), rate[5] * 64**2, rtol=1e-9, atol=0)
 
 
-def hybrid(stem_stride: int) -> PixNet:
-    pytest.importorskip("efficientnet_lite_pytorch", reason="the extra `encoders` is not installed")
-    encoder = ConvSwinEncoder(stem_stride, 12, (2, 2), (1, 2), window_size=4)
-    return PixNet(2, encoder, (8,) * len(encoder.strides))
-
-
 def textured() -> PixNet:
     pytest.importorskip("efficientnet_lite_pytorch", reason="the extra `encoders` is not installed")
     texture = TextureExpert(2, EfficientNetLiteEncoder((8, 16, 32), pretrained=False), rank=2, context_px=96)
@@ -102,9 +95,6 @@ NETS: dict[str, Callable[[Build, pytest.FixtureRequest], ExpressionModel]] = {
     "texture": lambda *_: textured(),
     "patch dictionary": lambda *_: with_dictionary(),
     "SwinUNETR": lambda *_: PlainSwinUNETR(2, feature_size=12, window_size=4),
-    "stem to 4": lambda *_: hybrid(4),
-    "stem to 8": lambda *_: hybrid(8),
-    "stem to 16": lambda *_: hybrid(16),
     "ViT in windows": lambda _, request: windowed(request, "registers", (4, 8, 16, 32)),
     "Swin in windows": lambda _, request: windowed(request, "swin", (4, 8, 16)),
     "ConvNeXt in windows": lambda _, request: windowed(request, "convnext", (4, 8, 16, 32)),
@@ -118,15 +108,12 @@ HALO_PX = {
     "texture": (32, 489),
     "patch dictionary": (32, 49),
     "SwinUNETR": (64, 248),
-    "stem to 4": (32, 57),
-    "stem to 8": (64, 193),
-    "stem to 16": (128, 489),
     "ViT in windows": (64, 128),
     "Swin in windows": (64, 64),
     "ConvNeXt in windows": (64, 128),
 }
 #: EfficientNet pads a strided convolution on one side alone, so above and to the left it reads less than the halo.
-SLACK_PX = {"stem to 8": 8, "stem to 16": 16, "strides from 2": 32, "texture": 32}
+SLACK_PX = {"strides from 2": 32, "texture": 32}
 
 
 def strip(width_px: int, height_px: int, axis: int) -> torch.Tensor:
