@@ -330,6 +330,16 @@ def differences(cells: dict[str, Cell], data: str, against: str) -> list[str]:
     return said
 
 
+#: A method's line and marker; a training size's colour is in `plot`.
+_LOOKS: dict[str, tuple[Any, str]] = {
+    "pixnet": ("-", "o"),
+    "head": ("-.", "."),
+    "crop": ("--", "s"),
+    "stnet": ((0, (9, 2)), "D"),
+    "interpolation": (":", "^"),
+}
+
+
 def plot(cells: dict[str, Cell], path: Path) -> None:
     """PCC@M over the test size, a line for each model, against the noise-free rate and against counts."""
     from matplotlib.figure import Figure
@@ -349,15 +359,13 @@ def plot(cells: dict[str, Cell], path: Path) -> None:
             for trained, row in by.items():
                 if method == "interpolation" and trained not in ("linear_100", "nearest_100"):
                     continue
-                style: Any = {"pixnet": "-", "head": "-.", "crop": "--", "stnet": (0, (9, 2)), "interpolation": ":"}[
-                    method
-                ]
+                style, marker = _LOOKS[method]
                 sizes = sorted(row, key=float)
                 axis.plot(
                     [float(s) for s in sizes],
                     [row[s] for s in sizes],
                     linestyle=style,
-                    marker={"pixnet": "o", "head": ".", "crop": "s", "stnet": "D", "interpolation": "^"}[method],
+                    marker=marker,
                     markersize=4,
                     color=colours.get(trained, "#808080" if trained.startswith("linear") else "#b5b5b5"),
                     label=f"{method}, {trained.replace('_', ' ')} µm",

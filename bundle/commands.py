@@ -20,7 +20,7 @@ from monai.bundle import ConfigParser
 
 from .errors import InputError, did_you_mean, user_message
 from .files import alone_at, make_folder
-from .handlers import plain_references
+from .handlers import as_written
 from .inference.grids import file_suffixes, unit_grids
 from .inference.memory import keep_freed_memory
 from .manifest import read_split
@@ -162,7 +162,7 @@ def merge_config(files: Sequence[str | Path], overrides: Mapping[str, Any]) -> d
             _set(parser, key, value, str(file))
     for key, value in overrides.items():
         _set(parser, key, value, "--set")
-    return plain_references({k: v for k, v in parser.get().items() if k != "_meta_"})
+    return as_written({k: v for k, v in parser.get().items() if k != "_meta_"})
 
 
 def _set(parser: ConfigParser, key: str, value: Any, source: str) -> None:

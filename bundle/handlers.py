@@ -22,7 +22,7 @@ from .errors import InputError
 from .files import replacing, write_json
 from .panel import GenePanel, load_panel
 
-__all__ = ["BestModel", "EpochSeed", "MetricsCsv", "RunFolder", "SaveCheckpoint", "plain_references"]
+__all__ = ["BestModel", "EpochSeed", "MetricsCsv", "RunFolder", "SaveCheckpoint", "as_written"]
 
 
 logger = logging.getLogger(__name__)
@@ -262,12 +262,12 @@ def _without_start(config: Any) -> Any:
     return {key: nothing.get(key, _without_start(value)) for key, value in config.items()}
 
 
-def plain_references(config: Any) -> Any:
+def as_written(config: Any) -> Any:
     """A configuration as people write it: `@train#trainer`, which parsing turns into `@train::trainer`, and null."""
     if isinstance(config, dict):
-        return {key: plain_references(value) for key, value in config.items()}
+        return {key: as_written(value) for key, value in config.items()}
     if isinstance(config, list):
-        return [plain_references(value) for value in config]
+        return [as_written(value) for value in config]
     if config == "$None":  # what `commands.run_config` makes of null
         return None
     if isinstance(config, str):
@@ -287,6 +287,6 @@ def _enclosing_config() -> dict[str, Any] | None:
         if isinstance(owner, ConfigWorkflow):
             owner = owner.parser
         if isinstance(owner, ConfigParser):
-            return plain_references({k: v for k, v in owner.get().items() if k != "_meta_"})
+            return as_written({k: v for k, v in owner.get().items() if k != "_meta_"})
         frame = frame.f_back
     return None
