@@ -133,10 +133,10 @@ def cluster(folder: Path, workers: int) -> Iterator[tuple[str, Any]]:
         start("scheduler", "--host=127.0.0.1", "--port=0")
         start("worker", f"--nworkers={workers}", "--nthreads=1")
         until(address_file.is_file)
-        address = json.loads(address_file.read_text())["address"]
-        with distributed.Client(address, set_as_default=False) as client:
+        # dask's own reader waits for what the scheduler has not written yet
+        with distributed.Client(scheduler_file=str(address_file), set_as_default=False) as client:
             client.wait_for_workers(workers, timeout=60)
-            yield address, client
+            yield client.scheduler_info()["address"], client
     finally:
         for process in reversed(started):
             process.terminate()
