@@ -16,97 +16,17 @@ from ..pieces import PiecewiseLayer
 from .state_file import read_state
 from .swin_weights import SwinShape, rename_swin, swin_shape
 
-__all__ = ["SwinEncoder", "SwinStages", "swin_margin_px"]
+__all__ = ["SwinEncoder", "swin_margin_px"]
 
 
-class SwinStages(nn.Module):
-    """The stages of a Swin Transformer (Liu et al. 2021, https://arxiv.org/abs/2103.14030) on any map of features.
-
-    MONAI's `SwinTransformer` has four stages and returns each **after** merging, so that its finest map is the bare
-    patch embedding. These return what the attention blocks wrote, each with a LayerNorm of its own (as Swin's
-    detection backbones do).
-
-    Args:
-        embed_dim: channels of the first stage; they double with each.
-        depths: blocks per stage; odd ones have shifted windows.
-        num_heads: attention heads per stage.
-        window_size: side of an attention window, in cells.
-        stride: pixels per cell of the first stage.
-        drop_path_rate: stochastic depth of the last block; rises linearly from 0 at the first.
-
-    Attributes:
-        strides: pixels per cell of each stage.
-        channels: channels of each stage.
-        grid_px: a window of the last stage in pixels. On inputs and tile origins that are multiples of it, all window
-            partitions fall on the same pixels of the slide.
-
-    Raises:
-        ValueError: if `depths` and `num_heads` differ in length or channels do not divide by heads.
-    """
-
-    def __init__(
-        self,
-        embed_dim: int,
-        depths: Sequence[int],
-        num_heads: Sequence[int],
-        window_size: int,
-        stride: int,
-        drop_path_rate: float,
-    ) -> None:
-        super().__init__()
-        if len(depths) != len(num_heads):
-            raise ValueError(
-                f"depths has {len(depths)} stages and num_heads {len(num_heads)}: give one each per stage."
-            )
-        self.depths = tuple(depths)
-        self.window_size = window_size
-        self.strides = tuple(stride * 2**i for i in range(len(depths)))
-        self.channels = tuple(embed_dim * 2**i for i in range(len(depths)))
-        self.grid_px = window_size * self.strides[-1]
-        for channels, heads in zip(self.channels, num_heads, strict=True):
-            if channels % heads:
-                raise ValueError(
-                    f"A stage of {channels} channels cannot be split into {heads} heads: change num_heads."
-                )
-
-        drop_path = torch.linspace(0, drop_path_rate, sum(depths)).tolist()
-        self.layers = nn.ModuleList(
-            PiecewiseLayer(
-                dim=self.channels[i],
-                depth=depth,
-                num_heads=num_heads[i],
-                window_size=(window_size, window_size),
-                drop_path=drop_path[sum(depths[:i]) : sum(depths[: i + 1])],
-                qkv_bias=True,
-                use_flash_attention=True,
-            )
-            for i, depth in enumerate(depths)
-        )
-        self.downsamples = nn.ModuleList(PatchMergingV2(c, spatial_dims=2) for c in self.channels[:-1])
-        self.norms = nn.ModuleList(nn.LayerNorm(c) for c in self.channels)
-        self.apply(_init_linear)
-
-    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
-        """(B, embed_dim, h, w) -> features of each stage, finest first; see `Encoder`."""
-        features = []
-        for level, (layer, norm) in enumerate(zip(self.layers, self.norms, strict=True)):
-            if level:
-                x = self.downsamples[level - 1](x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-            x = layer(x)
-            features.append(norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2))
-        return features
-
-    def input_margin_px(self, level: int, margin_px: int) -> int:
-        """Input pixels read beyond a `grid_px`-aligned core by the cells of `level` up to `margin_px` beyond it."""
-        windows_px = [self.window_size * s for s in self.strides[: level + 1]]
-        return swin_margin_px(margin_px, windows_px, self.depths[: level + 1])
-
-
-class SwinEncoder(SwinStages):
+class SwinEncoder(nn.Module):
     """A 2-D Swin Transformer with any number of stages, from scratch or from weights of timm or transformers.
 
-    Modules are named as in the original (`patch_embed`, `layers.i.blocks.j`), except `mlp.linear1/2` for `fc1/2`, and
-    merging, which stands in `downsamples`.
+    Liu et al. 2021, https://arxiv.org/abs/2103.14030. MONAI's `SwinTransformer` has four stages and returns each
+    **after** merging, so that its finest map is the bare patch embedding. This returns what the attention blocks wrote,
+    each with a LayerNorm of its own (as Swin's detection backbones do). Modules are named as in the original
+    (`patch_embed`, `layers.i.blocks.j`), except `mlp.linear1/2` for `fc1/2`, and merging, which stands in
+    `downsamples`.
 
     Args:
         in_channels: channels of the image.
@@ -123,7 +43,8 @@ class SwinEncoder(SwinStages):
     Attributes:
         strides: pixels per cell of each stage.
         channels: channels of each stage.
-        grid_px: a window of the last stage in pixels; see `SwinStages`.
+        grid_px: a window of the last stage in pixels. On inputs and tile origins that are multiples of it, all window
+            partitions fall on the same pixels of the slide.
 
     Raises:
         ValueError: if `depths` and `num_heads` differ in length, channels do not divide by heads, or the weights are
@@ -142,11 +63,42 @@ class SwinEncoder(SwinStages):
         drop_path_rate: float = 0.1,
         weights: str | None = None,
     ) -> None:
+        super().__init__()
+        if len(depths) != len(num_heads):
+            raise ValueError(
+                f"depths has {len(depths)} stages and num_heads {len(num_heads)}: give one each per stage."
+            )
+        self.depths = tuple(depths)
+        self.window_size = window_size
+        self.strides = tuple(patch_size * 2**i for i in range(len(depths)))
+        self.channels = tuple(embed_dim * 2**i for i in range(len(depths)))
+        self.grid_px = window_size * self.strides[-1]
+        for channels, heads in zip(self.channels, num_heads, strict=True):
+            if channels % heads:
+                raise ValueError(
+                    f"A stage of {channels} channels cannot be split into {heads} heads: change num_heads."
+                )
+
         patch_embed = PatchEmbed(patch_size, in_channels, embed_dim, nn.LayerNorm, spatial_dims=2)
-        super().__init__(embed_dim, depths, num_heads, window_size, patch_size, drop_path_rate)
-        self.patch_embed = patch_embed
+        drop_path = torch.linspace(0, drop_path_rate, sum(depths)).tolist()
+        self.layers = nn.ModuleList(
+            PiecewiseLayer(
+                dim=self.channels[i],
+                depth=depth,
+                num_heads=num_heads[i],
+                window_size=(window_size, window_size),
+                drop_path=drop_path[sum(depths[:i]) : sum(depths[: i + 1])],
+                qkv_bias=True,
+                use_flash_attention=True,
+            )
+            for i, depth in enumerate(depths)
+        )
+        self.downsamples = nn.ModuleList(PatchMergingV2(c, spatial_dims=2) for c in self.channels[:-1])
+        self.norms = nn.ModuleList(nn.LayerNorm(c) for c in self.channels)
+        self.apply(_init_linear)
+        self.patch_embed = patch_embed  # last: the states of optimisers number parameters in this order
         if weights is not None:
-            shape = SwinShape(embed_dim, tuple(depths), tuple(num_heads), window_size, patch_size)
+            shape = SwinShape(embed_dim, self.depths, tuple(num_heads), window_size, patch_size)
             self._load(weights, shape)
 
     def forward(self, image: torch.Tensor) -> list[torch.Tensor]:
@@ -158,7 +110,19 @@ class SwinEncoder(SwinStages):
         Returns:
             One (B, channels[l], H / strides[l], W / strides[l]) per stage.
         """
-        return super().forward(self.patch_embed(image))
+        x = self.patch_embed(image)
+        features = []
+        for level, (layer, norm) in enumerate(zip(self.layers, self.norms, strict=True)):
+            if level:
+                x = self.downsamples[level - 1](x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+            x = layer(x)
+            features.append(norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2))
+        return features
+
+    def input_margin_px(self, level: int, margin_px: int) -> int:
+        """Input pixels read beyond a `grid_px`-aligned core by the cells of `level` up to `margin_px` beyond it."""
+        windows_px = [self.window_size * s for s in self.strides[: level + 1]]
+        return swin_margin_px(margin_px, windows_px, self.depths[: level + 1])
 
     def _load(self, path: str, shape: SwinShape) -> None:
         """Take what the file has of this encoder; norms of stages that it lacks stay as they are."""
