@@ -21,7 +21,7 @@ from .folds import STAGES, Fold, make_folds, open_data
 from .recipes import Table, read_table
 from .report import Finished, final_table, genes_table, json_line, lost_table, screening_table
 from .schedule import make_jobs, recipe_cells, run_jobs
-from .simple import baseline_cells, run_baseline
+from .simple import baseline_cells, run_baselines
 from .timing import read_steps, time_recipes
 
 __all__ = ["main"]
@@ -76,8 +76,7 @@ def _run(stage: str, table: Table, args: argparse.Namespace, work: Path, results
         )
     steps = read_steps(recipes, settings, results) if args.by_steps else None
     simple = [c for c in baseline_cells(stage, folds, settings) if not c.path(results).is_file()]
-    for cell in simple:
-        run_baseline(cell, results)
+    run_baselines(simple, results)
     seeds = args.seeds if args.seeds is not None else list(range(2 if stage == "screening" else 3))
     cells = recipe_cells(stage, recipes, folds, seeds, settings, steps)
     missing = [(cell, recipe) for cell, recipe in cells if not cell.path(results).is_file()]
