@@ -24,6 +24,10 @@ def _positive(text: str) -> float:
     return value
 
 
+def _zero_or_more(text: str) -> float:
+    return 0.0 if text.strip() == "0" else _positive(text)
+
+
 def _count(text: str) -> int:
     if not text.isdecimal() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
@@ -124,7 +128,7 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--size-um", type=float, metavar="U", help="unit size; the coarsest trained on or measured by default"
     )
-    p.add_argument("--scales-um", type=_numbers, metavar="S,S", help="cells to sum units to")
+    p.add_argument("--scales-um", type=_sizes, metavar="S,S", help="cells to sum units to")
     p.add_argument("--name", help="name of the JSON, the split's by default")
     p.add_argument("--set", action="append", default=[], type=_setting, metavar="KEY=VALUE", dest="settings")
 
@@ -164,7 +168,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     p.add_argument("truth", metavar="TRUTH", nargs="?", help="the measured units' .h5ad, raw counts; as many")
     p.add_argument("--out", default="audit", metavar="DIR")
-    p.add_argument("--scales-um", type=_numbers, default=[], metavar="S,S", help="cells to sum units to")
+    p.add_argument("--scales-um", type=_sizes, default=[], metavar="S,S", help="cells to sum units to")
     p.add_argument(
         "--genes",
         type=_panels,
@@ -178,7 +182,9 @@ def build_parser() -> argparse.ArgumentParser:
         help="of predictions that do not say it; log1p_cp10k by default",
     )
     p.add_argument("--unit-of-x-against", choices=("log1p_cp10k", "cp10k", "counts"), help="the same of --against's")
-    p.add_argument("--min-total", type=float, default=200.0, metavar="N", help="leave out units with fewer counts")
+    p.add_argument(
+        "--min-total", type=_zero_or_more, default=200.0, metavar="N", help="leave out units with fewer counts"
+    )
     p.add_argument("--mpp", type=_positive, metavar="M", help="µm per level-0 pixel, where TRUTH does not say")
 
     p = commands.add_parser("report", help="one HTML file about a run that opens offline")

@@ -277,6 +277,10 @@ class SlideDataset(Dataset):
         panel: gives the filter of units; needed where the units are to be scored.
         size_um: size of the units to answer for; each slide's coarsest by default.
         picture_px: the longer side of the small picture that a prediction keeps of its slide; 0 is none.
+        scales_um: sides of the cells that units will be summed to.
+
+    Raises:
+        InputError: if a slide's counts are no measurements, lack a gene of the panel or are coarser than a scale.
     """
 
     def __init__(
@@ -286,6 +290,7 @@ class SlideDataset(Dataset):
         panel: GenePanel,
         size_um: float | None = None,
         picture_px: int = 0,
+        scales_um: Sequence[float] = (),
     ) -> None:
         self.data = list(data)
         self.picture_px = picture_px
@@ -297,6 +302,7 @@ class SlideDataset(Dataset):
             for units in slide_units(record, slide, self.sizes_um):
                 units.check_counts()
                 units.columns(panel.genes)
+                units.check_scales(scales_um)
 
     def __len__(self) -> int:
         return len(self.data)

@@ -128,6 +128,19 @@ class Units:
         if fault is not None:
             raise InputError(f"{self.name} holds {fault} values; X must be the raw counts, neither logged nor scaled.")
 
+    def check_scales(self, scales_um: Sequence[float]) -> None:
+        """Refuse cells that are finer than the units.
+
+        Raises:
+            InputError: if a scale is finer than the measured units.
+        """
+        finer = [s for s in scales_um if s < self.size_um]
+        if finer:
+            raise InputError(
+                f"{self.name} was measured in {self.size_um:g} µm units, so a scale of {finer[0]:g} µm has no truth "
+                "to compare with. Leave it out of scales_um, or evaluate on a data set with finer units."
+            )
+
     def counts_of(self, genes: Sequence[str]) -> np.ndarray:
         """Dense counts of `genes` in their order, float32 (U, len(genes)).
 

@@ -10,7 +10,6 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
-from ..errors import InputError
 from ..expression import LARGE_UNIT_UM, log1p_cp10k, pearson_residuals, thinning_ceiling
 from ..units import Units
 from .moments import moments, truth_is_constant
@@ -77,12 +76,7 @@ def score_slide(
     Raises:
         InputError: if a scale is finer than the measured units.
     """
-    finer = [s for s in scales_um if s < units.size_um]
-    if finer:
-        raise InputError(
-            f"{units.name} was measured in {units.size_um:g} µm units, so a scale of {finer[0]:g} µm has no truth "
-            "to compare with. Leave it out of scales_um, or evaluate on a data set with finer units."
-        )
+    units.check_scales(scales_um)
     counts, total = units.counts_of(genes), units.total
     scores = _compare(predict, sp.identity(len(units), format="csr"), units, counts, total, NATIVE, 0, ceilings)
     for scale in scales_um:

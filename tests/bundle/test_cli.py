@@ -323,8 +323,15 @@ def test_a_size_that_is_none(capsys, size: str):
     assert said.endswith(f"argument --bin-um: '{size}' is not a number above 0")
 
 
-def test_scales_that_are_none(capsys):
-    assert "'a,b' is not a list of numbers" in usage(capsys, "evaluate", "run", "--scales-um", "a,b")
+def test_scales_that_are_none(capsys, tiny_run, monkeypatch):
+    assert "'a' is not a number above 0" in usage(capsys, "evaluate", "run", "--scales-um", "a,b")
+    monkeypatch.setattr("bundle.SlideInferer.__call__", lambda *_: pytest.fail("predicted first"))
+    assert "a scale of 10 µm has no truth" in sentence("evaluate", tiny_run, "--scales-um", "10")
+
+
+def test_fewer_counts_than_none(capsys):
+    said = usage(capsys, "audit", "pred.h5ad", "truth.h5ad", "--min-total", "-5")
+    assert said.endswith("argument --min-total: '-5' is not a number above 0")
 
 
 # Models and predictions -----------------------------------------------------------------------------------------------
@@ -441,15 +448,22 @@ def test_a_place_that_cannot_be_written(tiny_run, phantom, tmp_path):
 # How it is said -------------------------------------------------------------------------------------------------------
 
 
-def test_the_terminal_shows_the_sentence_and_no_traceback(tiny_run):
+def test_the_terminal_shows_the_sentence_and_no_traceback(tiny_run, dataset, write_slide):
     """A refusal in the middle of a run, where Ignite and MONAI report errors of their own."""
-    command = [sys.executable, "-m", "bundle.cli", "evaluate", str(tiny_run), "--scales-um", "10"]
+    slide = dataset / "slides" / "P3.tif"
+    write_slide(slide, tifffile.imread(slide), mpp=1.0, pyramid=False, compression="zlib")
+    with tifffile.TiffFile(slide) as tiff:
+        middle = sorted(tiff.pages[0].dataoffsets)[len(tiff.pages[0].dataoffsets) // 2]
+    with slide.open("r+b") as file:
+        file.seek(middle)
+        file.write(bytes(16))
+    command = [sys.executable, "-m", "bundle.cli", "evaluate", str(tiny_run), "--dataset", str(dataset)]
     done = subprocess.run(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
     assert done.returncode == 2
     assert "Traceback" not in done.stdout + done.stderr
-    (said,) = done.stderr.splitlines()
-    assert said.startswith("pixnet evaluate: P3_spot55.h5ad")
-    assert "a scale of 10 µm has no truth" in said
+    (said,) = (line for line in done.stderr.splitlines() if not line.startswith(str(slide)))  # cuCIM's libtiff does
+    assert said.startswith(f"pixnet evaluate: {slide}")
+    assert "damaged: copy it again" in said
 
 
 def test_a_command_says_what_it_did_and_nothing_of_how_monai_was_called(tiny_run, phantom, tmp_path):
