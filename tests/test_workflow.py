@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import anndata as ad
@@ -19,7 +20,7 @@ import pandas as pd
 import pytest
 import torch
 
-from benchmarks.processes import interrupt, largest_difference, run_monai
+from benchmarks.processes import interrupt, largest_difference
 from bundle import commands, expression_of, open_map
 from bundle.cli import main
 from bundle.errors import InputError
@@ -35,6 +36,15 @@ def override(tiny, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("configs") / "tiny.json"
     path.write_text(json.dumps({**tiny, "crops_per_slide": 4}))
     return path
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """This process computes as those of `ENV` do, to the bit."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def _command(override: Path, phantom: Path, run: Path, *more: str) -> list[str]:
@@ -79,10 +89,9 @@ def test_a_run_folder_explains_itself(run):
     assert all(torch.is_tensor(v) for v in state.values())
 
 
-def test_a_killed_run_resumes_to_the_same_weights(run, override, phantom, tmp_path):
-    command = _command(override, phantom, tmp_path, "--max_epochs", "3")
-    interrupt(command, tmp_path / "checkpoints" / "last.pt")
-    run_monai(command)
+def test_a_killed_run_resumes_to_the_same_weights(run, override, phantom, tmp_path, one_thread):
+    interrupt(_command(override, phantom, tmp_path, "--max_epochs", "3"), tmp_path / "checkpoints" / "last.pt")
+    commands.train(phantom, tmp_path, [override], {"max_epochs": 3})
     for name in ("network", "optimizer", "average", "best_model"):
         whole, resumed = (
             torch.load(folder / "checkpoints" / "last.pt", weights_only=True)[name] for folder in (run, tmp_path)
@@ -330,22 +339,24 @@ def test_several_slides_do_not_overwrite_one_file(run, phantom, tmp_path):
     assert sorted(p.name for p in (tmp_path / "all").iterdir()) == ["P1.h5ad", "P2.h5ad", "P3.h5ad"]
 
 
-def test_a_prediction_that_was_killed_goes_on_to_the_same_contents(run, phantom, tmp_path):
-    command = [sys.executable, "-m", "bundle.cli", "predict", str(phantom / "slides" / "P3.tif"), "OUT", "--model"]
-    command += [str(run), "--bin-um", "8", "--set", "tile_px=128"]
-    for name in ("whole", "killed"):
-        command[5] = str(tmp_path / f"{name}.h5ad")
-        if name == "killed":
-            process = subprocess.Popen(command, cwd=ROOT, env=ENV, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-            done = tmp_path / "killed.h5ad.work" / "P3" / "done.json"
-            while process.poll() is None and (not done.is_file() or '"tiles": 0' in done.read_text()):
-                time.sleep(0.005)
-            process.kill()
-            assert process.wait() == -signal.SIGKILL, "it ended before it could be killed"
-            assert not Path(command[5]).exists()
-        ended = subprocess.run(command, cwd=ROOT, env=ENV, capture_output=True, text=True)
-        assert ended.returncode == 0, ended.stderr
-    assert "done already" in ended.stdout + ended.stderr
+def test_a_prediction_that_was_killed_goes_on_to_the_same_contents(run, phantom, tmp_path, capsys, one_thread):
+    def command(name: str) -> list[str]:
+        out = str(tmp_path / f"{name}.h5ad")
+        own = ["predict", str(phantom / "slides" / "P3.tif"), out, "--model", str(run)]
+        return [*own, "--bin-um", "8", "--set", "tile_px=128"]
+
+    start = [sys.executable, "-m", "bundle.cli", *command("killed")]
+    process = subprocess.Popen(start, cwd=ROOT, env=ENV, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    done = tmp_path / "killed.h5ad.work" / "P3" / "done.json"
+    while process.poll() is None and (not done.is_file() or '"tiles": 0' in done.read_text()):
+        time.sleep(0.005)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL, "it ended before it could be killed"
+    assert not (tmp_path / "killed.h5ad").exists()
+    assert main(command("killed")) == 0
+    said = capsys.readouterr()
+    assert "done already" in said.out + said.err
+    assert main(command("whole")) == 0
     whole, resumed = (ad.read_h5ad(tmp_path / f"{name}.h5ad") for name in ("whole", "killed"))
     np.testing.assert_array_equal(whole.X, resumed.X)
     assert list(whole.obs_names) == list(resumed.obs_names)
