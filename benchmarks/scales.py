@@ -401,11 +401,12 @@ def _finished(results: Path) -> dict[str, Cell]:
     found = {path.stem: json.loads(path.read_text()) for path in results.glob("*.json")}
     commits = sorted({str(cell["commit"])[:8] for cell in found.values()})
     print(f"{len(found)} finished cells, of commits {', '.join(commits)}; nothing is trained")
-    methods, trainings = (*TRAINED, "interpolation"), list(TRAIN_UM)
+    methods, sizes = (*TRAINED, "interpolation"), [name.removeprefix("train_") for name in TRAIN_UM]
 
-    def place(name: str) -> tuple[bool, int, int]:
+    def place(name: str) -> tuple[bool, int, str, int]:
         data, method, trained = name.split("_", 2)
-        return data != "phantom", methods.index(method), trainings.index(trained) if trained in trainings else 0
+        how, _, size = trained.rpartition("_")  # train_100, linear_100
+        return data != "phantom", methods.index(method), how, sizes.index(size)
 
     return {name: found[name] for name in sorted(sorted(found), key=place)}
 

@@ -242,11 +242,15 @@ def test_the_report_is_what_finished_cells_say_whatever_made_them(tmp_path, caps
         figure = {"PCC@M": pcc, "draws": [pcc - 0.01, pcc + 0.01]}
         return {"config_hash": "of another day", "commit": "abc", "truth": {"2": figure}, "counts": {"2": figure}}
 
-    for name, pcc in (("phantom_pixnet_train_100", 0.4), ("phantom_crop_train_100", 0.3)):
-        (tmp_path / f"{name}.json").write_text(json.dumps(cell(pcc)))
+    interpolated = [f"interpolation_{how}_{um}" for how in ("linear", "nearest") for um in (100, 55, 16, 8)]
+    for name, pcc in {"pixnet_train_100": 0.4, "crop_train_100": 0.3, **dict.fromkeys(interpolated, 0.2)}.items():
+        (tmp_path / f"phantom_{name}.json").write_text(json.dumps(cell(pcc)))
     found = main(["--report", "--threads", "1", "--results", str(tmp_path)])
     said = capsys.readouterr().out
-    assert "2 finished cells, of commits abc" in said
+    assert "10 finished cells, of commits abc" in said
+    assert [line.split()[2] for line in said.splitlines() if line.startswith("| interp")][:8] == [
+        name.removeprefix("interpolation_") for name in interpolated
+    ]
     assert "| pixnet train_100 | **0.400** |" in said
     assert "ahead +0.100" in said
     assert found["pixnet"]["train_100"]["2"] == 0.4
