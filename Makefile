@@ -27,8 +27,11 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 demo: env
 	$(BIN)/pixnet demo demo
 
+# The longest files first, so that neither of the two waits for the other at the end.
+LONGEST := tests/test_workflow.py tests/test_ranks.py tests/test_wheel.py tests/test_zoo.py tests/benchmarks
+
 test: env
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(LONGEST) tests
 
 label-env: $(LABEL)/.ready
 
