@@ -14,18 +14,25 @@ from .version import bundle_version
 __all__ = ["build_parser"]
 
 
-def _positive(text: str) -> float:
+def _number(text: str) -> float:
     try:
-        value = float(text)
+        return float(text)
     except ValueError:
-        value = math.nan
+        return math.nan
+
+
+def _positive(text: str) -> float:
+    value = _number(text)
     if not 0 < value < math.inf:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
     return value
 
 
 def _zero_or_more(text: str) -> float:
-    return 0.0 if text.strip() == "0" else _positive(text)
+    value = _number(text)
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither 0 nor a number above it")
+    return value
 
 
 def _count(text: str) -> int:

@@ -23,6 +23,7 @@ from PIL import Image
 from torch._utils import ExceptionWrapper
 
 from bundle import commands
+from bundle.arguments import build_parser
 from bundle.cli import main
 from bundle.errors import InputError, user_message
 from bundle.files import alone_at
@@ -331,7 +332,8 @@ def test_scales_that_are_none(capsys, tiny_run, monkeypatch):
 
 def test_fewer_counts_than_none(capsys):
     said = usage(capsys, "audit", "pred.h5ad", "truth.h5ad", "--min-total", "-5")
-    assert said.endswith("argument --min-total: '-5' is not a number above 0")
+    assert said.endswith("argument --min-total: '-5' is neither 0 nor a number above it")
+    assert build_parser().parse_args(["audit", "pred.h5ad", "truth.h5ad", "--min-total", "0.0"]).min_total == 0
 
 
 # Models and predictions -----------------------------------------------------------------------------------------------
