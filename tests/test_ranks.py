@@ -21,6 +21,7 @@ from benchmarks.processes import (
     training,
 )
 from bundle import commands
+from tests import forking
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +32,7 @@ def command(phantom, tiny):
 
 @pytest.fixture(scope="module")
 def run(command, tmp_path_factory) -> Path:
-    """A run trained by two processes."""
+    """A run trained by two processes that `torchrun` starts."""
     folder = tmp_path_factory.mktemp("ranks")
     run_monai(command(folder))
     return folder
@@ -45,7 +46,13 @@ def test_both_ranks_end_with_the_same_finite_weights(run):
     assert (run / "checkpoints" / "last.pt").is_file()
 
 
-def test_two_ranks_that_were_stopped_resume_to_the_same_weights(run, command, tmp_path):
+@pytest.fixture
+def forked(monkeypatch) -> None:
+    """From here on, without waiting for `torchrun` and for imports."""
+    monkeypatch.setattr("benchmarks.processes.subprocess", forking)
+
+
+def test_two_ranks_that_were_stopped_resume_to_the_same_weights(run, forked, command, tmp_path):
     interrupt(command(tmp_path), tmp_path / "checkpoints" / "last.pt", signal.SIGTERM)
     assert not (tmp_path / "rank0.pt").exists()
     run_monai(command(tmp_path))
@@ -55,7 +62,7 @@ def test_two_ranks_that_were_stopped_resume_to_the_same_weights(run, command, tm
     assert (tmp_path / "metrics.csv").read_text() == (run / "metrics.csv").read_text()
 
 
-def test_two_ranks_evaluate_like_one(run, phantom, tmp_path):
+def test_two_ranks_evaluate_like_one(run, forked, phantom, tmp_path):
     slides = every_slide_as_test(phantom, tmp_path)  # three slides on two ranks: one rank has fewer
     here = json.loads(commands.evaluate(run, slides, scales_um=[120.0], name="here").read_text())
     two = evaluate(run, slides, [120.0], ranks=2)

@@ -25,6 +25,7 @@ from bundle import commands, expression_of, open_map
 from bundle.cli import main
 from bundle.errors import InputError
 from bundle.inference import prediction
+from tests import forking
 
 ROOT = Path(__file__).parents[1]
 #: Two threads more or less must not matter to what is compared.
@@ -89,7 +90,8 @@ def test_a_run_folder_explains_itself(run):
     assert all(torch.is_tensor(v) for v in state.values())
 
 
-def test_a_killed_run_resumes_to_the_same_weights(run, override, phantom, tmp_path, one_thread):
+def test_a_killed_run_resumes_to_the_same_weights(run, override, phantom, tmp_path, one_thread, monkeypatch):
+    monkeypatch.setattr("benchmarks.processes.subprocess", forking)
     interrupt(_command(override, phantom, tmp_path, "--max_epochs", "3"), tmp_path / "checkpoints" / "last.pt")
     commands.train(phantom, tmp_path, [override], {"max_epochs": 3})
     for name in ("network", "optimizer", "average", "best_model"):
@@ -346,7 +348,7 @@ def test_a_prediction_that_was_killed_goes_on_to_the_same_contents(run, phantom,
         return [*own, "--bin-um", "8", "--set", "tile_px=128"]
 
     start = [sys.executable, "-m", "bundle.cli", *command("killed")]
-    process = subprocess.Popen(start, cwd=ROOT, env=ENV, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = forking.Popen(start, cwd=ROOT, env=ENV)
     done = tmp_path / "killed.h5ad.work" / "P3" / "done.json"
     while process.poll() is None and (not done.is_file() or '"tiles": 0' in done.read_text()):
         time.sleep(0.005)
@@ -371,7 +373,7 @@ def test_a_bundle_without_weights_says_so(phantom, tmp_path):
 def test_the_network_is_what_the_metadata_says():
     command = [sys.executable, "-m", "monai.bundle", "verify_net_in_out", "network_def"]
     command += ["--meta_file", "configs/metadata.json", "--config_file", "configs/inference.json", "--n", "2"]
-    done = subprocess.run(command, cwd=ROOT, env=ENV, capture_output=True, text=True)
+    done = forking.run(command, cwd=ROOT, env=ENV)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "verified with no error" in done.stdout + done.stderr
 

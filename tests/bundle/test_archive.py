@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 import sys
 import time
 import zipfile
@@ -19,6 +18,7 @@ from bundle import commands
 from bundle.archive import _carry_folders, export_bundle
 from bundle.cli import main
 from bundle.errors import InputError
+from tests import forking
 
 ROOT = Path(__file__).parents[2]
 #: Without our repository on the path.
@@ -94,7 +94,7 @@ def test_monai_predicts_from_inside_it_what_pixnet_predicts(unzipped, tiny_run, 
     slide, alone, ours = phantom / "slides" / "P3.tif", tmp_path / "alone.h5ad", tmp_path / "ours.h5ad"
     command = [sys.executable, "-m", "monai.bundle", "run", "inferring", "--config_file", "configs/inference.json"]
     command += ["--slides", str(slide), "--bin_um", "16", "--output", str(alone)]
-    done = subprocess.run(command, cwd=unzipped, env=ENV, capture_output=True, text=True)
+    done = forking.run(command, cwd=unzipped, env=ENV)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
     assert str(ROOT) not in done.stdout + done.stderr
     commands.predict(slide, ours, tiny_run, {"bin_um": 16.0})

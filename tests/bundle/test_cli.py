@@ -6,7 +6,6 @@ import contextlib
 import errno
 import io
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -27,6 +26,7 @@ from bundle.arguments import build_parser
 from bundle.cli import main
 from bundle.errors import InputError, user_message
 from bundle.files import alone_at
+from tests import forking
 
 ROOT = Path(__file__).parents[2]
 Edit = Callable[[dict], object]
@@ -460,7 +460,7 @@ def test_the_terminal_shows_the_sentence_and_no_traceback(tiny_run, dataset, wri
         file.seek(middle)
         file.write(bytes(16))
     command = [sys.executable, "-m", "bundle.cli", "evaluate", str(tiny_run), "--dataset", str(dataset)]
-    done = subprocess.run(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+    done = forking.run(command, cwd=ROOT)
     assert done.returncode == 2
     assert "Traceback" not in done.stdout + done.stderr
     (said,) = (line for line in done.stderr.splitlines() if not line.startswith(str(slide)))  # cuCIM's libtiff does
@@ -469,16 +469,9 @@ def test_the_terminal_shows_the_sentence_and_no_traceback(tiny_run, dataset, wri
 
 
 def test_a_command_says_what_it_did_and_nothing_of_how_monai_was_called(tiny_run, phantom, tmp_path):
-    command = [
-        sys.executable,
-        "-m",
-        "bundle.cli",
-        "predict",
-        str(phantom / "slides" / "P3.tif"),
-        str(tmp_path / "b.h5ad"),
-    ]
-    command += ["--model", str(tiny_run), "--bin-um", "32,64"]
-    done = subprocess.run(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+    slide, out = str(phantom / "slides" / "P3.tif"), str(tmp_path / "b.h5ad")
+    command = [sys.executable, "-m", "bundle.cli", "predict", slide, out, "--model", str(tiny_run), "--bin-um", "32,64"]
+    done = forking.run(command, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     said = done.stdout + done.stderr
     assert not re.search("input summary|Not all config|logging properties|config_file", said), said
