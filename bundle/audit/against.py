@@ -59,7 +59,7 @@ def compare_tools(
         kept = units.take(both)
         for side, tool, place in zip(sides, (first, second), rows, strict=True):
             predict = tool.for_groups(place[both], tool.columns(common))
-            side.append(MatchedSlide(pair.name, pair.patient or pair.name, kept, predict, 1.0, 0))
+            side.append(MatchedSlide(pair.name, pair.patient or pair.name, kept, predict, pixel_um, 0))
     return {
         "pred": [str(pair.against) for pair, _, _ in read],
         "units": sum(len(slide.units) for slide in sides[0]),

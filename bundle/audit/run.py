@@ -245,7 +245,7 @@ def _matched(
         "warnings": [f"{pair.name}: {text}" for text in doubts],
     }
     patient = pair.patient or pair.name  # an unnamed one is taken for another than all others
-    return MatchedSlide(pair.name, patient, kept, predict, mpp or 1.0, filtered, about, covered)
+    return MatchedSlide(pair.name, patient, kept, predict, mpp, filtered, about, covered)
 
 
 def _coverage(

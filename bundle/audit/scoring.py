@@ -32,7 +32,7 @@ class MatchedSlide:
         patient: whose slide it is.
         units: the measured units that are scored.
         predict: what was predicted for them and the shared genes.
-        mpp: µm per level-0 pixel; 1 where unknown, and then only the units' own scale is scored.
+        mpp: µm per level-0 pixel; None where unknown, and then only the units' own scale is scored.
         filtered_units: measured units left out before.
         about: how it was matched, for the result.
         covered: share of units within ±1.96 of the prediction's standard errors, per gene; None where it has none that
@@ -43,7 +43,7 @@ class MatchedSlide:
     patient: str
     units: Units
     predict: Prediction
-    mpp: float
+    mpp: float | None
     filtered_units: int
     about: dict[str, Any] = field(default_factory=dict)
     covered: np.ndarray | None = None
@@ -113,7 +113,8 @@ def _scored(
     min_total: float = 0.0,
     ceilings: dict[tuple, np.ndarray] | None = None,
 ) -> ScoredSlide:
-    scores = score_slide(predict, slide.units, genes, slide.mpp, scales_um, min_total, ceilings)
+    mpp = slide.mpp or 1.0  # the units' own scale does not depend on it
+    scores = score_slide(predict, slide.units, genes, mpp, scales_um, min_total, ceilings)
     return ScoredSlide(slide.name, slide.patient, slide.units.size_um, slide.filtered_units, scores)
 
 

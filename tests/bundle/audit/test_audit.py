@@ -14,7 +14,7 @@ from bundle.cli import main
 from bundle.expression import log1p_cp10k
 from bundle.units import build_units
 
-from .conftest import GENES, MPP
+from .conftest import GENES, MPP, PITCH_UM
 
 FIGURES = (
     "PCC@F",
@@ -324,6 +324,21 @@ def test_without_mpp_the_units_themselves_are_still_scored(write_truth, write_pr
     audit(pred, truth, tmp_path / "a")
     audit(pred, truth, tmp_path / "b", mpp=MPP)
     same(native_of(tmp_path / "a"), native_of(tmp_path / "b"))
+
+
+def test_intervals_do_not_depend_on_what_positions_are_counted_in(write_truth, write_pred, tmp_path):
+    intervals = []
+    for pixel_um, told in ((MPP, MPP), (25.0, 25.0), (PITCH_UM, None)):  # the last are columns and rows of an array
+        truth = write_truth(mpp=None)
+        adata = ad.read_h5ad(truth)
+        adata.obsm["spatial"] = adata.obsm["spatial"] * MPP / pixel_um
+        adata.write_h5ad(truth)
+        audit(write_pred(truth), truth, tmp_path / "o", mpp=told, against=write_pred(truth, 2, 1.0))
+        found = result_of(tmp_path / "o")
+        intervals.append([*found["interval_95"]["PCC@M"], *found["against"]["difference_interval_95"]])
+    assert intervals[0][0] < intervals[0][1]
+    assert intervals[0][2] < intervals[0][3]
+    np.testing.assert_allclose(intervals[1:], [intervals[0]] * 2)
 
 
 def test_what_is_printed_is_what_is_written(write_truth, write_pred, tmp_path):
