@@ -20,9 +20,10 @@ import numpy as np
 import pandas as pd
 
 from .errors import InputError
-from .expression import eligible, log1p_cp10k
-from .files import alone_at, replacing, write_json
+from .expression import LARGE_UNIT_UM, eligible, log1p_cp10k
+from .files import alone_at, file_state, replacing, write_json
 from .inference.header import model_sha256
+from .inference.requests import Request
 from .manifest import read_split
 from .metrics import coverage_95
 from .panel import load_panel, load_units
@@ -64,11 +65,15 @@ def with_standard_error(
         raise InputError(f"No such file: {slide}.")
     out = Path(out)
     with alone_at(out.resolve()):
-        stat = Path(slide).stat()
+        files = [file_state(file) for file in (slide, settings.get("units")) if file is not None]
+        asked = [*files, model_sha256(run / "models" / "model.pt"), dict(settings)]
+        folder = out.with_name(f".{out.stem}.members_{_digest(json.dumps(asked, sort_keys=True, default=str))}")
+        try:
+            _values(_members(predict, str(slide), folder, settings, 1)[0])
+        except InputError:  # before the work of all
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
         found = calibration(predict, run, {key: settings[key] for key in _HOW if key in settings})
-        asked = [str(Path(slide).resolve()), stat.st_size, stat.st_mtime_ns, found["checkpoint_sha256"], dict(settings)]
-        digest = hashlib.sha256(json.dumps(asked, sort_keys=True, default=str).encode()).hexdigest()[:8]
-        folder = out.with_name(f".{out.stem}.members_{digest}")
         combined = combine(_members(predict, str(slide), folder, settings))
         _scale(combined, found)
         with replacing(out) as temporary:
@@ -89,12 +94,7 @@ def combine(members: Sequence[Path]) -> ad.AnnData:
     """
     if len(members) < 2:
         raise InputError("A spread needs two predictions or more.")
-    first = ad.read_h5ad(members[0])
-    if first.X is None:
-        raise InputError(
-            f"{first.n_obs:,} units of all genes are too many values for a standard error: name --genes, or ask for "
-            "fewer units."
-        )
+    first = _values(members[0])
     mean = np.asarray(first.X, np.float64)
     spread = np.zeros_like(mean)
     rate = first.layers.get("rate_per_um2")
@@ -112,6 +112,16 @@ def combine(members: Sequence[Path]) -> ad.AnnData:
     if rate is not None:
         first.layers["rate_per_um2"] = rate
     return first
+
+
+def _values(path: Path) -> ad.AnnData:
+    adata = ad.read_h5ad(path)
+    if adata.X is None:
+        raise InputError(
+            f"{adata.n_obs:,} units of all genes are too many values for a standard error: name --genes, or ask for "
+            "fewer units."
+        )
+    return adata
 
 
 def calibration(predict: Predict, run: Path, how: Mapping[str, Any]) -> dict[str, Any]:
@@ -148,7 +158,15 @@ def _measured(predict: Predict, run: Path, how: Mapping[str, Any], sha: str, pat
     errors, spreads, slides, size_um = [], [], [], 0.0
     for record in _validation(run):
         units = _scored_units(record, panel.unit_sizes_um)
-        folder = run / "evaluation" / f".members_{sha[:8]}_{record['section']}"
+        if units.size_um < LARGE_UNIT_UM:
+            logger.warning(
+                "%s: its units of %g µm hold too few counts to measure a standard error on.",
+                record["section"],
+                units.size_um,
+            )
+            continue
+        places = _digest(Request(units).digest)
+        folder = run / "evaluation" / f".members_{sha[:8]}_{record['section']}_{places}"
         folder.mkdir(parents=True, exist_ok=True)
         _write(units, folder / "units.h5ad")
         asked = {**how, "units": str(folder / "units.h5ad"), "slide_mpp": record.get("mpp"), "all_genes": True}
@@ -175,9 +193,11 @@ def _measured(predict: Predict, run: Path, how: Mapping[str, Any], sha: str, pat
     return about
 
 
-def _members(predict: Predict, slide: str, folder: Path, settings: Mapping[str, Any]) -> list[Path]:
-    """One prediction per symmetry; those that are whole already are kept."""
-    paths = [folder / f"{number}.h5ad" for number in range(_MEMBERS)]
+def _members(
+    predict: Predict, slide: str, folder: Path, settings: Mapping[str, Any], first: int | None = None
+) -> list[Path]:
+    """One prediction per symmetry, or of the first so many; those that are whole already are kept."""
+    paths = [folder / f"{symmetry}.h5ad" for symmetry in range(first or _MEMBERS)]
     for number, path in enumerate(paths):
         if not path.is_file():
             predict(slide, path, {**settings, "symmetries": [number]})
@@ -208,6 +228,10 @@ def _scored_units(record: Mapping[str, Any], sizes_um: Sequence[float]) -> Units
         return load_units(record)[0]
 
 
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
 def _write(units: Units, path: Path) -> None:
     """The units' places, to predict at; they may be sums that no file holds."""
     places = ad.AnnData(obs=pd.DataFrame(index=units.barcodes), obsm={"spatial": units.centers_px})
@@ -234,5 +258,7 @@ def _scale(adata: ad.AnnData, found: Mapping[str, Any]) -> None:
             "their counts included"
         )
     else:
-        about["holds"] = "nowhere: it is the bare spread over symmetries, without a validation slide to measure it on"
+        about["holds"] = (
+            "nowhere: it is the bare spread over symmetries, without a validation slide of units of 55 µm or more"
+        )
     adata.uns["pixnet"]["standard_error"] = about

@@ -16,7 +16,7 @@ import torch
 
 from ..commands import bundle_root, check_prediction, trained_run
 from ..errors import InputError, missing_extra
-from ..files import make_folder
+from ..files import file_state, make_folder
 from . import remote
 from .slides import CohortSlide, read_cohort
 from .summary import Progress, Result, count_units, table, write_summary
@@ -73,6 +73,8 @@ def predict_cohort(
     for option, instead in _ONE_SLIDE.items():
         if options.get(option) is not None:
             raise InputError(f"--{option} is of one slide, and {cohort} lists {len(slides)}: {instead}.")
+    if options.get("standard_error") and (as_zarr or len(options.get("bin_um") or ()) > 1):
+        raise InputError("A standard error is written for one size of units, into .h5ad files; ask for that alone.")
     run, _ = trained_run(run)
     folder = Path(out).resolve()
     make_folder(folder)
@@ -137,8 +139,8 @@ def _job(
         own["spots" if slide.units.suffix == ".h5ad" else "cells"] = slide.units
     arguments = arguments_of(own)
     asked = {
-        "slide": _file_state(slide.path),
-        "units": None if slide.units is None else _file_state(slide.units),
+        "slide": file_state(slide.path),
+        "units": None if slide.units is None else file_state(slide.units),
         "model": model,
         "ending": ending,
         "arguments": arguments,
@@ -154,11 +156,6 @@ def _job(
         "module": ".".join([*package, "cli"]),
         "source": str(bundle_root()) if len(package) == 1 else None,
     }
-
-
-def _file_state(path: Path) -> list[Any]:
-    stat = path.stat()
-    return [str(path), stat.st_size, stat.st_mtime_ns]
 
 
 def _record(job: Mapping[str, Any]) -> dict[str, Any]:

@@ -141,8 +141,8 @@ class PredictionWriter:
             path = self._path(slide, request)
             if path.suffix == ".h5ad" and len(request.units) > MAX_H5AD_UNITS:
                 raise InputError(
-                    f"{path} would hold {len(request.units):,} units of {request.units.size_um:g} µm; above "
-                    f"{MAX_H5AD_UNITS:,} AnnData is written as Zarr: end the name in .zarr."
+                    f"{len(request.units):,} units of {request.units.size_um:g} µm are too many for an .h5ad, which "
+                    f"holds up to {MAX_H5AD_UNITS:,}: end the name in .zarr, or, for a standard error, ask for fewer."
                 )
 
     def __call__(self, engine: Engine) -> None:

@@ -270,6 +270,10 @@ def test_a_cohort_without_a_folder_a_model_or_dask(tmp_path, phantom, stub, mode
     assert "choose another place" in capsys.readouterr().err
     assert main(["predict", str(tmp_path / "a.svs"), "o.h5ad", "--model", str(model), "--workers", "2"]) == 2
     assert "are for a cohort" in capsys.readouterr().err
+    asked = ["--model", str(model), "--standard-error", "--bin-um", "16"]
+    for more in (["--zarr"], ["--bin-um", "16,8"]):
+        assert main(["predict", str(path), str(tmp_path / "out"), *asked, *more]) == 2
+        assert "one size of units" in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "distributed", None)
     assert main(["predict", str(path), str(tmp_path / "out"), "--model", str(model)]) == 2
     assert "pip install '.[cohort]'" in capsys.readouterr().err

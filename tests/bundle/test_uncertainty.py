@@ -96,6 +96,64 @@ class _Asked(Exception):
     """Instead of a prediction."""
 
 
+def _write_member(path: Path, with_values: bool = True) -> None:
+    values = np.zeros((2, 1), np.float32) if with_values else None
+    path.parent.mkdir(parents=True, exist_ok=True)
+    adata = ad.AnnData(values, pd.DataFrame(index=["u0", "u1"]), pd.DataFrame(index=["A"]))
+    adata.uns["pixnet"] = {}
+    adata.write_h5ad(path)
+
+
+@pytest.mark.parametrize("moved", [False, True])
+def test_a_stopped_call_goes_on_and_units_that_were_moved_are_predicted_anew(run, tmp_path, monkeypatch, moved: bool):
+    monkeypatch.setattr("bundle.uncertainty._MEMBERS", 2)
+    monkeypatch.setattr("bundle.uncertainty.calibration", lambda *_: {"factor": {}, "slides": [], "members": 2})
+    slide, spots, out = tmp_path / "slide.tif", tmp_path / "spots.h5ad", tmp_path / "o.h5ad"
+    slide.touch()
+    spots.write_text("positions")
+    predicted: list[str] = []
+
+    def predict(_, path, settings):
+        predicted.append(path.name)
+        _write_member(path)
+
+    def stopped(_, path, settings):
+        if predicted:
+            raise _Asked
+        predict(_, path, settings)
+
+    with pytest.raises(_Asked):
+        with_standard_error(stopped, slide, out, run, {"units": str(spots)})
+    if moved:
+        spots.write_text("other positions")
+    with_standard_error(predict, slide, out, run, {"units": str(spots)})
+    assert predicted == (["0.h5ad", "0.h5ad", "1.h5ad"] if moved else ["0.h5ad", "1.h5ad"])
+    assert out.is_file()
+
+
+def test_too_many_values_are_refused_after_one_prediction(run, tmp_path):
+    (tmp_path / "slide.tif").touch()
+    predicted = []
+
+    def predict(slide, path, settings):
+        predicted.append(path)
+        _write_member(path, with_values=False)
+
+    with pytest.raises(InputError, match="name --genes"):
+        with_standard_error(predict, tmp_path / "slide.tif", tmp_path / "o.h5ad", run, {"bin_um": 16.0})
+    assert len(predicted) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["slide.tif"]
+
+
+def test_bins_too_fine_to_measure_calibrate_nothing(run, phantom, tmp_path, caplog):
+    other = Path(shutil.copytree(run, tmp_path / "run"))
+    (other / "evaluation" / "standard_error.json").unlink(missing_ok=True)
+    panel = json.loads((other / "models" / "panel.json").read_text())
+    (other / "models" / "panel.json").write_text(json.dumps({**panel, "unit_sizes_um": [16.0]}))
+    assert calibration(lambda *_: pytest.fail("predicted"), other, {})["slides"] == []
+    assert "16 µm hold too few counts" in caplog.text
+
+
 def test_a_data_set_that_was_away_is_used_when_it_is_back(run, phantom, tmp_path, caplog):
     other = Path(shutil.copytree(run, tmp_path / "run"))
     kept = other / "evaluation" / "standard_error.json"
@@ -117,9 +175,15 @@ def test_a_data_set_that_was_away_is_used_when_it_is_back(run, phantom, tmp_path
     away.symlink_to(phantom)
     how = {"device": "cpu", "runtime": "openvino", "tile_px": 256}
     (tmp_path / "slide.tif").touch()
+
+    def predict_here(slide, path, settings):
+        if Path(slide).name != "slide.tif":
+            predict(slide, path, settings)
+        _write_member(path)
+
     with pytest.raises(_Asked):
         with_standard_error(
-            predict, tmp_path / "slide.tif", tmp_path / "o.h5ad", other, {**how, "bin_um": 16.0, "genes": ["A"]}
+            predict_here, tmp_path / "slide.tif", tmp_path / "o.h5ad", other, {**how, "bin_um": 16.0, "genes": ["A"]}
         )
     ((slide, settings),) = asked
     assert Path(slide).name == "P2.tif"
