@@ -219,6 +219,8 @@ class RunFolder:
 
     #: What evaluation and prediction must take over from training.
     MODEL_KEYS = ("mpp", "tile_px", "head", "n_programs", "network_def", "intensity")
+    #: What a training that goes on from the weights takes over besides.
+    TRAINING_KEYS = ("batch_size", "crop_px", "crops_per_slide", "max_units", "loss")
 
     def __init__(
         self, output_dir: str, panel: GenePanel, about: Mapping[str, Any], resume_from: str | None = None
@@ -249,9 +251,11 @@ class RunFolder:
                 )
         self.panel.save(path, **self.about)
         if self.config is not None:
-            write_json(self.folder / "configs" / "train.json", self.config)
-            model = {k: self.config[k] for k in self.MODEL_KEYS if k in self.config}
-            write_json(self.folder / "configs" / "model.json", _without_start(model))
+            data = str(Path(self.config["dataset_dir"]).resolve())  # it is looked for from other folders too
+            write_json(self.folder / "configs" / "train.json", {**self.config, "dataset_dir": data})
+            for name, keys in {"model": self.MODEL_KEYS, "recipe": self.MODEL_KEYS + self.TRAINING_KEYS}.items():
+                kept = {key: self.config[key] for key in keys if key in self.config}
+                write_json(self.folder / "configs" / f"{name}.json", _without_start(kept))
 
 
 def _without_start(config: Any) -> Any:

@@ -52,7 +52,7 @@ def _fine_tune(run: str | Path, records: Sequence[Mapping[str, Any]], settings: 
     panel = load_panel(start / "models" / "panel.json")
     manifest = {"training": list(records), "split_by": "section", "transcriptome": panel.transcriptome}
     write_manifest(out, manifest)
-    configs = [start / "configs" / "model.json", bundle_root() / "configs" / "fine_tune.json"]
+    configs = [start / "configs" / "recipe.json", bundle_root() / "configs" / "fine_tune.json"]
     train(out, out, configs, {"start_from": str(start.resolve()), **settings})
     return out
 

@@ -19,7 +19,7 @@ def _weights(run) -> dict[str, torch.Tensor]:
     return torch.load(run / "models" / "model.pt", weights_only=True)
 
 
-def test_training_goes_on_from_the_weights_that_are_served(served, studies):
+def test_training_goes_on_from_the_weights_that_are_served(served, studies, tiny):
     assert current_run(served) == served
     first = fine_tune(served, studies_with_units(studies), {**SETTINGS, "learning_rate": 1e-9})
     before, after = _weights(served), _weights(first)
@@ -38,6 +38,8 @@ def test_training_goes_on_from_the_weights_that_are_served(served, studies):
     assert all(slide in panels[1].training for slide in panels[0].training)
     model = [json.loads((run / "configs" / "model.json").read_text()) for run in (served, second)]
     assert model[0]["network_def"] == model[1]["network_def"]
+    trained = [json.loads((run / "configs" / "train.json").read_text()) for run in (served, second)]
+    assert trained[0]["crop_px"] == trained[1]["crop_px"] == tiny["crop_px"]
 
     (second / "models" / "model.pt").unlink()  # a training that was stopped
     assert current_run(served) == first
