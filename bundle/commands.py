@@ -265,8 +265,15 @@ def evaluate(
         size_um: which of the slides' unit sizes; on the data set that was trained on the coarsest that was asked for
             there, which may be summed from bins; else the slides' coarsest.
         settings: further keys.
+
+    Raises:
+        InputError: if there is nothing to score, or training's own `validation.json` would be replaced by figures of
+            something else.
     """
     run, model = trained_run(run)
+    other = [
+        what for what, value in (("data set", dataset), ("size of units", size_um), ("settings", settings)) if value
+    ]
     if dataset is None:
         trained_with = run / "configs" / "train.json"
         if not trained_with.is_file():
@@ -284,11 +291,17 @@ def evaluate(
         **({"score_size_um": size_um} if size_um is not None else {}),
         **(settings or {}),
     }
+    written = overrides.get("name") or overrides["split"]
+    if written == "validation" and (other or overrides["split"] != written):
+        raise InputError(
+            f"{run / 'evaluation' / 'validation_genes.csv'}, which training wrote, decides which genes are predicted. "
+            f"Give what is scored with another {other[0] if other else 'split'} another --name."
+        )
     if not read_split(overrides["dataset_dir"], overrides["split"]):
         raise InputError(f'{overrides["dataset_dir"]} has no slide to score in its split "{overrides["split"]}".')
     keep_freed_memory()
     run_config("evaluating", [bundle_root() / "configs" / "evaluate.json", model], overrides)
-    return run / "evaluation" / f"{name or split}.json"
+    return run / "evaluation" / f"{written}.json"
 
 
 def predict(slide: str | Path, out: str | Path | None, run: str | Path, settings: Mapping[str, Any]) -> list[Path]:

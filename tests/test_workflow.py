@@ -59,18 +59,19 @@ def run(override, phantom, tmp_path_factory) -> Path:
     """A run trained by MONAI's own command from another folder, uninterrupted."""
     folder = tmp_path_factory.mktemp("run")
     elsewhere = tmp_path_factory.mktemp("elsewhere")
-    done = subprocess.run(
-        _command(override, phantom, folder, "--max_epochs", "3"), cwd=elsewhere, env=ENV, capture_output=True, text=True
-    )
+    data = Path(os.path.relpath(phantom, elsewhere))
+    command = _command(override, data, folder, "--max_epochs", "3")
+    done = subprocess.run(command, cwd=elsewhere, env=ENV, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert not list(elsewhere.iterdir())
     return folder
 
 
-def test_a_run_folder_explains_itself(run):
+def test_a_run_folder_explains_itself(run, phantom):
     for path in (
         "configs/train.json",
         "configs/model.json",
+        "configs/recipe.json",
         "models/model.pt",
         "models/panel.json",
         "checkpoints/last.pt",
@@ -83,6 +84,7 @@ def test_a_run_folder_explains_itself(run):
     assert list(metrics["epoch"]) == [1, 2, 3]
     assert np.isfinite(metrics["loss"]).all()
     assert np.isfinite(metrics["val_PCC@M"]).all()
+    assert json.loads((run / "configs/train.json").read_text())["dataset_dir"] == str(phantom.resolve())
     panel = json.loads((run / "models/panel.json").read_text())
     assert panel["mpp"] == 2.0
     assert panel["training"] == [{"section": "P1", "patient": "P1"}]

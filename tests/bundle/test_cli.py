@@ -190,6 +190,18 @@ def test_spots_outside_the_slide_are_told_before_training(set_tiny, dataset, tmp
     assert f"units lie outside {dataset / 'slides' / patient}.tif (600 x 600 px)" in said
 
 
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (["--split", "validation", "--size-um", "16"], "another size of units another --name"),
+        (["--name", "validation"], "another split another --name"),
+        (["--set", "split=validation"], "another setting another --name"),
+    ],
+)
+def test_what_decides_which_genes_are_predicted_is_not_replaced(tiny_run, more: list[str], says: str):
+    assert says in sentence("evaluate", tiny_run, *more)
+
+
 def test_spots_outside_the_slide_to_evaluate_or_predict(tiny_run, dataset, tmp_path):
     spots = dataset / "units" / "P3_spot55.h5ad"
     edit_units(spots, shift)
