@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -295,7 +295,7 @@ def read_units(path: str | Path) -> Units:
     if np.ndim(adata.obsm["spatial"]) != 2 or np.shape(adata.obsm["spatial"])[1] < 2:
         raise InputError(f'{path}: obsm["spatial"] must hold x and y of every unit.')
     libraries = adata.uns.get("spatial", {})
-    library: dict = next(iter(libraries.values()), {})
+    library: Mapping = next((held for held in libraries.values() if isinstance(held, Mapping)), {})
     mpp = library.get("metadata", {}).get("mpp")
     unit = adata.uns.get("unit")
     if unit is None:

@@ -61,8 +61,12 @@ class Popen:
         return None if None in statuses else 0
 
     def wait(self) -> int:
-        while (status := self.poll()) is None:
-            time.sleep(0.01)
+        try:
+            while (status := self.poll()) is None:
+                time.sleep(0.01)
+        except BaseException:  # a test's time is up
+            self.kill()
+            raise
         for process in self._processes:
             process.join()
         return status

@@ -36,10 +36,11 @@ def rename_vit(state: Mapping[str, torch.Tensor], gated: bool) -> dict[str, torc
     Args:
         state: timm's state dict.
         gated: whether the MLP is SwiGLU, gate and value packed in `mlp.fc1` in this order (timm's `SwiGLUPacked`).
+
+    Raises:
+        ValueError: if it has no class token.
     """
-    rules = (
-        [*_RULES, (r"\.mlp\.fc1\.", ".mlp.weights_in."), (r"\.mlp\.fc2\.", ".mlp.weights_out.")] if gated else _RULES
-    )
+    rules = [*_RULES, *(_GATED_RULES if gated else [])]
     renamed: dict[str, torch.Tensor] = {}
     for name, value in state.items():
         if name == "pos_embed" and _is_square(value.shape[1]):
@@ -52,6 +53,8 @@ def rename_vit(state: Mapping[str, torch.Tensor], gated: bool) -> dict[str, torc
                 renamed[name.replace(".attn.qkv.", f".attention.attention.{part}.")] = rows.clone()
         else:
             renamed[name] = value
+    if "embeddings.cls_token" not in renamed:
+        raise ValueError("The vision transformer has no class token (`cls_token`), which DINOv2's form needs.")
     width = renamed["embeddings.cls_token"].shape[-1]
     renamed.setdefault("embeddings.mask_token", torch.zeros(1, width))  # of pretraining alone
     return renamed

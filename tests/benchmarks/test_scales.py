@@ -87,8 +87,21 @@ def test_fine_units_share_the_crop_models_grid(slide, monkeypatch):
     assert rate is None
     expected = net.project(torch.from_numpy(np.repeat(at[:, :1] - 0.5, 3, axis=1)).float()).detach().numpy()
     np.testing.assert_allclose(y, expected, rtol=1e-4)  # a ramp is interpolated exactly
-    whole = sp.csr_matrix(np.ones((1, len(at))))
-    np.testing.assert_allclose(predict(whole)[0], expected.mean(0, keepdims=True), rtol=1e-4)
+
+
+def test_a_group_wider_than_what_was_trained_on_is_the_mean_of_its_units(slide, monkeypatch):
+    at = (np.stack(np.meshgrid(np.arange(40, 120, 2), np.arange(40, 120, 2)), -1).reshape(-1, 2) + 1).astype(float)
+    units = _units(at, 2.0, np.ones((len(at), 3)))
+    ramp = slide.read_region
+    slide.read_region = lambda *where: np.abs(ramp(*where).astype(int) - 80).astype(np.uint8)  # darkest in the middle
+    monkeypatch.setattr("benchmarks.scale_methods.SlideReader", lambda: type("R", (), {"open": lambda *_: slide})())
+    monkeypatch.setattr("benchmarks.scale_methods._training_config", lambda sizes_um: _Plain())
+    net = CropNet(3, Mean(), 32).eval()
+    each, whole = sp.identity(len(at), format="csr"), sp.csr_matrix(np.ones((1, len(at))))
+    record = {"image": "s.tif", "mpp": 1.0, "units": units}
+    narrow, wide = (answer_crop(net, SMALL, record, trained_um) for trained_um in (40.0, 100.0))
+    np.testing.assert_allclose(narrow(whole)[0], narrow(each)[0].mean(0, keepdims=True), rtol=1e-4)
+    assert not np.allclose(wide(whole)[0], narrow(whole)[0], rtol=0.05)  # one crop about the middle
 
 
 class _Plain:

@@ -49,6 +49,13 @@ def test_visium_files_of_others_need_a_size(tmp_path):
         read_units(tmp_path / "v.h5ad")
 
 
+def test_what_stands_beside_the_library_is_passed_over(tmp_path):
+    adata = _build(library="slide")
+    adata.uns["spatial"] = {"is_single": np.bool_(True), **adata.uns["spatial"]}  # CELLxGENE's schema
+    adata.write_h5ad(tmp_path / "u.h5ad")
+    assert read_units(tmp_path / "u.h5ad").mpp == 0.5
+
+
 def test_bad_units_are_told_in_a_sentence(tmp_path):
     with pytest.raises(InputError, match="No such file"):
         read_units(tmp_path / "none.h5ad")

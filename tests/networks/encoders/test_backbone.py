@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from networks import BackboneEncoder
 from networks.encoders.errors import MissingExtraError
+from networks.encoders.vit_weights import rename_vit
 
 WINDOW_PX = 64
 KINDS = ["registers", "gated", "swin", "convnext"]
@@ -97,6 +98,11 @@ def test_a_frozen_backbone_gets_no_gradient_and_a_tuned_one_all(folder: Path) ->
         assert all(torch.equal(v, before[n]) for n, v in net.backbone.state_dict().items())
         if not frozen:
             assert len(trained) > 0.9 * len(list(net.backbone.parameters()))
+
+
+def test_a_transformer_without_a_class_token_is_refused():
+    with pytest.raises(ValueError, match="class token"):
+        rename_vit({"blocks.0.attn.qkv.weight": torch.zeros(6, 2)}, gated=False)
 
 
 def timm_named(state: dict[str, torch.Tensor], class_position: bool) -> dict[str, torch.Tensor]:
