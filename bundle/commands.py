@@ -272,7 +272,7 @@ def evaluate(
     """
     run, model = trained_run(run)
     other = [
-        what for what, value in (("data set", dataset), ("size of units", size_um), ("settings", settings)) if value
+        what for what, value in (("data set", dataset), ("size of units", size_um), ("setting", settings)) if value
     ]
     if dataset is None:
         trained_with = run / "configs" / "train.json"
