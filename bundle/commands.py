@@ -271,17 +271,18 @@ def evaluate(
             something else.
     """
     run, model = trained_run(run)
-    other = [
-        what for what, value in (("data set", dataset), ("size of units", size_um), ("setting", settings)) if value
-    ]
+    trained_with = run / "configs" / "train.json"
+    trained = json.loads(trained_with.read_text()) if trained_with.is_file() else {}
+    if dataset is None and not trained:
+        raise InputError(f"{run} does not say which data set it was trained on; give one with --dataset.")
+    trained_data = Path(trained["dataset_dir"]).resolve() if trained else None
+    sizes, trained_um = trained.get("unit_sizes_um"), trained.get("score_size_um")
+    if not isinstance(trained_um, (int, float)):  # an expression of the sizes
+        trained_um = max(sizes) if isinstance(sizes, list) and sizes else None
     if dataset is None:
-        trained_with = run / "configs" / "train.json"
-        if not trained_with.is_file():
-            raise InputError(f"{run} does not say which data set it was trained on; give one with --dataset.")
-        trained = json.loads(trained_with.read_text())
         dataset = trained["dataset_dir"]
-        if size_um is None and isinstance(sizes := trained.get("unit_sizes_um"), list) and sizes:
-            size_um = max(sizes)
+    if size_um is None and Path(dataset).resolve() == trained_data:
+        size_um = trained_um
     overrides: dict[str, Any] = {
         "dataset_dir": str(Path(dataset).resolve()),
         "output_dir": str(run),
@@ -292,10 +293,12 @@ def evaluate(
         **(settings or {}),
     }
     written = overrides.get("name") or overrides["split"]
-    if written == "validation" and (other or overrides["split"] != written):
+    scored = (Path(overrides["dataset_dir"]), overrides["split"], overrides.get("score_size_um"))
+    trust = run / "evaluation" / "validation_genes.csv"
+    if written == "validation" and trust.is_file() and scored != (trained_data, "validation", trained_um):
         raise InputError(
-            f"{run / 'evaluation' / 'validation_genes.csv'}, which training wrote, decides which genes are predicted. "
-            f"Give what is scored with another {other[0] if other else 'split'} another --name."
+            f"{trust}, which training wrote, decides which genes are predicted. Give scores of another data set, split "
+            "or size of units another --name."
         )
     if not read_split(overrides["dataset_dir"], overrides["split"]):
         raise InputError(f'{overrides["dataset_dir"]} has no slide to score in its split "{overrides["split"]}".')

@@ -220,7 +220,7 @@ class RunFolder:
     #: What evaluation and prediction must take over from training.
     MODEL_KEYS = ("mpp", "tile_px", "head", "n_programs", "network_def", "intensity")
     #: What a training that goes on from the weights takes over besides.
-    TRAINING_KEYS = ("batch_size", "crop_px", "crops_per_slide", "max_units", "loss")
+    TRAINING_KEYS = ("batch_size", "crop_px", "crops_per_slide", "unit_sizes_um", "max_units", "loss")
 
     def __init__(
         self, output_dir: str, panel: GenePanel, about: Mapping[str, Any], resume_from: str | None = None
@@ -255,7 +255,8 @@ class RunFolder:
             write_json(self.folder / "configs" / "train.json", {**self.config, "dataset_dir": data})
             for name, keys in {"model": self.MODEL_KEYS, "recipe": self.MODEL_KEYS + self.TRAINING_KEYS}.items():
                 kept = {key: self.config[key] for key in keys if key in self.config}
-                write_json(self.folder / "configs" / f"{name}.json", _without_start(kept))
+                kept["network_def"] = _without_start(kept["network_def"])
+                write_json(self.folder / "configs" / f"{name}.json", kept)
 
 
 def _without_start(config: Any) -> Any:

@@ -47,11 +47,13 @@ class Library:
 
 def library_of(uns: Mapping[str, Any], where: str) -> Library | None:
     """The slide of an AnnData; None where it names none, or several."""
-    libraries = uns.get("spatial")
-    if not isinstance(libraries, Mapping) or len(libraries) != 1:
+    held = uns.get("spatial")
+    # CELLxGENE keeps a flag beside the library.
+    libraries = {k: v for k, v in held.items() if isinstance(v, Mapping)} if isinstance(held, Mapping) else {}
+    if len(libraries) != 1:
         return None
     ((name, content),) = libraries.items()
-    images = content.get("images", {}) if isinstance(content, Mapping) else {}
+    images = content.get("images", {})
     picture = images.get("hires") if isinstance(images, Mapping) else None
     return Library.of_picture(where, str(name), None if picture is None else np.asarray(picture))
 

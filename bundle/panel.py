@@ -162,15 +162,21 @@ class GenePanel:
             raise InputError("A panel read from a file has no training units to factorise; fit it on the data set.")
 
     def save(self, path: str | Path, **about: Any) -> None:
-        """Write `panel.json`; `about` (working mpp, head, ...) goes beside the genes."""
+        """Write `panel.json`; `about` (working mpp, head, ...) goes beside the genes.
+
+        The slides' `stain` is added to that of the panel that this one goes on from.
+        """
         versions = {"pixnet": bundle_version()}
         for package in ("torch", "monai", "numpy", "anndata"):
             try:
                 versions[package] = version(package)
             except PackageNotFoundError:
                 versions[package] = "source"
-        content = {**asdict(self), **about, "versions": versions}
-        content.update(content.pop("extra"))
+        content = {**self.extra, **asdict(self), **about, "versions": versions}
+        del content["extra"]
+        if {"stain"} <= self.extra.keys() & about.keys():
+            earlier = self.extra["stain"]
+            content["stain"] = [*earlier, *(stain for stain in about["stain"] if stain not in earlier)]
         write_json(path, content)
 
 

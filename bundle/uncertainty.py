@@ -61,15 +61,17 @@ def with_standard_error(
     several = isinstance(settings.get("bin_um"), (list, tuple)) and len(settings["bin_um"]) > 1
     if out is None or Path(out).suffix != ".h5ad" or several or settings.get("map") or settings.get("nifti"):
         raise InputError("A standard error is written for one size of units, into OUT.h5ad; ask for that alone.")
-    if not Path(slide).is_file():
-        raise InputError(f"No such file: {slide}.")
+    files = [Path(file) for file in (slide, settings.get("units")) if file is not None]
+    for file in files:
+        if not file.is_file():
+            raise InputError(f"No such file: {file}.")
     out = Path(out)
     with alone_at(out.resolve()):
-        files = [file_state(file) for file in (slide, settings.get("units")) if file is not None]
-        asked = [*files, model_sha256(run / "models" / "model.pt"), dict(settings)]
+        asked = [*map(file_state, files), model_sha256(run / "models" / "model.pt"), dict(settings)]
         folder = out.with_name(f".{out.stem}.members_{_digest(json.dumps(asked, sort_keys=True, default=str))}")
+        (first,) = _members(predict, str(slide), folder, settings, 1)
         try:
-            _values(_members(predict, str(slide), folder, settings, 1)[0])
+            _values(first)
         except InputError:  # before the work of all
             shutil.rmtree(folder, ignore_errors=True)
             raise
@@ -150,7 +152,8 @@ def _kept(path: Path, sha: str) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     kept = json.loads(path.read_text())
-    return kept if kept["checkpoint_sha256"] == sha and kept["slides"] else None
+    holds = kept["slides"] and kept["unit_size_um"] >= LARGE_UNIT_UM  # else it was measured by an earlier version
+    return kept if kept["checkpoint_sha256"] == sha and holds else None
 
 
 def _measured(predict: Predict, run: Path, how: Mapping[str, Any], sha: str, path: Path) -> dict[str, Any]:

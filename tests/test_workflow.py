@@ -118,6 +118,15 @@ def test_validation_and_prediction_use_the_averaged_weights(run):
     assert not torch.equal(kept[name], state["network"][name])
 
 
+def test_validation_is_scored_again_as_training_scored_it(run, tmp_path):
+    copy = Path(shutil.copytree(run, tmp_path / "run"))
+    table = copy / "evaluation" / "validation_genes.csv"
+    trained = pd.read_csv(table)
+    table.write_text("")
+    commands.evaluate(copy, split="validation")
+    pd.testing.assert_frame_equal(pd.read_csv(table), trained, rtol=1e-4)
+
+
 def test_predictions_average_over_flips_when_asked(run, phantom, tmp_path):
     slide = str(phantom / "slides" / "P3.tif")
     command = ["predict", slide, "OUT", "--model", str(run), "--bin-um", "16"]

@@ -91,8 +91,6 @@ def answer(
 
 def _units(adata: ad.AnnData, question: Question, slide: OpenSlide) -> tuple[Features, dict[str, Any]]:
     """Squares with their genes as measurements."""
-    if adata.n_obs == 0:  # glass alone: there are no columns to read
-        return [], {"threshold": question.threshold, "units": 0, "left_out_by_max_units": 0}
     values = np.asarray(adata.X, dtype=np.float64)
     kept = np.arange(len(values))
     if question.threshold is not None:
@@ -119,8 +117,6 @@ def _units(adata: ad.AnnData, question: Question, slide: OpenSlide) -> tuple[Fea
 
 def _contours(adata: ad.AnnData, question: Question, slide: OpenSlide) -> tuple[Features, dict[str, Any]]:
     """Where the gene is at least the threshold."""
-    if adata.n_obs == 0:
-        return [], {"threshold": question.threshold, "contours": 0}
     values = np.asarray(adata.X, dtype=np.float64)[:, 0]
     threshold = float(np.quantile(values, _UPPER)) if question.threshold is None else question.threshold
     picture, first = grid_of(adata.obs["array_row"].to_numpy(), adata.obs["array_col"].to_numpy(), values)

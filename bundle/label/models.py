@@ -52,7 +52,10 @@ def _fine_tune(run: str | Path, records: Sequence[Mapping[str, Any]], settings: 
     panel = load_panel(start / "models" / "panel.json")
     manifest = {"training": list(records), "split_by": "section", "transcriptome": panel.transcriptome}
     write_manifest(out, manifest)
-    configs = [start / "configs" / "recipe.json", bundle_root() / "configs" / "fine_tune.json"]
+    recipe = start / "configs" / "recipe.json"
+    if not recipe.is_file():  # of a run of an earlier version
+        recipe = recipe.with_name("model.json")
+    configs = [recipe, bundle_root() / "configs" / "fine_tune.json"]
     train(out, out, configs, {"start_from": str(start.resolve()), **settings})
     return out
 

@@ -24,8 +24,6 @@ _MAX_UNITS = 200_000
 _TRAINING: dict[str, tuple[float, float, float]] = {
     "max_epochs": (5, 1, 1_000),
     "learning_rate": (1e-4, 1e-8, 1.0),
-    "crops_per_slide": (24, 1, 10_000),
-    "min_total": (200, 0, 1_000_000),
 }
 #: The region that MONAI Label fills in where a request of `/infer/wsi_v2` names none.
 _UNASKED_PX = 2048

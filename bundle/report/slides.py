@@ -91,6 +91,8 @@ def read_picture(labels: Sequence[str]) -> tuple[np.ndarray, float] | None:
     for label in labels:
         with h5py.File(label) as file:
             for library in file.get("uns/spatial", {}).values():
+                if not isinstance(library, h5py.Group):  # CELLxGENE keeps a flag beside it
+                    continue
                 hires = library.get("images/hires")
                 scale = library.get("scalefactors/tissue_hires_scalef")
                 if hires is not None and scale is not None:

@@ -36,8 +36,9 @@ def test_what_is_not_known_decides_nothing():
 def test_an_anndata_of_several_slides_or_none_is_of_no_slide():
     assert library_of({}, "f") is None
     assert library_of({"spatial": {"A": {}, "B": {}}}, "f") is None
-    one = library_of({"spatial": {"A": {"images": {"hires": PICTURE}}}}, "f")
-    assert one is not None
+    for flag in ({}, {"is_single": np.bool_(True)}):  # CELLxGENE's schema
+        one = library_of({"spatial": {**flag, "A": {"images": {"hires": PICTURE}}}}, "f")
+        assert one is not None
     assert (one.name, one.aspect) == ("A", 4 / 3)
 
 

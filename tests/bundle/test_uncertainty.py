@@ -12,6 +12,8 @@ import pytest
 from bundle.cli import main
 from bundle.errors import InputError
 from bundle.expression import eligible, log1p_cp10k
+from bundle.files import write_json
+from bundle.inference import model_sha256
 from bundle.manifest import read_split
 from bundle.panel import load_panel, load_units
 from bundle.uncertainty import calibration, combine, with_standard_error
@@ -147,9 +149,10 @@ def test_too_many_values_are_refused_after_one_prediction(run, tmp_path):
 
 def test_bins_too_fine_to_measure_calibrate_nothing(run, phantom, tmp_path, caplog):
     other = Path(shutil.copytree(run, tmp_path / "run"))
-    (other / "evaluation" / "standard_error.json").unlink(missing_ok=True)
     panel = json.loads((other / "models" / "panel.json").read_text())
     (other / "models" / "panel.json").write_text(json.dumps({**panel, "unit_sizes_um": [16.0]}))
+    earlier = {"slides": ["P2"], "unit_size_um": 16.0, "checkpoint_sha256": model_sha256(other / "models" / "model.pt")}
+    write_json(other / "evaluation" / "standard_error.json", earlier)
     assert calibration(lambda *_: pytest.fail("predicted"), other, {})["slides"] == []
     assert "16 µm hold too few counts" in caplog.text
 
@@ -210,9 +213,11 @@ def test_it_is_calibrated_on_the_squares_that_were_trained_on(run, phantom, tmp_
 
 
 def test_a_slide_that_is_not_there_is_told_before_anything_is_predicted(run, tmp_path, capsys):
-    command = ["predict", str(tmp_path / "none.svs"), str(tmp_path / "o.h5ad"), "--model", str(run), "--bin-um", "100"]
-    assert main([*command, "--standard-error"]) == 2
-    assert "No such file" in capsys.readouterr().err
+    (tmp_path / "slide.tif").touch()
+    for slide, more in {"none.svs": ["--bin-um", "100"], "slide.tif": ["--spots", str(tmp_path / "none.h5ad")]}.items():
+        command = ["predict", str(tmp_path / slide), str(tmp_path / "o.h5ad"), "--model", str(run), *more]
+        assert main([*command, "--standard-error"]) == 2
+        assert "No such file" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("more", [["o.zarr", "--bin-um", "16"], ["o.h5ad", "--bin-um", "16,8"]])

@@ -9,7 +9,7 @@ import pytest
 
 from bundle import InputError, commands
 from bundle.geojson import read_polygons
-from bundle.label.answer import _contours, _units, answer
+from bundle.label.answer import answer
 from bundle.label.question import Question
 
 
@@ -112,10 +112,3 @@ def test_what_is_refused_leaves_no_file(studies, tiny_run, genes, tmp_path, monk
     with pytest.raises(InputError, match="lies outside"):
         answer(studies / "P3.tif", tiny_run, Question("units", (genes[0],), 30.0, region_px=(5000, 0, 100, 100)))
     assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize(("write", "result"), [(_units, "units"), (_contours, "contours")])
-def test_where_no_unit_holds_enough_tissue_there_is_nothing(write, result):
-    features, more = write(ad.AnnData(np.zeros((0, 1))), Question(result, ("A",), 30.0), None)
-    assert features == []
-    assert more[result] == 0

@@ -12,7 +12,7 @@ from bundle.label.models import current_run, fine_tune
 from bundle.label.studies import studies_with_units
 from bundle.panel import load_panel
 
-SETTINGS = {"max_epochs": 1, "crops_per_slide": 2, "min_total": 20}
+SETTINGS = {"max_epochs": 1}
 
 
 def _weights(run) -> dict[str, torch.Tensor]:
@@ -33,13 +33,18 @@ def test_training_goes_on_from_the_weights_that_are_served(served, studies, tiny
     panels = [load_panel(run / "models" / "panel.json") for run in (served, first, second)]
     assert panels[0].genes == panels[1].genes == panels[2].genes
     assert panels[0].mean == panels[2].mean
+    stains = [panel.extra["stain"] for panel in panels]
+    assert len(stains[0]) == 1
+    assert len(stains[2]) == 2  # of all slides that either training saw, each once
+    assert stains[1] == stains[2]
     assert {"section": "P2", "patient": "unknown"} in panels[1].training
     assert panels[1].training == panels[2].training
     assert all(slide in panels[1].training for slide in panels[0].training)
     model = [json.loads((run / "configs" / "model.json").read_text()) for run in (served, second)]
     assert model[0]["network_def"] == model[1]["network_def"]
     trained = [json.loads((run / "configs" / "train.json").read_text()) for run in (served, second)]
-    assert trained[0]["crop_px"] == trained[1]["crop_px"] == tiny["crop_px"]
+    for key in ("crop_px", "crops_per_slide"):
+        assert trained[0][key] == trained[1][key] == tiny[key]
 
     (second / "models" / "model.pt").unlink()  # a training that was stopped
     assert current_run(served) == first

@@ -108,7 +108,7 @@ def test_the_map_of_a_region_is_a_file(server, genes, tmp_path):
 def test_training_changes_what_the_next_request_is_answered_with(server, polygons, genes, served):
     asked = {"gene": genes[0], "unit_um": 60}
     _, before = polygons(server.infer("P3", asked))
-    settings = {"max_epochs": 2, "crops_per_slide": 2, "min_total": 20, "learning_rate": 0.01}
+    settings = {"max_epochs": 2, "learning_rate": 0.01}
     task = server.post("/train/pixnet", json=settings).json()
     assert task["status"] in ("SUBMITTED", "RUNNING")
     for _ in range(60):
