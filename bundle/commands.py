@@ -148,7 +148,7 @@ def merge_config(files: Sequence[str | Path], overrides: Mapping[str, Any]) -> d
     parser = ConfigParser()
     for number, file in enumerate(files):
         if not Path(file).is_file():
-            raise InputError(f"No such configuration: {file}.")
+            raise InputError(f"No such configuration: {file}. PixNet's own are in {bundle_root() / 'configs'}.")
         try:
             content = json.loads(Path(file).read_text())
         except json.JSONDecodeError as error:

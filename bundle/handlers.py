@@ -251,6 +251,13 @@ class RunFolder:
                 )
         self.panel.save(path, **self.about)
         if self.config is not None:
+            interval, epochs = self.config.get("val_interval"), engine.state.max_epochs
+            if isinstance(interval, int) and epochs and interval > epochs:
+                logger.warning(
+                    "val_interval=%d is more than the %d epochs: nothing is validated, and predictions cannot leave "
+                    "out genes that are predicted badly. Set val_interval=%d.",
+                    *(interval, epochs, epochs),
+                )
             data = str(Path(self.config["dataset_dir"]).resolve())  # it is looked for from other folders too
             write_json(self.folder / "configs" / "train.json", {**self.config, "dataset_dir": data})
             for name, keys in {"model": self.MODEL_KEYS, "recipe": self.MODEL_KEYS + self.TRAINING_KEYS}.items():

@@ -209,10 +209,10 @@ def load_units(record: Mapping[str, Any], sizes_um: Sequence[float] | None = Non
         measured = [u for u in found if np.isclose(u.size_um, size)]
         chosen += measured or summed_to(size, found)
     if not chosen:
-        have = ", ".join(f"{u.size_um:g}" for u in found)
+        have, asked = (", ".join(f"{size:g}" for size in sizes) for sizes in ([u.size_um for u in found], sizes_um))
         raise InputError(
-            f"{record['image']} has no units of {list(sizes_um)} µm; it has {have} µm, and no bins of a known "
-            "mpp whose side divides a size that is asked for."
+            f"{record['image']} has no units of {asked} µm; it has {have} µm, and no bins of a known mpp whose side "
+            "divides a size that is asked for. Coarser cells of spots are scored by --scales-um."
         )
     return chosen
 

@@ -279,7 +279,7 @@ def training_section(run: Run) -> str:
         charts.append(f'<figure><p class="title">{title}</p>{chart.svg(f"{title} by epoch")}</figure>')
     said = ""
     if "val_PCC@M" not in metrics:
-        said = '<p class="note">No validation slides: the weights of the last epoch were kept.</p>'
+        said = '<p class="note">Nothing was validated: the weights of the last epoch were kept.</p>'
     return f'{heading}{said}<div class="charts thirds">{"".join(charts)}</div>'
 
 

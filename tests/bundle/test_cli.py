@@ -291,7 +291,7 @@ def test_counts_and_spots_that_do_not_match(tmp_path):
         ("scales_um=400", "is a list"),
         ("device=nowhere", 'no device "nowhere"'),
         ("head=quadratic", "networks.PixNet.*choose 'linear' or 'programs'"),
-        ("unit_sizes_um=[7]", "has no units of .7. µm; it has 55, 16 µm"),
+        ("unit_sizes_um=[7]", "has no units of 7 µm; it has 55, 16 µm"),
         ("min_total=1e9", "Lower min_total"),
     ],
 )
@@ -319,7 +319,8 @@ def test_an_override_file_that_does_not_work(phantom, tmp_path, text: str, says:
 
 def test_an_unknown_override_file(phantom, tmp_path):
     path = tmp_path / "none.json"
-    assert sentence("train", phantom, tmp_path / "run", "--config", path) == f"No such configuration: {path}."
+    said = sentence("train", phantom, tmp_path / "run", "--config", path)
+    assert said == f"No such configuration: {path}. PixNet's own are in {ROOT / 'configs'}."
 
 
 @pytest.mark.parametrize("setting", ["mpp", "=3"])

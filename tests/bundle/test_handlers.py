@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import csv
+from types import SimpleNamespace
 
 import pytest
 import torch
 from ignite.engine import Engine, Events
 
 from bundle.files import replacing, write_json
-from bundle.handlers import BestModel, EpochSeed, MetricsCsv, SaveCheckpoint
+from bundle.handlers import BestModel, EpochSeed, MetricsCsv, RunFolder, SaveCheckpoint
 
 
 def _validate(values: list[float]) -> tuple[Engine, list]:
@@ -123,3 +124,12 @@ def test_a_checkpoint_is_read_back_by_monais_loader(tmp_path):
     resumed.run([0], max_epochs=2)
     assert other.weight.item() == 2
     assert resumed.state.epoch == 2
+
+
+@pytest.mark.parametrize(("interval", "told"), [(4, True), (2, False), ("$min(4, @max_epochs)", False)])
+def test_a_training_too_short_to_be_validated_says_so(tmp_path, caplog, interval, told: bool):
+    folder = RunFolder(str(tmp_path), SimpleNamespace(save=lambda *_, **__: None), {})
+    folder.config = {"val_interval": interval, "dataset_dir": "data", "network_def": {}}
+    folder(SimpleNamespace(state=SimpleNamespace(max_epochs=2)))
+    assert ("nothing is validated" in caplog.text) == told
+    assert (tmp_path / "configs" / "model.json").is_file()
