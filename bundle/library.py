@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-__all__ = ["Library", "library_of", "other_slide"]
+__all__ = ["Library", "libraries_of", "library_of", "other_slide"]
 
 _SIDE_PX = 64
 #: Two pictures of one slide correlate above .99, neighbouring sections of one block up to .85.
@@ -45,11 +45,15 @@ class Library:
         return cls(where, name, look if look.std() > 0 else None, picture.shape[0] / picture.shape[1])
 
 
+def libraries_of(uns: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """The slides of an AnnData by name; CELLxGENE keeps a flag beside them."""
+    held = uns.get("spatial")
+    return {k: v for k, v in held.items() if isinstance(v, Mapping)} if isinstance(held, Mapping) else {}
+
+
 def library_of(uns: Mapping[str, Any], where: str) -> Library | None:
     """The slide of an AnnData; None where it names none, or several."""
-    held = uns.get("spatial")
-    # CELLxGENE keeps a flag beside the library.
-    libraries = {k: v for k, v in held.items() if isinstance(v, Mapping)} if isinstance(held, Mapping) else {}
+    libraries = libraries_of(uns)
     if len(libraries) != 1:
         return None
     ((name, content),) = libraries.items()

@@ -174,7 +174,7 @@ class GenePanel:
                 versions[package] = "source"
         content = {**self.extra, **asdict(self), **about, "versions": versions}
         del content["extra"]
-        if {"stain"} <= self.extra.keys() & about.keys():
+        if "stain" in self.extra and "stain" in about:
             earlier = self.extra["stain"]
             content["stain"] = [*earlier, *(stain for stain in about["stain"] if stain not in earlier)]
         write_json(path, content)

@@ -29,7 +29,7 @@ from .metrics import coverage_95
 from .panel import load_panel, load_units
 from .units import Units
 
-__all__ = ["calibration", "combine", "with_standard_error"]
+__all__ = ["calibration", "check_asked", "combine", "with_standard_error"]
 
 logger = logging.getLogger(__name__)
 
@@ -58,14 +58,12 @@ def with_standard_error(
     Raises:
         InputError: if anything but one file of units is asked for.
     """
-    several = isinstance(settings.get("bin_um"), (list, tuple)) and len(settings["bin_um"]) > 1
-    if out is None or Path(out).suffix != ".h5ad" or several or settings.get("map") or settings.get("nifti"):
-        raise InputError("A standard error is written for one size of units, into OUT.h5ad; ask for that alone.")
+    out = Path(out or "")
+    check_asked(out.suffix, settings)
     files = [Path(file) for file in (slide, settings.get("units")) if file is not None]
     for file in files:
         if not file.is_file():
             raise InputError(f"No such file: {file}.")
-    out = Path(out)
     with alone_at(out.resolve()):
         asked = [*map(file_state, files), model_sha256(run / "models" / "model.pt"), dict(settings)]
         folder = out.with_name(f".{out.stem}.members_{_digest(json.dumps(asked, sort_keys=True, default=str))}")
@@ -81,6 +79,17 @@ def with_standard_error(
         with replacing(out) as temporary:
             combined.write_h5ad(temporary)
         shutil.rmtree(folder)
+
+
+def check_asked(ending: str, settings: Mapping[str, Any]) -> None:
+    """Refuse what no standard error is written for; `ending` is the output's.
+
+    Raises:
+        InputError: if anything but one file of units is asked for.
+    """
+    several = isinstance(settings.get("bin_um"), (list, tuple)) and len(settings["bin_um"]) > 1
+    if ending != ".h5ad" or several or settings.get("map") or settings.get("nifti"):
+        raise InputError("A standard error is written for one size of units, into OUT.h5ad; ask for that alone.")
 
 
 def combine(members: Sequence[Path]) -> ad.AnnData:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -14,7 +14,7 @@ import pandas as pd
 import scipy.sparse as sp
 
 from .errors import InputError, reason
-from .library import Library, library_of
+from .library import Library, libraries_of, library_of
 from .outlines import Labels, Outlines
 
 __all__ = [
@@ -294,8 +294,7 @@ def read_units(path: str | Path) -> Units:
         raise InputError(f'{path} has no positions: put (x, y) in level-0 pixels into obsm["spatial"].')
     if np.ndim(adata.obsm["spatial"]) != 2 or np.shape(adata.obsm["spatial"])[1] < 2:
         raise InputError(f'{path}: obsm["spatial"] must hold x and y of every unit.')
-    libraries = adata.uns.get("spatial", {})
-    library: Mapping = next((held for held in libraries.values() if isinstance(held, Mapping)), {})
+    library = next(iter(libraries_of(adata.uns).values()), {})
     mpp = library.get("metadata", {}).get("mpp")
     unit = adata.uns.get("unit")
     if unit is None:

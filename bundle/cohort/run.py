@@ -17,6 +17,7 @@ import torch
 from ..commands import bundle_root, check_prediction, trained_run
 from ..errors import InputError, missing_extra
 from ..files import file_state, make_folder
+from ..uncertainty import check_asked
 from . import remote
 from .slides import CohortSlide, read_cohort
 from .summary import Progress, Result, count_units, table, write_summary
@@ -73,8 +74,9 @@ def predict_cohort(
     for option, instead in _ONE_SLIDE.items():
         if options.get(option) is not None:
             raise InputError(f"--{option} is of one slide, and {cohort} lists {len(slides)}: {instead}.")
-    if options.get("standard_error") and (as_zarr or len(options.get("bin_um") or ()) > 1):
-        raise InputError("A standard error is written for one size of units, into .h5ad files; ask for that alone.")
+    ending = ".zarr" if as_zarr else ".h5ad"
+    if options.get("standard_error"):
+        check_asked(ending, options)
     run, _ = trained_run(run)
     folder = Path(out).resolve()
     make_folder(folder)
@@ -83,7 +85,7 @@ def predict_cohort(
     jobs: dict[str, dict[str, Any]] = {}
     results: dict[str, Result] = {}
     for slide in slides:
-        job = _job(slide, folder, run, model, options, ".zarr" if as_zarr else ".h5ad")
+        job = _job(slide, folder, run, model, options, ending)
         if _is_done(job):
             results[slide.name] = Result(slide.name, "skipped", count_units(folder, _outputs(job)))
         else:
