@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -121,8 +122,19 @@ def _asked(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def _wait_briefly() -> None:
+    """Have threads of GNU OpenMP, which torch is about to load, wait for each other in a short loop and then sleep.
+
+    By default they hold their cores far longer, and a step takes up to a hundred times as long where other processes
+    want these (`python -m benchmarks.busy`).
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "3000")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; bad input is answered with a sentence and exit status 2."""
+    _wait_briefly()
     args = build_parser().parse_args(argv)
     try:
         return _run(args)

@@ -24,7 +24,7 @@ from .dense_map import DenseMap, create_map, in_blocks
 from .needed import tiles_with
 from .projection import Projection
 from .runtime import build_runtime
-from .threads import keep_to_cores
+from .threads import keep_to_cores, use_free_cores
 from .tiled import TiledInferer
 from .tiles import Tile, block_px
 
@@ -55,6 +55,7 @@ class UnitInferer(SimpleInferer):
         self, inputs: Mapping[str, Any], network: Callable[..., Any], *args: Any, **kwargs: Any
     ) -> Any:
         """Predicted expression of the batch's units."""
+        use_free_cores()
         return network(inputs["image"], inputs["label"])
 
 

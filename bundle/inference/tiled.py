@@ -14,7 +14,7 @@ import torch
 from monai.inferers import Inferer
 
 from ..crops import OpenSlide, SlideOpener
-from .threads import keep_to_cores
+from .threads import keep_to_cores, use_free_cores
 from .tiles import Tile, block_px, default_tile_px, tile_grid
 
 __all__ = ["TiledInferer"]
@@ -130,6 +130,7 @@ class TiledInferer(Inferer):
                     ahead.append(begin(number + self.num_readers))
                 image = place(number)
                 _, _, width_px, height_px = tile.region
+                use_free_cores()
                 with torch.inference_mode():
                     computed = compute(image.to(device))
                 yield tile, computed[..., : height_px // network.stride, : width_px // network.stride]
