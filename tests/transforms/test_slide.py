@@ -137,7 +137,7 @@ def test_what_torch_is_told_elsewhere_does_not_change_pixels(tmp_path, write_sli
 def test_large_regions_are_read_in_pieces_with_the_same_result(tmp_path, write_slide, image, monkeypatch):
     slide = opened(write_slide(tmp_path / "a.tif", image, 0.5))
     want = slide.read_region(-4, -6, 120, 100, 1.37)
-    monkeypatch.setattr("transforms.slide.MAX_SOURCE_PX", 2000)
+    monkeypatch.setattr("transforms.slide.reader.MAX_SOURCE_PX", 2000)
     np.testing.assert_array_equal(slide.read_region(-4, -6, 120, 100, 1.37), want)
 
 
@@ -354,7 +354,7 @@ def test_reader_and_slide_pickle_as_their_arguments(tmp_path, write_slide, image
 
 
 def test_open_slides_are_kept_until_their_file_changes(tmp_path, write_slide, image, monkeypatch):
-    monkeypatch.setattr("transforms.slide.MAX_OPEN", 2)
+    monkeypatch.setattr("transforms.slide.reader.MAX_OPEN", 2)
     reader = SlideReader()
     paths = [write_slide(tmp_path / f"{i}.tif", image, 0.5, pyramid=False) for i in range(3)]
     first = reader.open(paths[0])

@@ -1,0 +1,131 @@
+"""Is it H&E at all? What tags and pixels say: 8-bit RGB of light through a slide, no fluorescence, no grey picture."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import tifffile
+
+from .errors import SlideError
+
+__all__ = ["doubts_by_tags", "judge_pixels", "refuse_by_tags"]
+
+_MINISWHITE, _MINISBLACK, _RGB, _PALETTE, _YCBCR = 0, 1, 2, 3, 6
+_JPEGS, _APERIO_YCBCR = (7, 34892), 33003
+_COLORS = ({"red", "r"}, {"green", "g"}, {"blue", "b"})
+# Names that say nothing, and those of light through a slide; any other name is a marker's or a dye's.
+_PLAIN_NAME = re.compile(
+    r"(channel|ch|c|image|series|plane)?[\s:_=#-]*[\d:]*|rgb.*|r|g|b|red|green|blue|.*bright.?field.*|bf|tl.*|.*transmi.*"
+    r"|h\s?(&|and|\+)?\s?e.*|.*ha?ematoxylin.*eosin.*|default|unknown|none|camera.*|color.*|colour.*|.*histolog.*|overview|main",
+    re.IGNORECASE,
+)
+# On real H&E, at any exposure down to a third and on black padding, the lit pixels have a median above 130 (160 on
+# padding), and their tenth of largest minima reaches .7 of their tenth of largest maxima: something nearly white is
+# there. Composites of DAPI and polyT have a median near 95, and, unless dyes lie on each other, 0 in the place of .7.
+_DARK = 40  # a pixel below this in all channels is dark
+_DIM = 130
+_PURE = 0.4
+_GREY_SPAN = 40  # a grey picture spans more than this between its darkest and brightest pixels; glass does not
+
+
+def refuse_by_tags(path: Path, tiff: tifffile.TiffFile) -> None:
+    """Refuse what its tags show to be no H&E, or to hold colours in a way that nothing here converts.
+
+    Raises:
+        SlideError: with the evidence.
+    """
+    series: Any = tiff.series[0]
+    key = series.keyframe
+    samples = math.prod(n for axis, n in zip(series.axes, series.shape, strict=True) if axis in "SC")
+    names, light = _ome_channels(tiff)
+    holds = f"{samples} channel{'s' if samples > 1 else ''} of {key.dtype}"
+    if any(names):
+        holds += f" ({', '.join(name or '?' for name in names[:8])})"
+    photometric, compression = int(key.photometric), int(key.compression)
+    named_rgb = len(names) == 3 and all(n.strip().lower() in c for n, c in zip(names, _COLORS, strict=True))
+    if light:
+        raise SlideError(f"{path} is no H&E: its metadata says {light}. PixNet reads H&E, seen in transmitted light.")
+    marker = next((name for name in names if not _PLAIN_NAME.fullmatch(name.strip())), None)
+    if marker and len(names) > 1:
+        raise SlideError(
+            f"{path} is no H&E: it has {holds}, as fluorescence has. A slide of H&E is 8-bit RGB; give that of the "
+            "same tissue."
+        )
+    if key.dtype != np.uint8 or (key.bitspersample != 8 and photometric != _PALETTE):
+        raise SlideError(
+            f"{path} has {holds}, {key.bitspersample} bits each; a slide of H&E is 8-bit RGB. Convert it first."
+        )
+    if photometric == _PALETTE and samples == 1 and key.colormap is not None:
+        return
+    if photometric in (_MINISWHITE, _MINISBLACK) and not (named_rgb and photometric == _MINISBLACK):
+        what = "a grey picture" if samples <= 2 else "of several channels, as fluorescence is,"
+        raise SlideError(
+            f"{path} is {what} and no H&E: it has {holds}, and none is tagged as red, green or blue. A slide of H&E is "
+            "8-bit RGB; if it is one, save it so."
+        )
+    if photometric == _YCBCR and compression not in (*_JPEGS, _APERIO_YCBCR):
+        raise SlideError(f"{path} stores YCbCr without JPEG, which PixNet does not convert. Save it as RGB.")
+    if photometric not in (_MINISBLACK, _RGB, _YCBCR):
+        name = getattr(key.photometric, "name", photometric)
+        raise SlideError(f"{path} stores its colours as {name}; a slide of H&E is 8-bit RGB. Convert it first.")
+    if samples not in (3, 4):
+        raise SlideError(f"{path} has {holds}; a slide of H&E is 8-bit RGB. Convert it first.")
+
+
+def doubts_by_tags(series: Any) -> Iterator[str]:
+    """Yield what is readable but may not be what the user means."""
+    key = series.keyframe
+    if key.samplesperpixel == 4 and int(key.photometric) == _RGB and not any(key.extrasamples):
+        yield "It has a fourth channel without a meaning: PixNet reads red, green and blue alone."
+    stacked = [(axis, n) for axis, n in zip(series.axes, series.shape, strict=True) if axis not in "YXSC" and n > 1]
+    if stacked:
+        yield f"It is a stack of {math.prod(n for _, n in stacked)} pictures: PixNet reads the first."
+    if "Orientation" in key.tags and key.tags.valueof("Orientation", 1) not in (0, 1):
+        yield "Its tags say that it is to be turned or flipped: PixNet reads it as it is stored."
+
+
+def judge_pixels(pixels: np.ndarray) -> tuple[bool, str | None]:
+    """Judge whether pixels of a slide are H&E's.
+
+    Args:
+        pixels: uint8 (N, 3), from all over the slide.
+
+    Returns:
+        Whether they surely are not, and why it is doubtful in a sentence, or None.
+    """
+    brightest, least = pixels.max(axis=1), pixels.min(axis=1)
+    lit = brightest >= _DARK
+    if len(pixels) and np.mean(lit) <= 0.5 and np.mean(lit) >= 0.01:
+        bright, white = brightest[lit], least[lit]
+        if np.median(bright) < _DIM:
+            pure = np.percentile(white, 90) < _PURE * np.percentile(bright, 90)
+            return bool(pure), (
+                f"{100 * np.mean(~lit):.0f} % of it is dark and the rest is dim (median brightness "
+                f"{np.median(bright):.0f} of 255), as in fluorescence"
+            )
+    spread = (brightest - least)[lit] if lit.any() else np.zeros(1)
+    spans = float(np.ptp(np.percentile(brightest, [1, 99]))) if len(pixels) else 0
+    if spans > _GREY_SPAN and np.percentile(spread, 99.5) <= 2:
+        return False, "its red, green and blue are equal: it is a grey picture"
+    return False, None
+
+
+def _ome_channels(tiff: tifffile.TiffFile) -> tuple[list[str], str | None]:
+    """The names of the first image's channels in OME metadata, and what it says of fluorescent light, if it does."""
+    try:
+        pixels = ElementTree.fromstring(tiff.ome_metadata).find(".//{*}Pixels") if tiff.ome_metadata else None
+    except ElementTree.ParseError:
+        return [], None
+    channels = pixels.findall("{*}Channel") if pixels is not None else []
+    light = None
+    for channel in channels:
+        for name, value in (("ContrastMethod", "Fluorescence"), ("IlluminationType", "Epifluorescence")):
+            if channel.get(name) == value:
+                light = f"{name}={value}"
+    return [channel.get("Name", "") for channel in channels], light
