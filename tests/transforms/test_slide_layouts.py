@@ -166,10 +166,10 @@ def takes(backend: str, layout: str, compression: str) -> bool | None:
     how = LAYOUTS[layout][0]
     if backend == "tifffile":
         return True
-    if set(how) & {"strip", "planar", "alpha", "palette", "skip", "predictor"}:
+    if set(how) & {"strip", "planar", "predictor"} or how.get("alpha") == "unspecified":
         return False
     if backend == "cucim":
-        return compression in PROVED and "subifds" not in how
+        return compression in PROVED and not set(how) & {"alpha", "palette", "skip", "subifds"}
     return None
 
 
@@ -188,7 +188,7 @@ def test_a_backend_gives_the_file_s_pixels_or_none(tmp_path, layout):
             if isinstance(slide, SlideError):
                 continue
             for threads in (1, 4):
-                wrong = compare(slide, want, threads)
+                wrong = compare(slide, want, "alpha" in how, threads)
                 assert not wrong, (layout, compression, backend, threads, wrong[:3])
 
 
@@ -199,10 +199,11 @@ def opened_or_why(path: Path, backend: str) -> Slide | SlideError:
         return why
 
 
-def compare(slide: Slide, want: list[np.ndarray], threads: int) -> list[Any]:
+def compare(slide: Slide, want: list[np.ndarray], has_alpha: bool, threads: int) -> list[Any]:
     """Read random rectangles of random levels at once; those that differ."""
     truth = {level.shape[1::-1]: level for level in want}
     wrong: list[Any] = []
+    tolerance = 1 if slide.backend == "openslide" and has_alpha else 0
     if slide.backend != "openslide":
         assert slide.level_dimensions == list(truth)
 
@@ -215,7 +216,8 @@ def compare(slide: Slide, want: list[np.ndarray], threads: int) -> list[Any]:
             w, h = int(rng.integers(1, width - x + 1)), int(rng.integers(1, height - y + 1))
             try:
                 got = slide.read_level(number, x, y, w, h)
-                if not np.array_equal(got, truth[width, height][y : y + h, x : x + w]):
+                part = truth[width, height][y : y + h, x : x + w].astype(int)
+                if got.shape != part.shape or np.abs(got - part).max() > tolerance:
                     wrong.append((number, x, y, w, h))
             except Exception as error:
                 wrong.append(error)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from .errors import Unfit
-from .layout import Layout, Level
+from .layout import ODDITIES, Layout, Level
 
 __all__ = ["CuCIMSource"]
 
@@ -55,8 +55,8 @@ class CuCIMSource:
 def _why_not(layout: Layout) -> str | None:
     if layout.for_openslide_alone:
         return layout.for_openslide_alone
-    if layout.unlike_plain:
-        return layout.unlike_plain[0]
+    if layout.oddities:
+        return ODDITIES[layout.oddities[0]]
     unproved = layout.compressions - set(_PROVED)
     if unproved:
         return f"TIFF compression {min(unproved)} was not shown to be read right"

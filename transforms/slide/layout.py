@@ -15,7 +15,7 @@ from .errors import SlideError
 from .modality import doubts_by_tags, refuse_by_tags
 from .mpp import Said, tiff_mpp
 
-__all__ = ["Layout", "Level", "Size", "read_layout"]
+__all__ = ["ODDITIES", "Layout", "Level", "Size", "read_layout"]
 
 Size = tuple[int, int]
 
@@ -24,6 +24,17 @@ _UNCOMPRESSED, _JPEG = 1, 7
 _APERIO_YCBCR = 33003
 _RGB, _PALETTE, _YCBCR = 2, 3, 6
 _MAKERS = ("bif", "scn", "ndpi", "philips", "svs", "ome")
+
+ODDITIES = {
+    "strips": "its pixels lie in strips",
+    "planes": "its colours lie in separate planes",
+    "palette": "it has a palette",
+    "alpha": "it has an alpha channel",
+    "other samples": "it has other samples beside RGB",
+    "predictor": "it stores differences between pixels (a predictor)",
+    "reversed": "its bits are stored in reverse",
+    "unwritten": "some of its tiles were never written",
+}
 
 
 @dataclass(frozen=True)
@@ -100,21 +111,20 @@ class Layout:
         return {int(level.key.compression) for level in self.levels}
 
     @cached_property
-    def unlike_plain(self) -> list[str]:
-        """What sets it apart from contiguous tiles of RGB, all written: where readers differ from each other."""
+    def oddities(self) -> list[str]:
+        """What sets it apart from contiguous tiles of RGB, all written, where readers differ: keys of `ODDITIES`."""
         keys = [level.key for level in self.levels]
         found = {
-            "its pixels lie in strips": not all(key.is_tiled for key in keys),
-            "its colours lie in separate planes": any(
-                len(level.pages) > 1 or level.key.planarconfig != 1 for level in self.levels
-            ),
-            "it has a palette": any(key.photometric == _PALETTE for key in keys),
-            "it has alpha or other samples beside RGB": any(key.samplesperpixel > 3 for key in keys),
-            "it stores differences between pixels (a predictor)": any(key.predictor != 1 for key in keys),
-            "its bits are stored in reverse": any(key.fillorder != 1 for key in keys),
-            "some of its tiles were never written": not all(level.is_whole for level in self.levels),
+            "strips": not all(key.is_tiled for key in keys),
+            "planes": any(len(level.pages) > 1 or level.key.planarconfig != 1 for level in self.levels),
+            "palette": any(key.photometric == _PALETTE for key in keys),
+            "alpha": any(key.samplesperpixel > 3 and any(key.extrasamples) for key in keys),
+            "other samples": any(key.samplesperpixel > 3 and not any(key.extrasamples) for key in keys),
+            "predictor": any(key.predictor != 1 for key in keys),
+            "reversed": any(key.fillorder != 1 for key in keys),
+            "unwritten": not all(level.is_whole for level in self.levels),
         }
-        return [reason for reason, holds in found.items() if holds]
+        return [oddity for oddity, holds in found.items() if holds]
 
     @property
     def for_openslide_alone(self) -> str | None:
@@ -159,10 +169,12 @@ def _layout(path: Path, tiff: tifffile.TiffFile) -> Layout:
     for number, level in enumerate(seen):
         if min(level.size) < 1:
             raise SlideError(f"{path} is damaged: level {number} has {level.width_px} x {level.height_px} px.")
-    levels = _of_one_picture(seen)
     lacks = _missing(tiff, seen)
     if lacks:
         raise SlideError(f"{path} is cut short: {lacks}. Copy it again.")
+    if not seen[0].written.any():
+        raise SlideError(f"{path} is empty: none of its tiles was written. Make it anew.")
+    levels = _of_one_picture(seen)
     for level in levels:
         _prepare(level)
     doubts = list(doubts_by_tags(series))
@@ -202,14 +214,15 @@ def _pages(level: Any) -> tuple[Any, ...]:
 
 
 def _of_one_picture(levels: list[Level]) -> list[Level]:
-    """Leave out levels that are not smaller copies of the first: other proportions, other samples, no smaller."""
+    """Leave out levels that are no smaller copies of the first: other proportions, other samples, tiles missing."""
     kept = levels[:1]
     first = levels[0]
     for level in levels[1:]:
         across, down = first.width_px / level.width_px, first.height_px / level.height_px
         slack = max(across / level.width_px, down / level.height_px)  # one pixel more or less
         alike = abs(across - down) <= 2 * slack + 0.01 * across
-        if alike and _kind(level) == _kind(first) and level.width_px < kept[-1].width_px:
+        is_whole = level.is_whole or not first.is_whole
+        if alike and is_whole and _kind(level) == _kind(first) and level.width_px < kept[-1].width_px:
             kept.append(level)
     return kept
 
@@ -223,7 +236,7 @@ def _kind(level: Level) -> tuple[Any, ...]:
 def _places(page: Any) -> tuple[np.ndarray, np.ndarray]:
     n = math.prod(page.keyframe.chunked)
     offsets, counts = (np.array(values[:n], dtype=np.int64) for values in (page.dataoffsets, page.databytecounts))
-    return offsets, np.where(offsets > 0, counts, 0)
+    return offsets, counts
 
 
 def _prepare(level: Level) -> None:
@@ -245,7 +258,9 @@ def _missing(tiff: tifffile.TiffFile, levels: list[Level]) -> str | None:
             beyond = int((offsets + counts).max(initial=0)) - tiff.filehandle.size
             if beyond > 0:
                 return f"{beyond:,} bytes or more are missing at its end"
-            if level.key.compression == _UNCOMPRESSED and (_short(level, counts)).any():
+            if ((offsets == 0) & (counts > 0)).any():
+                return "the place of a tile is missing"
+            if level.key.compression == _UNCOMPRESSED and _short(level, counts).any():
                 return "tiles hold fewer bytes than their pixels take"
     len(tiff.pages)  # follows the pages to the last one whose place is in the file
     following = b""

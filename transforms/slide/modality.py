@@ -25,12 +25,20 @@ _PLAIN_NAME = re.compile(
     r"|h\s?(&|and|\+)?\s?e.*|.*ha?ematoxylin.*eosin.*|default|unknown|none|camera.*|color.*|colour.*|.*histolog.*|overview|main",
     re.IGNORECASE,
 )
+_DYE = re.compile(
+    r"\b(dapi|hoechst|fitc|tritc|texas.?red|cy[2357]|alexa|af\d{3}|[egry]?[gryc]fp|opal|sytox|draq)", re.IGNORECASE
+)
 # On real H&E, at any exposure down to a third and on black padding, the lit pixels have a median above 130 (160 on
 # padding), and their tenth of largest minima reaches .7 of their tenth of largest maxima: something nearly white is
 # there. Composites of DAPI and polyT have a median near 95, and, unless dyes lie on each other, 0 in the place of .7.
+_DYE = re.compile(
+    r"\b(dapi|hoechst|fitc|tritc|texas.?red|cy[2357]|alexa|af\d{3}|[egry]?[gryc]fp|opal|sytox|draq)", re.IGNORECASE
+)
 _DARK = 40  # a pixel below this in all channels is dark
 _DIM = 130
 _PURE = 0.4
+_LIT = 0.01  # with fewer lit pixels than this share, nothing can be said
+_GREY = 2  # channels of a grey picture differ by at most this, after JPEG
 _GREY_SPAN = 40  # a grey picture spans more than this between its darkest and brightest pixels; glass does not
 
 
@@ -51,15 +59,17 @@ def refuse_by_tags(path: Path, tiff: tifffile.TiffFile) -> None:
     named_rgb = len(names) == 3 and all(n.strip().lower() in c for n, c in zip(names, _COLORS, strict=True))
     if light:
         raise SlideError(f"{path} is no H&E: its metadata says {light}. PixNet reads H&E, seen in transmitted light.")
-    marker = next((name for name in names if not _PLAIN_NAME.fullmatch(name.strip())), None)
-    if marker and len(names) > 1:
+    is_marker = any(_DYE.search(name) for name in names)
+    if is_marker or (len(names) > 1 and not all(_PLAIN_NAME.fullmatch(name.strip()) for name in names)):
         raise SlideError(
             f"{path} is no H&E: it has {holds}, as fluorescence has. A slide of H&E is 8-bit RGB; give that of the "
             "same tissue."
         )
-    if key.dtype != np.uint8 or (key.bitspersample != 8 and photometric != _PALETTE):
+    if key.dtype != np.uint8:
+        raise SlideError(f"{path} has {holds}; a slide of H&E is 8-bit RGB. Convert it first.")
+    if key.bitspersample != 8 and photometric != _PALETTE:
         raise SlideError(
-            f"{path} has {holds}, {key.bitspersample} bits each; a slide of H&E is 8-bit RGB. Convert it first."
+            f"{path} has {key.bitspersample} bits a channel; a slide of H&E is 8-bit RGB. Convert it first."
         )
     if photometric == _PALETTE and samples == 1 and key.colormap is not None:
         return
@@ -99,20 +109,25 @@ def judge_pixels(pixels: np.ndarray) -> tuple[bool, str | None]:
     Returns:
         Whether they surely are not, and why it is doubtful in a sentence, or None.
     """
+    if len(pixels) == 0:
+        return False, None
     brightest, least = pixels.max(axis=1), pixels.min(axis=1)
     lit = brightest >= _DARK
-    if len(pixels) and np.mean(lit) <= 0.5 and np.mean(lit) >= 0.01:
-        bright, white = brightest[lit], least[lit]
-        if np.median(bright) < _DIM:
-            pure = np.percentile(white, 90) < _PURE * np.percentile(bright, 90)
-            return bool(pure), (
-                f"{100 * np.mean(~lit):.0f} % of it is dark and the rest is dim (median brightness "
-                f"{np.median(bright):.0f} of 255), as in fluorescence"
+    bright, least = brightest[lit], least[lit]
+    share = len(bright) / len(pixels)
+    if share >= _LIT:
+        is_pure = np.percentile(least, 90) < _PURE * np.percentile(bright, 90)
+        median = np.median(bright)
+        if share <= 0.5 and median < _DIM:
+            told = (
+                f"{100 * (1 - share):.0f} % of it is dark, and the rest is dim (median brightness {median:.0f} of 255)"
             )
-    spread = (brightest - least)[lit] if lit.any() else np.zeros(1)
-    spans = float(np.ptp(np.percentile(brightest, [1, 99]))) if len(pixels) else 0
-    if spans > _GREY_SPAN and np.percentile(spread, 99.5) <= 2:
-        return False, "its red, green and blue are equal: it is a grey picture"
+            return bool(is_pure), f"{told}, as in fluorescence"
+        if is_pure:
+            return False, "its colours are those of single dyes, as in fluorescence"
+        spans = np.ptp(np.percentile(brightest, [1, 99]))
+        if spans > _GREY_SPAN and np.percentile(bright - least, 99.5) <= _GREY:
+            return False, "its red, green and blue are equal: it is a grey picture"
     return False, None
 
 

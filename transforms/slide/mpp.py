@@ -19,6 +19,7 @@ __all__ = ["Said", "checked_mpp", "openslide_mpp", "tiff_mpp"]
 MPP_RANGE = (0.05, 20.0)  # outside, a tag is a default of some drawing program (72 dpi is 353 µm/px), not a scanner's
 MPP_TOLERANCE = 0.05  # two values this far apart, relatively, disagree
 _SCANNERS = (0.1, 1.1)  # what scanners give; copies of theirs, halved k times, have about 2^k
+_LIKELY = (0.2, 0.6)  # what most slides have: objectives of 40x and 20x
 _HALVED = 0.1  # how far from 2^k, relatively, a halved copy may lie
 _UM = {"nm": 1e-3, "µm": 1.0, "μm": 1.0, "um": 1.0, "mm": 1e3, "cm": 1e4, "m": 1e6}  # micro sign and Greek mu
 
@@ -149,8 +150,13 @@ def _unusual(mpp: float, where: str) -> list[str]:
     halved = 2.0 ** max(round(math.log2(mpp)), 1)
     if low <= mpp <= high or abs(mpp / halved - 1) <= _HALVED:
         return []
+    causes = {
+        "pixels per cm are labelled as per inch": mpp / 2.54,
+        "pixels per inch are labelled as per cm": mpp * 2.54,
+        "it is ten times too large": mpp / 10,
+    }
+    perhaps = [f" It is {v:.3g} if {why}." for why, v in causes.items() if _LIKELY[0] <= v <= _LIKELY[1]]
     return [
         f"No scanner gives {mpp:.4g} µm per pixel, which the file's {where} says: they give {low:g} to {high:g}, and "
-        f"copies 2, 4, 8 ... times that. Pixels per cm labelled as per inch would make it {mpp / 2.54:.4g}. "
-        "Check it, and give --mpp if it is wrong."
+        f"copies 2, 4, 8 ... times that.{''.join(perhaps)} Check it, and give --mpp if it is wrong."
     ]

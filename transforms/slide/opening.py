@@ -21,7 +21,7 @@ __all__ = ["BACKENDS", "Opened", "Source", "open_source", "reopen_source"]
 
 BACKENDS = ("cucim", "tifffile", "openslide")
 _LOSSLESS = {1, 5, 8, 32773, 32946, 34925, 50000}
-_TOLERANCE = 3  # decoders of JPEG may round differently
+_TOLERANCE = 3  # decoders of JPEG, and shares of alpha, may be rounded differently
 _PROBE_PX = 64  # side of a region that is compared
 _PROBED_PX = 2**21  # decoded at most to try a slide, beside one segment of each level
 _HUGE_PX = 2**25  # a segment of more is not tried: it takes seconds
@@ -77,6 +77,9 @@ def open_source(path: Path, backends: Sequence[str] = BACKENDS) -> Opened:
         try:
             source = _SOURCES[name](path, layout)
             _probe(source, layout, path)
+            doubts = _doubts_of_pixels(path, source, layout)
+        except SlideError:
+            raise
         except ImportError:
             passed_over.append(f"{name} is not installed")
         except Unfit as reason:
@@ -85,8 +88,7 @@ def open_source(path: Path, backends: Sequence[str] = BACKENDS) -> Opened:
             is_damaged = True
             passed_over.append(f"{name}: {(str(error) or type(error).__name__).splitlines()[0]}")
         else:
-            doubts = [*(layout.doubts if layout else ()), *_doubts_of_pixels(path, source, layout)]
-            return Opened(source, _said_mpp(path, layout, name), passed_over, doubts)
+            return Opened(source, _said_mpp(path, layout), passed_over, [*(layout.doubts if layout else ()), *doubts])
     raise SlideError(_unreadable(path, layout, passed_over, is_damaged))
 
 
@@ -104,7 +106,7 @@ def _probe(source: Source, layout: Layout | None, path: Path) -> None:
     reference: Source | None = None
     if layout is not None and source.name != "tifffile" and not layout.for_openslide_alone:
         reference = TiffSource(path, layout)
-    exact = layout is not None and layout.compressions <= _LOSSLESS
+    exact = layout is not None and layout.compressions <= _LOSSLESS and "alpha" not in layout.oddities
     left_px = _PROBED_PX
     for level, (width, height) in enumerate(source.dimensions):
         tried = False
@@ -174,7 +176,7 @@ def _looked_at(source: Source, layout: Layout | None) -> np.ndarray:
     return np.concatenate(seen)
 
 
-def _said_mpp(path: Path, layout: Layout | None, backend: str) -> list[Said]:
+def _said_mpp(path: Path, layout: Layout | None) -> list[Said]:
     """What is said of mpp: by the file's tags, else by OpenSlide, which knows more formats."""
     said = list(layout.said_mpp) if layout else []
     if layout is None or layout.for_openslide_alone:
