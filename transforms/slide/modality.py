@@ -28,12 +28,12 @@ _PLAIN_NAME = re.compile(
 _DYE = re.compile(
     r"\b(dapi|hoechst|fitc|tritc|texas.?red|cy[2357]|alexa|af\d{3}|[egry]?[gryc]fp|opal|sytox|draq)", re.IGNORECASE
 )
-# On real H&E, at any exposure down to a third and on black padding, the lit pixels have a median above 130 (160 on
-# padding), and their tenth of largest minima reaches .7 of their tenth of largest maxima: something nearly white is
-# there. Composites of DAPI and polyT have a median near 95, and, unless dyes lie on each other, 0 in the place of .7.
 _DYE = re.compile(
     r"\b(dapi|hoechst|fitc|tritc|texas.?red|cy[2357]|alexa|af\d{3}|[egry]?[gryc]fp|opal|sytox|draq)", re.IGNORECASE
 )
+# On real H&E, at any exposure and on black padding, lit pixels have a median above 130 (on padding above 160), and the
+# 90th percentile of their least channel is .7 or more of that of their brightest: something nearly white is there. In
+# composites of real DAPI and polyT the median is near 95, and that share is 0, unless dyes lie on each other.
 _DARK = 40  # a pixel below this in all channels is dark
 _DIM = 130
 _PURE = 0.4
@@ -74,7 +74,8 @@ def refuse_by_tags(path: Path, tiff: tifffile.TiffFile) -> None:
     if photometric == _PALETTE and samples == 1 and key.colormap is not None:
         return
     if photometric in (_MINISWHITE, _MINISBLACK) and not (named_rgb and photometric == _MINISBLACK):
-        what = "a grey picture" if samples <= 2 else "of several channels, as fluorescence is,"
+        pictures = samples * math.prod(n for a, n in zip(series.axes, series.shape, strict=True) if a not in "YXSC")
+        what = "a grey picture" if pictures == 1 else f"{pictures} grey pictures, as the channels of fluorescence are,"
         raise SlideError(
             f"{path} is {what} and no H&E: it has {holds}, and none is tagged as red, green or blue. A slide of H&E is "
             "8-bit RGB; if it is one, save it so."
@@ -118,13 +119,13 @@ def judge_pixels(pixels: np.ndarray) -> tuple[bool, str | None]:
     if share >= _LIT:
         is_pure = np.percentile(least, 90) < _PURE * np.percentile(bright, 90)
         median = np.median(bright)
-        if share <= 0.5 and median < _DIM:
-            told = (
-                f"{100 * (1 - share):.0f} % of it is dark, and the rest is dim (median brightness {median:.0f} of 255)"
-            )
-            return bool(is_pure), f"{told}, as in fluorescence"
+        if share <= 0.5 and (is_pure or median < _DIM):
+            told = f"{100 * (1 - share):.0f} % of it is dark, as in fluorescence, and the rest "
+            if is_pure:
+                return True, f"{told}has the colours of single dyes"
+            return False, f"{told}is dim (median {median:.0f} of 255)"
         if is_pure:
-            return False, "its colours are those of single dyes, as in fluorescence"
+            return False, "it has the colours of single dyes, as fluorescence has"
         spans = np.ptp(np.percentile(brightest, [1, 99]))
         if spans > _GREY_SPAN and np.percentile(bright - least, 99.5) <= _GREY:
             return False, "its red, green and blue are equal: it is a grey picture"

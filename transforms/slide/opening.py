@@ -149,9 +149,7 @@ def _doubts_of_pixels(path: Path, source: Source, layout: Layout | None) -> list
     """
     surely_not, why = judge_pixels(_looked_at(source, layout))
     if surely_not:
-        raise SlideError(
-            f"{path} is no H&E: {why}, and its colours are those of single dyes. Give the H&E of the same tissue."
-        )
+        raise SlideError(f"{path} is no H&E: {why}. Give the H&E of the same tissue.")
     return [f"It may be no H&E: {why}."] if why else []
 
 
