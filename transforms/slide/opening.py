@@ -65,7 +65,7 @@ class Opened:
 
 
 def open_source(path: Path, backends: Sequence[str] = BACKENDS) -> Opened:
-    """Open with the first backend that reads tiles of every level, as tifffile decodes them.
+    """Open with the first backend that reads tiles of every level as tifffile decodes them, or with tifffile.
 
     Raises:
         SlideError: if the file is damaged, no slide or no H&E, or no backend reads it.
@@ -73,7 +73,8 @@ def open_source(path: Path, backends: Sequence[str] = BACKENDS) -> Opened:
     layout = read_layout(path)
     passed_over: list[str] = []
     is_damaged = False
-    for name in backends:
+    order = dict.fromkeys((*backends, "tifffile")) if layout else backends  # tifffile is always there
+    for name in order:
         try:
             source = _SOURCES[name](path, layout)
             _probe(source, layout, path)

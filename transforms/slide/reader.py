@@ -33,7 +33,8 @@ class SlideReader:
     It pickles as its arguments, so it can be sent to workers; every process opens its own files.
 
     Args:
-        backends: tried in this order; those that are not installed are passed over.
+        backends: tried in this order, and tifffile after them; those that are not installed, or do not read a slide's
+            layout exactly, are passed over, and the log says why.
     """
 
     def __init__(self, backends: Sequence[str] = BACKENDS) -> None:
