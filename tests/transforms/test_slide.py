@@ -12,7 +12,7 @@ import tifffile
 import torch
 from PIL import Image
 
-import transforms.slide
+import transforms.slide.reader
 from transforms import Slide, SlideError, SlideReader
 
 INSTALLED = [b for b in ("cucim", "tifffile", "openslide") if importlib.util.find_spec(b)]
@@ -41,7 +41,7 @@ def on_white(level: np.ndarray, x: int, y: int, width: int, height: int) -> np.n
 
 
 @pytest.mark.parametrize("size", [ODD, (256, 512)])
-@pytest.mark.parametrize("compression", [None, "lzw", "deflate", "jpeg"])
+@pytest.mark.parametrize("compression", [None, "deflate", "jpeg"])
 @pytest.mark.parametrize("backend", INSTALLED)
 def test_every_level_is_the_file_s_own_pixels(tmp_path, write_slide, backend, compression, size):
     rng = np.random.default_rng(1)
@@ -137,7 +137,7 @@ def test_what_torch_is_told_elsewhere_does_not_change_pixels(tmp_path, write_sli
 def test_large_regions_are_read_in_pieces_with_the_same_result(tmp_path, write_slide, image, monkeypatch):
     slide = opened(write_slide(tmp_path / "a.tif", image, 0.5))
     want = slide.read_region(-4, -6, 120, 100, 1.37)
-    monkeypatch.setattr("transforms.slide.MAX_SOURCE_PX", 2000)
+    monkeypatch.setattr("transforms.slide.reader.MAX_SOURCE_PX", 2000)
     np.testing.assert_array_equal(slide.read_region(-4, -6, 120, 100, 1.37), want)
 
 
@@ -316,17 +316,18 @@ def test_a_slide_cut_anywhere_is_refused_when_opened(tmp_path, write_slide, opti
 
 
 @pytest.mark.parametrize("backend", INSTALLED)
-def test_a_tile_that_breaks_later_names_the_file_and_the_region(tmp_path, write_slide, image, backend):
+def test_a_tile_that_breaks_later_names_the_file_and_the_region(tmp_path, write_slide, image, backend, monkeypatch):
     path = write_slide(tmp_path / "a.tif", image, 0.5, compression="deflate")
     page = tifffile.TiffFile(path).pages[0]
-    offset, count = page.dataoffsets[0], page.databytecounts[0]
+    offset, count = page.dataoffsets[1], page.databytecounts[1]  # the first is tried when the slide is opened
+    monkeypatch.setattr("transforms.slide.opening._looked_at", lambda *_: np.empty((0, 3), np.uint8))  # and not cached
     slide = opened(path, backend)
     content = path.read_bytes()
     path.write_bytes(content[:offset] + bytes(count) + content[offset + count :])
-    with pytest.raises(SlideError, match=rf"a\.tif cannot be read at level 0, x=4, y=5, 8 x 8 px with {backend}"):
-        slide.read_level(0, 4, 5, 8, 8)
+    with pytest.raises(SlideError, match=rf"a\.tif cannot be read at level 0, x=70, y=5, 8 x 8 px with {backend}"):
+        slide.read_level(0, 70, 5, 8, 8)
     path.write_bytes(content)
-    np.testing.assert_array_equal(slide.read_level(0, 4, 5, 8, 8), image[5:13, 4:12])  # and it recovers
+    np.testing.assert_array_equal(slide.read_level(0, 70, 5, 8, 8), image[5:13, 70:78])  # and it recovers
 
 
 def test_nonsense_requests_are_refused(tmp_path, write_slide, image):
@@ -354,7 +355,7 @@ def test_reader_and_slide_pickle_as_their_arguments(tmp_path, write_slide, image
 
 
 def test_open_slides_are_kept_until_their_file_changes(tmp_path, write_slide, image, monkeypatch):
-    monkeypatch.setattr("transforms.slide.MAX_OPEN", 2)
+    monkeypatch.setattr("transforms.slide.reader.MAX_OPEN", 2)
     reader = SlideReader()
     paths = [write_slide(tmp_path / f"{i}.tif", image, 0.5, pyramid=False) for i in range(3)]
     first = reader.open(paths[0])
@@ -369,15 +370,15 @@ def test_open_slides_are_kept_until_their_file_changes(tmp_path, write_slide, im
 
 
 def _read(slide: Slide, x: int, queue) -> None:
-    opening, opens = transforms.slide._open_source, []
-    transforms.slide._open_source = lambda *args: opens.append(args) or opening(*args)  # this process is a copy
+    opening, opens = transforms.slide.reader.reopen_source, []
+    transforms.slide.reader.reopen_source = lambda *args: opens.append(args) or opening(*args)  # this process is a copy
     pixels = [slide.read_level(0, x, 0, 40, 40) for _ in range(2)]
     queue.put((x, pixels[1], len(opens)))
 
 
 @pytest.mark.parametrize("backend", INSTALLED)
 def test_forked_workers_read_what_the_parent_reads(tmp_path, write_slide, image, backend):
-    slide = opened(write_slide(tmp_path / "a.tif", image, 0.5, compression="lzw"), backend)
+    slide = opened(write_slide(tmp_path / "a.tif", image, 0.5, compression="deflate"), backend)
     slide.read_level(0, 0, 0, 40, 40)
     context = multiprocessing.get_context("fork")
     queue = context.Queue()

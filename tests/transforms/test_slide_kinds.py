@@ -1,0 +1,337 @@
+"""What is taken for H&E, what is doubted, and what is refused when a slide is opened."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import re
+import struct
+import sys
+from pathlib import Path
+from typing import Any
+
+import imagecodecs
+import numpy as np
+import pytest
+import tifffile
+from scipy import ndimage
+
+from transforms import Slide, SlideError
+from transforms.slide.layout import read_layout
+from transforms.slide.modality import judge_pixels
+
+SIZE = (200, 260)
+needs_openslide = pytest.mark.skipif(not importlib.util.find_spec("openslide"), reason="OpenSlide is not installed")
+needs_cucim = pytest.mark.skipif(not importlib.util.find_spec("cucim"), reason="cuCIM is not installed")
+
+
+def he() -> np.ndarray:
+    """Purple nuclei in pink tissue on nearly white glass."""
+    rng = np.random.default_rng(0)
+    tissue = ndimage.gaussian_filter(rng.normal(size=SIZE), 25) > 0
+    nuclei = (ndimage.gaussian_filter(rng.normal(size=SIZE), 2) > 0.12) & tissue
+    image = np.full((*SIZE, 3), (243, 240, 245), float)
+    image[tissue], image[nuclei] = (222, 150, 190), (110, 70, 150)
+    return (image + rng.normal(0, 4, image.shape)).clip(0, 255).astype(np.uint8)
+
+
+def fluorescence(*colors: tuple[int, int, int]) -> np.ndarray:
+    """Nuclei that shine on black in one colour, and other structures in others."""
+    rng = np.random.default_rng(1)
+    image = np.zeros((*SIZE, 3))
+    for color in colors:
+        light = (ndimage.gaussian_filter(rng.normal(size=SIZE), 3) * 12 - 0.6).clip(0, 1) ** 1.5
+        image += light[..., None] * color
+    return (image + rng.exponential(3, image.shape)).clip(0, 255).astype(np.uint8)
+
+
+def write(path: Path, image: np.ndarray, **options: Any) -> Path:
+    options = {"photometric": "rgb", "tile": (64, 64), "metadata": None, **options}
+    tifffile.imwrite(path, image, **options)
+    return path
+
+
+def channels(*names: str, **more: Any) -> dict[str, Any]:
+    return {"axes": "CYX", "Channel": {"Name": list(names), **more}}
+
+
+# Not H&E
+
+
+@pytest.mark.parametrize(
+    ("image", "options", "told"),
+    [
+        (he()[..., 0], {"photometric": "minisblack"}, "grey picture"),
+        (he()[..., 0], {"photometric": "miniswhite"}, "grey picture"),
+        (he().transpose(2, 0, 1)[:2], {"photometric": "minisblack"}, "2 grey pictures"),
+        (he().transpose(2, 0, 1), {"photometric": "minisblack"}, "fluorescence"),
+        (he(), {"photometric": "minisblack", "planarconfig": "contig"}, "3 grey pictures"),
+        (he().transpose(2, 0, 1), {"photometric": "minisblack", "ome": channels("DAPI", "CD3", "PanCK")}, "CD3"),
+        (he().transpose(2, 0, 1), {"photometric": "rgb", "planarconfig": "separate", "ome": channels("Cy5")}, "Cy5"),
+        (he().transpose(2, 0, 1), {"photometric": "rgb", "planarconfig": "separate",
+                                   "ome": channels("a", ContrastMethod="Fluorescence")}, "ContrastMethod"),
+        (he().astype(np.uint16), {}, "uint16"),
+        (he().astype(np.float32), {}, "float32"),
+        (he().astype(np.int8), {}, "int8"),
+        (np.dstack([he(), he()[..., :2]]), {}, "5 channels"),
+        (np.dstack([he(), he()[..., 0]]), {"photometric": "separated"}, "SEPARATED"),
+        (he(), {"photometric": "cielab"}, "CIELAB"),
+        (he(), {"photometric": "ycbcr"}, "YCbCr without JPEG"),
+        (fluorescence((0, 0, 255)), {}, "no H&E: .*fluorescence"),
+        (fluorescence((0, 0, 255), (0, 255, 0)), {}, "no H&E: .*fluorescence"),
+        (np.pad(fluorescence((255, 0, 0), (0, 0, 255)), ((90, 90), (90, 90), (0, 0))), {}, "no H&E: .*fluorescence"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)  # fmt: skip
+def test_what_is_no_he_is_refused_with_the_evidence(tmp_path, image, options, told):
+    options = dict(options)
+    ome = options.pop("ome", None)
+    path = write(tmp_path / ("a.ome.tif" if ome else "a.tif"), image, **options, metadata=ome)
+    with pytest.raises(SlideError, match=told):
+        Slide(path, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("image", "options"),
+    [
+        (he(), {}),
+        (np.pad(he(), ((200, 200), (200, 200), (0, 0))), {}),  # black padding
+        ((he() * 0.45).astype(np.uint8), {}),  # a dark scan
+        (he()[60:110, 60:110], {"tile": (16, 16)}),  # without glass
+        (np.full((*SIZE, 3), 250, np.uint8), {}),
+        (he().transpose(2, 0, 1), {"planarconfig": "separate"}),
+        (he(), {"metadata": {"axes": "YXS"}}),
+        (he().transpose(2, 0, 1), {"photometric": "minisblack", "metadata": channels("Red", "Green", "Blue")}),
+    ],
+)
+def test_he_of_any_kind_is_taken_without_a_doubt(tmp_path, image, options):
+    path = write(tmp_path / "a.ome.tif", image, **options)
+    slide = Slide(path, 0.5)
+    assert slide.warnings == []
+    want = image.transpose(1, 2, 0) if image.shape[0] == 3 else image
+    np.testing.assert_array_equal(slide.read_level(0, 0, 0, *want.shape[1::-1]), want)
+
+
+@pytest.mark.parametrize(
+    ("image", "told"),
+    [
+        (np.repeat(he()[..., 1:2], 3, axis=2), "grey picture"),
+        (fluorescence((160, 160, 160)) // 2, "fluorescence"),
+        (np.maximum(fluorescence((0, 0, 255), (0, 255, 0)), (0, 0, 90)).astype(np.uint8), "single dyes"),
+    ],
+)
+def test_what_may_be_no_he_is_doubted(tmp_path, image, told):
+    assert [w for w in Slide(write(tmp_path / "a.tif", image, compression="jpeg"), 0.5).warnings if told in w]
+
+
+@pytest.mark.real
+def test_no_real_slide_is_taken_for_fluorescence_and_real_fluorescence_is(real_data):
+    from PIL import Image
+
+    Image.MAX_IMAGE_PIXELS = None
+    pictures = [
+        p for folder in ("her2st", "her2st_a1", "mob", "xfuse_mob_tiny") for p in (real_data / folder).rglob("*.jpg")
+    ]
+    for path in pictures:
+        picture = Image.open(path)
+        picture.draft("RGB", (600, 600))
+        pixels = np.asarray(picture.convert("RGB"))
+        for seen in (pixels, np.pad(pixels, ((300, 300), (300, 300), (0, 0))), (pixels * 0.4).astype(np.uint8)):
+            assert judge_pixels(seen.reshape(-1, 3)) == (False, None), path
+    stains = [np.asarray(Image.open(p).resize((500, 450))) for p in sorted((real_data / "merfish_mini").glob("*.jpg"))]
+    dapi, poly = (s[..., 0] if s.ndim == 3 else s for s in stains)
+    composite = np.dstack([np.zeros_like(dapi), poly, dapi])
+    assert judge_pixels(composite.reshape(-1, 3))[0]
+
+
+def test_a_stack_a_fourth_sample_and_a_turn_are_told(tmp_path):
+    stack = write(tmp_path / "a.ome.tif", np.stack([he(), he()[::-1]]), metadata={"axes": "ZYXS"})
+    slide = Slide(stack, 0.5)
+    assert "stack of 2" in slide.warnings[0]
+    np.testing.assert_array_equal(slide.read_level(0, 0, 0, *SIZE[::-1]), he())
+    fourth = write(tmp_path / "b.tif", np.dstack([he(), he()[..., 0]]), extrasamples=["UNSPECIFIED"])
+    assert "fourth" in Slide(fourth, 0.5).warnings[0]
+    turned = write(tmp_path / "c.tif", he(), extratags=[(274, 3, 1, 6, True)])
+    assert "turned" in Slide(turned, 0.5).warnings[0]
+
+
+# Aperio's JPEG 2000
+
+
+def aperio(path: Path, compression: int) -> Path:
+    """Tiles of YCbCr (33003) or RGB (33005), as Aperio writes them."""
+    image = he()[:192, :256]
+    stored = image
+    if compression == 33003:
+        r, g, b = image.astype(float).transpose(2, 0, 1)
+        y = 0.299 * r + 0.587 * g + 0.114 * b
+        stored = np.dstack([y, 128 + (b - y) / 1.772, 128 + (r - y) / 1.402]).round().clip(0, 255).astype(np.uint8)
+    parts = (stored[y : y + 64, x : x + 64] for y in range(0, 192, 64) for x in range(0, 256, 64))
+    encoded = (
+        imagecodecs.jpeg2k_encode(np.ascontiguousarray(p), codecformat="j2k", mct=False, reversible=True) for p in parts
+    )
+    told = "Aperio Image Library v12.0\n256x192 (64x64) J2K |AppMag = 20|MPP = 0.5"
+    options = {"photometric": "rgb", "compression": compression, "description": told, "metadata": None}
+    tifffile.imwrite(path, encoded, shape=image.shape, dtype=np.uint8, tile=(64, 64), **options)
+    return path
+
+
+@needs_openslide
+@pytest.mark.parametrize(("compression", "tolerance"), [(33003, 2), (33005, 0)])
+def test_aperio_s_jpeg_2000_has_its_colours(tmp_path, compression, tolerance):
+    slide = Slide(aperio(tmp_path / "a.svs", compression))
+    assert (slide.backend == "openslide") == (compression == 33003)
+    assert slide.mpp == 0.5
+    got = slide.read_level(0, 0, 0, 256, 192).astype(int)
+    assert np.abs(got - he()[:192, :256]).max() <= tolerance
+
+
+def test_aperio_s_ycbcr_without_openslide_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "openslide", None)
+    with pytest.raises(SlideError, match=r"only OpenSlide converts.*openslide is not installed.*pip install openslide"):
+        Slide(aperio(tmp_path / "a.svs", 33003))
+
+
+# mpp
+
+
+@pytest.mark.parametrize(
+    ("options", "mpp", "told"),
+    [
+        ({"description": "Aperio |MPP = 0.25", "um": 0.5}, 0.25, r"description says 0\.25.*resolution says 0\.5"),
+        ({"metadata": {"axes": "YXS", "PhysicalSizeX": 0.25}, "um": 0.5}, 0.25, r"OME metadata says 0\.25.*says 0\.5"),
+        ({"um": 1.27}, 1.27, r"No scanner gives 1\.27.*0\.5 if pixels per cm are labelled as per inch"),
+        ({"um": 0.25 / 2.54}, 0.25 / 2.54, r"No scanner.*0\.25 if pixels per inch"),
+        ({"um": 2.5}, 2.5, r"No scanner gives 2\.5.*0\.25 if it is ten times too large"),
+        ({"um": 5}, 5, r"0\.5 if it is ten times too large"),
+        ({"um": 0.06}, 0.06, "No scanner"),
+    ],
+)  # fmt: skip
+def test_tags_that_disagree_and_mpp_that_no_scanner_gives_are_told(tmp_path, options, mpp, told):
+    options = dict(options)
+    um = options.pop("um")
+    path = write(tmp_path / ("a.ome.tif" if "metadata" in options else "a.tif"), he(), **options,
+                 resolution=(1e4 / um, 1e4 / um), resolutionunit="CENTIMETER")  # fmt: skip
+    slide = Slide(path)
+    assert slide.mpp == pytest.approx(mpp, rel=1e-4)
+    (warning,) = slide.warnings
+    assert re.search(told, warning)
+    assert Slide(path, slide.mpp).warnings == [] or "PixNet uses" in Slide(path, slide.mpp).warnings[0]
+
+
+@pytest.mark.parametrize("um", [0.12, 0.22, 0.25, 0.5, 0.65, 1.0, 2.0, 4.1, 8.0])
+def test_what_scanners_give_and_halvings_of_it_are_not_doubted(tmp_path, um):
+    path = write(tmp_path / "a.tif", he(), resolution=(1e4 / um, 1e4 / um), resolutionunit="CENTIMETER")
+    assert Slide(path).warnings == []
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"description": "<OME xmlns='http://www.openmicroscopy.org/Schemas/OME/2016-06'><Pixels"},
+        {"description": "Aperio MPP = unknown"},
+        {"resolution": (0, 0)},
+    ],
+)
+def test_tags_that_say_nothing_ask_for_the_mpp(tmp_path, options):
+    with pytest.raises(SlideError, match="--mpp"):
+        Slide(write(tmp_path / "a.tif", he(), **options))
+
+
+# Found at opening
+
+
+def test_the_log_says_what_reads_a_slide_and_why(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    for _ in range(2):
+        Slide(write(tmp_path / "a.tif", he(), tile=None, rowsperstrip=16), 0.5)
+    assert [m for m in caplog.messages if "a.tif" in m] == [
+        f"{tmp_path / 'a.tif'}: tifffile reads it (cucim: its pixels lie in strips)."
+    ]
+
+
+def tampered(path: Path, tag: str, value: bytes, at: int = 0) -> Path:
+    """Overwrite bytes of a tag's value."""
+    with tifffile.TiffFile(path) as tiff:
+        place = tiff.pages[0].tags[tag].valueoffset
+    content = bytearray(path.read_bytes())
+    content[place + at : place + at + len(value)] = value
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("tag", "value", "told"),
+    [
+        ("ImageWidth", struct.pack("<I", 0), "."),
+        ("ImageWidth", struct.pack("<I", 2**31), "cut short"),
+        ("TileWidth", struct.pack("<I", 0), "."),
+        ("Compression", struct.pack("<H", 6), "YCbCr without JPEG"),
+        ("Compression", struct.pack("<H", 4711), "."),
+        ("BitsPerSample", struct.pack("<3H", 4, 4, 4), "."),
+        ("TileOffsets", bytes(4), "place of a tile is missing"),
+        ("TileOffsets", struct.pack("<I", 2**31), "cut short"),
+        ("TileByteCounts", struct.pack("<I", 5), "fewer bytes"),
+        ("TileByteCounts", bytes(4 * 20), "none of its tiles was written"),
+    ],
+)
+def test_tags_that_cannot_be_are_refused_in_a_sentence(tmp_path, tag, value, told):
+    path = tampered(write(tmp_path / "a.tif", he()), tag, value)
+    with pytest.raises(SlideError, match=rf"a\.tif .*{told}"):
+        Slide(path, 0.5)
+
+
+@pytest.mark.parametrize("compression", ["jpeg", "deflate", "lzw", "zstd", "webp"])
+@pytest.mark.parametrize("number", [0, 10, 19])
+def test_a_tile_that_does_not_decode_is_found_at_opening(tmp_path, compression, number):
+    """The first, middle and last tile; cuCIM would crash, or give pixels of another."""
+    path = write(tmp_path / "a.tif", he(), compression=compression)
+    with tifffile.TiffFile(path) as tiff:
+        offset, count = tiff.pages[0].dataoffsets[number], tiff.pages[0].databytecounts[number]
+    content = bytearray(path.read_bytes())
+    content[offset : offset + count] = bytes(count)
+    path.write_bytes(content)
+    with pytest.raises(SlideError, match="damaged"):
+        Slide(path, 0.5)
+
+
+@needs_cucim
+def test_a_jpeg_tile_with_a_damaged_head_never_reaches_cucim(tmp_path):
+    path = write(tmp_path / "a.tif", he(), compression="jpeg")
+    slide = Slide(path, 0.5, ("cucim",))
+    with tifffile.TiffFile(path) as tiff:
+        offset = tiff.pages[0].dataoffsets[7]
+    content = bytearray(path.read_bytes())
+    for damage in (bytes(16), b"\xff\xd8\xff\xc4" + bytes(range(40))):
+        content[offset : offset + len(damage)] = damage
+        path.write_bytes(content)
+        with pytest.raises(SlideError, match="cucim"):
+            slide.read_level(0, 2 * 64 + 3, 64 + 3, 20, 20)
+
+
+def test_levels_that_are_no_smaller_copies_are_left_out(tmp_path):
+    path = tmp_path / "a.tif"
+    options = {"photometric": "rgb", "tile": (64, 64), "metadata": None}
+    with tifffile.TiffWriter(path) as tiff:
+        tiff.write(he(), subifds=3, **options)
+        tiff.write(he()[::2, ::2], subfiletype=1, **options)
+        tiff.write(he()[::2, ::4], subfiletype=1, **options)  # other proportions
+        sparse = [he()[:64, :64], *[None] * 1]
+        tiff.write(iter(sparse), shape=(50, 65, 3), dtype=np.uint8, subfiletype=1, **options)  # a tile is missing
+    slide = Slide(path, 0.5)
+    assert slide.level_dimensions == [(260, 200), (130, 100)]
+    assert "1 of its 3 levels" in slide.warnings[0]
+
+
+def test_a_strip_larger_than_memory_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("transforms.slide.tiff_source.MAX_SEGMENT_BYTES", 10_000)
+    path = write(tmp_path / "a.tif", he(), tile=None, rowsperstrip=SIZE[0], compression="lzw")
+    with pytest.raises(SlideError, match=r"one compressed strip .* GiB.*vips tiffsave"):
+        Slide(path, 0.5, ("tifffile",))
+    raw = write(tmp_path / "b.tif", he(), tile=None, rowsperstrip=SIZE[0])
+    np.testing.assert_array_equal(Slide(raw, 0.5).read_level(0, 9, 8, 50, 40), he()[8:48, 9:59])
+
+
+def test_only_plain_tiles_have_no_oddity(tmp_path):
+    assert read_layout(write(tmp_path / "a.tif", he())).oddities == []
+    assert read_layout(write(tmp_path / "b.tif", he(), predictor=2, compression="lzw")).oddities == ["predictor"]

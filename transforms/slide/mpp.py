@@ -1,0 +1,162 @@
+"""Micrometres per pixel (mpp): what a file's tags say, which of it counts, and what is doubtful about it."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+from xml.etree import ElementTree
+
+import tifffile
+
+from .errors import SlideError
+
+__all__ = ["Said", "checked_mpp", "openslide_mpp", "tiff_mpp"]
+
+MPP_RANGE = (0.05, 20.0)  # outside, a tag is a default of some drawing program (72 dpi is 353 µm/px), not a scanner's
+MPP_TOLERANCE = 0.05  # two values this far apart, relatively, disagree
+_SCANNERS = (0.1, 1.1)  # what scanners give; copies of theirs, halved k times, have about 2^k
+_LIKELY = (0.2, 0.6)  # what most slides have: objectives of 40x and 20x
+_HALVED = 0.1  # how far from 2^k, relatively, a halved copy may lie
+_UM = {"nm": 1e-3, "µm": 1.0, "μm": 1.0, "um": 1.0, "mm": 1e3, "cm": 1e4, "m": 1e6}  # micro sign and Greek mu
+
+
+class Said(NamedTuple):
+    """One statement of a file: where it stands, and the micrometres per pixel along x and y."""
+
+    where: str
+    x: float
+    y: float
+
+    @property
+    def plausible(self) -> bool:
+        """Whether both can be a slide's at all."""
+        return _plausible(self.x) and _plausible(self.y)
+
+
+def checked_mpp(path: Path, given: float | None, said: Sequence[Said]) -> tuple[float, list[str]]:
+    """Choose the mpp: the given one, else the first plausible one of the file's tags.
+
+    Args:
+        path: the slide's file.
+        given: what the user says.
+        said: what the file says, most trustworthy first.
+
+    Returns:
+        The mpp, and what is doubtful about it, in sentences.
+
+    Raises:
+        SlideError: if there is none, the given one is impossible, or pixels are not square.
+    """
+    plausible = [tag for tag in said if tag.plausible]
+    if given is not None:
+        return float(given), _doubts_of_given(path, float(given), plausible)
+    if not plausible:
+        why = f" (its {said[0].where} says {said[0].x:.4g}, which is no scanner's)" if said else ""
+        raise SlideError(
+            f"{path} does not say how many micrometres a pixel measures{why}. Give the slide's mpp: --mpp 0.5 on the "
+            'command line, or "mpp" beside "image" in dataset.json.'
+        )
+    _, x, y = plausible[0]
+    if abs(x - y) > 0.01 * max(x, y):
+        raise SlideError(
+            f"{path} has pixels that are not square ({x:g} x {y:g} um). Resample it to square pixels, or give --mpp if "
+            "the tags are wrong."
+        )
+    mpp = (x + y) / 2
+    return mpp, [*_disagreement(mpp, plausible), *_unusual(mpp, plausible[0].where)]
+
+
+def tiff_mpp(tiff: tifffile.TiffFile) -> list[Said]:
+    """What a TIFF says of its mpp, most trustworthy first: Aperio's description, OME-XML, resolution tags."""
+    page: Any = tiff.pages.first
+    said = []
+    aperio = re.search(r"\bMPP\s*=\s*([0-9]*\.?[0-9]+)", page.description or "")
+    if aperio:
+        said.append(Said("description", float(aperio[1]), float(aperio[1])))
+    with contextlib.suppress(ElementTree.ParseError, ValueError):  # metadata that says nothing readable
+        said += _ome_mpp(tiff.ome_metadata)
+    unit_um = {2: 25400.0, 3: 10000.0, 4: 1000.0, 5: 1.0}.get(_whole(page.tags.valueof("ResolutionUnit")))
+    with contextlib.suppress(TypeError, ValueError, IndexError):  # resolutions that are no fractions
+        (x, per_x), (y, per_y) = (page.tags.valueof(name) for name in ("XResolution", "YResolution"))
+        if unit_um and x and y:
+            said.append(Said("resolution", unit_um * per_x / x, unit_um * per_y / y))
+    return said
+
+
+def openslide_mpp(path: Path) -> list[Said]:
+    """What OpenSlide knows of a slide's mpp; nothing if it is not installed or cannot read the file."""
+    with contextlib.suppress(Exception):
+        import openslide
+
+        with openslide.OpenSlide(path) as slide:
+            x, y = (float(slide.properties[f"openslide.mpp-{axis}"]) for axis in "xy")
+            return [Said("scanner's record", x, y)]
+    return []
+
+
+def _ome_mpp(metadata: str | None) -> list[Said]:
+    pixels = ElementTree.fromstring(metadata).find(".//{*}Pixels") if metadata else None
+    if pixels is None or "PhysicalSizeX" not in pixels.attrib:
+        return []
+    x = pixels.attrib["PhysicalSizeX"], pixels.get("PhysicalSizeXUnit", "µm")
+    y = pixels.get("PhysicalSizeY", x[0]), pixels.get("PhysicalSizeYUnit", x[1])
+    if x[1] not in _UM or y[1] not in _UM:
+        return []
+    return [Said("OME metadata", float(x[0]) * _UM[x[1]], float(y[0]) * _UM[y[1]])]
+
+
+def _whole(value: Any) -> int:
+    try:
+        return int(value)
+    except (TypeError, ValueError):
+        return 1  # no unit
+
+
+def _plausible(mpp: float) -> bool:
+    return MPP_RANGE[0] <= mpp <= MPP_RANGE[1]
+
+
+def _differ(a: float, b: float) -> bool:
+    return abs(a / b - 1) > MPP_TOLERANCE
+
+
+def _doubts_of_given(path: Path, given: float, plausible: Sequence[Said]) -> list[str]:
+    if not _plausible(given):
+        raise SlideError(
+            f"mpp={given} was given for {path}; a pixel measures {MPP_RANGE[0]} to {MPP_RANGE[1]} micrometres."
+        )
+    others = [tag for tag in plausible if _differ(given, tag.x)]
+    if not others:
+        return []
+    told = " and ".join(f"{tag.x:.4g} ({tag.where})" for tag in others)
+    return [f"The file says {told} µm per pixel; PixNet uses the {given:.4g} given."]
+
+
+def _disagreement(mpp: float, plausible: Sequence[Said]) -> list[str]:
+    if not any(_differ(mpp, tag.x) for tag in plausible):
+        return []
+    told = ", ".join(f"its {tag.where} says {tag.x:.4g}" for tag in plausible)
+    return [
+        f"The file's tags disagree on the µm per pixel: {told}. PixNet uses {mpp:.4g}; if that is wrong, give --mpp."
+    ]
+
+
+def _unusual(mpp: float, where: str) -> list[str]:
+    low, high = _SCANNERS
+    halved = 2.0 ** max(round(math.log2(mpp)), 1)
+    if low <= mpp <= high or abs(mpp / halved - 1) <= _HALVED:
+        return []
+    causes = {
+        "pixels per cm are labelled as per inch": mpp / 2.54,
+        "pixels per inch are labelled as per cm": mpp * 2.54,
+        "it is ten times too large": mpp / 10,
+    }
+    perhaps = [f" It is {v:.3g} if {why}." for why, v in causes.items() if _LIKELY[0] <= v <= _LIKELY[1]]
+    return [
+        f"No scanner gives {mpp:.4g} µm per pixel, which the file's {where} says: they give {low:g} to {high:g}, and "
+        f"copies 2, 4, 8 ... times that.{''.join(perhaps)} Check it, and give --mpp if it is wrong."
+    ]
