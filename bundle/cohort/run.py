@@ -77,11 +77,13 @@ def predict_cohort(
     ending = ".zarr" if as_zarr else ".h5ad"
     if options.get("standard_error"):
         check_asked(ending, options)
-    run, _ = trained_run(run)
+    trust = bool(options.get("trust"))
+    run, _ = trained_run(run, trust)
     folder = Path(out).resolve()
     make_folder(folder)
     model = _model_hash(run)
-    check_prediction(run, {"output": str(folder), **dict(options.get("settings") or ())}, options.get("genes"))
+    settings = {"output": str(folder), **dict(options.get("settings") or ())}
+    check_prediction(run, settings, options.get("genes"), trust)
     jobs: dict[str, dict[str, Any]] = {}
     results: dict[str, Result] = {}
     for slide in slides:

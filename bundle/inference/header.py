@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..checked_json import EVALUATION, read_json
 from ..expression import LARGE_UNIT_UM
 from ..panel import GenePanel
 from ..tissue import stain_unlike
@@ -127,7 +127,7 @@ class Header:
         if not table.is_file() or not summary.is_file():
             return frame
         measured = pd.read_csv(table, keep_default_na=False, na_values=[""]).set_index("gene").reindex(list(genes))
-        about = json.loads(summary.read_text())
+        about = read_json(summary, EVALUATION)
         for source, target in (("pcc_native", "pcc_val"), ("ceiling_native", "ceiling_val")):
             frame[target] = measured.get(source, np.nan)
         frame["n_patients_val"] = int(about["patients"])
