@@ -82,7 +82,7 @@ MODEL: dict[str, Any] = {
             {
                 "type": "object",
                 "required": ["_target_"],
-                "properties": {"_target_": _TEXT},
+                "properties": {"_target_": _TEXT, "_disabled_": {"const": False, "description": "false"}},
                 "description": "a network, with its class in _target_",
             }
         ),
@@ -169,6 +169,8 @@ def check(content: Any, schema: dict[str, Any], where: str) -> None:
     error = next(Draft202012Validator(schema).iter_errors(content), None)
     if error is None:
         return
+    while error.validator == "anyOf" and error.context:  # what was wrong with the first of the forms
+        error = next(part for part in error.context if part.relative_schema_path[0] == 0)
     place = "#".join(map(str, error.absolute_path))
     if error.validator == "required":
         missing = next(key for key in error.validator_value if key not in error.instance)

@@ -87,8 +87,15 @@ class GenePanel:
             )
 
     def index(self, panel: str) -> np.ndarray:
-        """Positions of a named panel's genes among `genes`."""
+        """Positions of a named panel's genes among `genes`.
+
+        Raises:
+            InputError: if it names others, so that panel.json is damaged.
+        """
         place = {g: i for i, g in enumerate(self.genes)}
+        unknown = [g for g in self.panels[panel] if g not in place]
+        if unknown:
+            raise InputError(f'The panel "{panel}" of panel.json names {unknown[0]}, which is not among its genes.')
         return np.array([place[g] for g in self.panels[panel]])
 
     @cached_property
@@ -321,9 +328,6 @@ def load_panel(path: str | Path) -> GenePanel:
         raise InputError(f"{path} holds {len(panel)} genes, but {len(panel.mean)} means and {len(panel.std)} stds.")
     if len(set(panel.genes)) != len(panel):
         raise InputError(f"{path} names a gene twice. Copy it again.")
-    for name, genes in panel.panels.items():
-        if not set(genes) <= set(panel.genes):
-            raise InputError(f'{path} lists genes in its panel "{name}" that are not among its genes. Copy it again.')
     return panel
 
 

@@ -15,6 +15,8 @@ _MADE = re.compile(r"Failed to instantiate component '([\w.]+)'")
 _EVALUATED = re.compile(r"Failed to evaluate (?:ConfigExpression: *)?\s*(.+)", re.DOTALL)
 #: Where MONAI reads a configuration and calls what it names.
 _READERS = ("monai.bundle.", "monai.utils.module")
+#: Where MONAI says in its own words what is wrong with a configuration.
+_CHECKS = ("monai.bundle.reference_resolver", "monai.bundle.config_parser")
 
 
 @contextmanager
@@ -46,11 +48,11 @@ def refused_setting(error: BaseException) -> str | None:
         if made:
             what = made[1]
         elif evaluated:
-            what = " ".join(evaluated[1].split()).strip("'\"")
-        if error.__cause__ is None:
+            what = re.sub(r"__local_refs\['([\w:]+)'\]", r"@\1", " ".join(evaluated[1].split()).strip("'\""))
+        place = _raised_in(error.__traceback__)
+        if error.__cause__ is None or place.startswith(_CHECKS):
             break
         error = error.__cause__
-    place = _raised_in(error.__traceback__)
     is_code = what.startswith("$")
     if what.startswith(("networks.", "transforms.")) and type(error) is ValueError:
         return f"The configuration of {what} does not work. {error}"
@@ -59,7 +61,7 @@ def refused_setting(error: BaseException) -> str | None:
     makes_a_part = bool(what) and not is_code and not what.startswith("bundle.")
     if makes_a_part or place.startswith(_READERS) or (is_code and place == "") or isinstance(error, SyntaxError):
         of = f" of {what}" if what and not is_code else f" has {what[:100]}, which" if what else ""
-        return f"The configuration{of} does not work: {type(error).__name__}, {reason(error)[:300].rstrip('.')}."
+        return f"The configuration{of} does not work ({type(error).__name__}: {reason(error)[:300].rstrip('.,')})."
     return None
 
 

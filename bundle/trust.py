@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .checked_json import read_json
+from .checked_json import MODEL, check, read_json
 from .errors import InputError
 from .quoting import unquoted
 
@@ -54,6 +54,7 @@ def read_model(path: str | Path, trust: bool = False) -> dict[str, Any]:
         raise InputError(f"{path} describes no model: it must hold keys and values. Copy it again.")
     if not trust:
         refuse_code(content, path)
+    check(content, MODEL, str(path))
     return content
 
 
@@ -63,7 +64,10 @@ def refuse_code(content: Mapping[str, Any], path: str | Path) -> None:
     Raises:
         InputError: that names the first such key and what it would do.
     """
-    found = what_runs(content)
+    try:
+        found = what_runs(content)
+    except RecursionError as error:
+        raise InputError(f"{path} nests lists or keys too deeply.") from error
     if found is not None:
         key, does = found
         raise InputError(
