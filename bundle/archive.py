@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
 
+from .checked_json import read_json
 from .commands import bundle_root
 from .errors import InputError
 from .export import load_network
@@ -140,8 +141,9 @@ def _carry_folders(config: Any, files: dict[str, bytes]) -> Any:
     if not isinstance(config, dict):
         return config
     carried = {key: _carry_folders(value, files) for key, value in config.items()}
+    is_backbone = config.get("_target_") == "networks.BackboneEncoder" and isinstance(config.get("folder"), str)
     description = Path(str(config.get("folder"))) / "config.json"
-    if isinstance(config.get("folder"), str) and description.is_file():
+    if is_backbone and description.is_file() and "model_type" in read_json(description):
         files["models/backbone/config.json"] = description.read_bytes()
         carried["folder"] = "$@bundle_root + '/models/backbone'"
     return carried

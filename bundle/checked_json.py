@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 from .errors import InputError
 
-__all__ = ["EVALUATION", "MODEL", "PANEL", "TRAINED", "check", "read_json"]
+__all__ = ["EVALUATION", "MODEL", "PANEL", "REPORTED", "STANDARD_ERROR", "TRAINED", "check", "read_json"]
 
 #: No number of ours is larger; JSON's 1e999 is read as infinite.
 _LARGEST = 1e30
@@ -112,13 +112,60 @@ TRAINED: dict[str, Any] = {
         },
     },
 }
+_FIGURE = {"type": ["number", "null"], "description": "a number, or null"}
+_WHOLE = {"type": "integer", "minimum": 0, "description": "a whole number"}
+#: What was measured at one scale, of all slides or of one.
+_FIGURES: dict[str, Any] = {
+    "type": "object",
+    "description": "figures by their names",
+    "required": [
+        *("target", "size_um", "units", "slides", "constant_genes", "filtered_units"),
+        *("PCC@F", "PCC@S", "PCC@M", "PCC@M_pooled", "PCC@M_residual", "ceiling@M", "MSE", "MAE"),
+    ],
+    "properties": {"target": _TEXT, "size_um": _POSITIVE}
+    | dict.fromkeys(("units", "slides", "constant_genes", "filtered_units"), _WHOLE),
+    "patternProperties": {"^(PCC|ceiling|MSE|MAE|deviance)": _FIGURE},
+}
+_SCALES: dict[str, Any] = {
+    "type": "object",
+    "minProperties": 1,
+    "additionalProperties": _FIGURES,
+    "description": "figures of one scale or more",
+}
+#: `evaluation/<name>.json` as the report shows it.
+REPORTED: dict[str, Any] = {
+    "type": "object",
+    "description": "keys and values",
+    "required": ["panel", "genes", "scales"],
+    "properties": {
+        "split": _TEXT,
+        "panel": _TEXT,
+        "genes": _WHOLE,
+        "patients": _WHOLE,
+        "min_total": _NUMBER,
+        "scales": _SCALES,
+        "per_slide": {"type": "object", "additionalProperties": _SCALES, "description": "slides and their figures"},
+    },
+}
+#: `evaluation/standard_error.json`.
+STANDARD_ERROR: dict[str, Any] = {
+    "type": "object",
+    "description": "keys and values",
+    "required": ["checkpoint_sha256", "slides"],
+    "properties": {
+        "checkpoint_sha256": _TEXT,
+        "slides": {"type": "array", "items": _TEXT, "description": "a list of slides' names"},
+        "factor": {"type": "object", "additionalProperties": _FIGURE, "description": "genes and their factors"},
+        "unit_size_um": _POSITIVE,
+    },
+}
 #: `evaluation/<name>.json`, as far as predictions repeat it.
 EVALUATION: dict[str, Any] = {
     "type": "object",
     "description": "keys and values",
     "required": ["patients", "same_patient"],
     "properties": {
-        "patients": {"type": "integer", "minimum": 0, "description": "a whole number"},
+        "patients": _WHOLE,
         "same_patient": {"type": "boolean", "description": "true or false"},
     },
 }

@@ -229,8 +229,9 @@ def train(
     Raises:
         InputError: if the run folder holds a run with other settings, or a configuration needs `trust`.
     """
-    for file in filter(is_of_a_run, configs):
-        read_model(file, trust)
+    for file in configs:
+        if is_of_a_run(file) and Path(file).resolve().parent != bundle_root() / "configs":
+            read_model(file, trust)
     run = Path(run).resolve()
     make_folder(run)
     files = [bundle_root() / "configs" / "train.json", *configs]

@@ -19,7 +19,7 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 
-from .checked_json import TRAINED, read_json
+from .checked_json import STANDARD_ERROR, TRAINED, read_json
 from .errors import InputError
 from .expression import LARGE_UNIT_UM, eligible, log1p_cp10k
 from .files import alone_at, file_state, replacing, write_json
@@ -162,8 +162,10 @@ def calibration(predict: Predict, run: Path, how: Mapping[str, Any]) -> dict[str
 def _kept(path: Path, sha: str) -> dict[str, Any] | None:
     if not path.is_file():
         return None
-    kept = json.loads(path.read_text())
-    holds = kept["slides"] and kept["unit_size_um"] >= LARGE_UNIT_UM  # else it was measured by an earlier version
+    kept = read_json(path, STANDARD_ERROR)
+    holds = (
+        kept["slides"] and kept.get("unit_size_um", 0) >= LARGE_UNIT_UM
+    )  # else it was measured by an earlier version
     return kept if kept["checkpoint_sha256"] == sha and holds else None
 
 

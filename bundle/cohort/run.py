@@ -171,7 +171,8 @@ def _record(job: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _outputs(job: Mapping[str, Any]) -> list[str]:
-    return list(_record(job).get("outputs", []))
+    outputs = _record(job).get("outputs")
+    return [name for name in outputs if isinstance(name, str)] if isinstance(outputs, list) else []
 
 
 def _is_done(job: Mapping[str, Any]) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from ..checked_json import read_json
+from ..checked_json import REPORTED, check, read_json
 from ..errors import InputError
 from ..manifest import SPLITS
 from ..quoting import unquoted
@@ -80,8 +80,10 @@ def read_run(folder: str | Path) -> Run:
         raise InputError(f"No run at {folder}. Give the folder that `pixnet train` wrote.")
     evaluations = []
     for path in (folder / "evaluation").glob("*.json"):
-        about = _undefined_to_nan(_read_json(path))
+        about = _read_json(path)
         if about.get("scales"):
+            check(about, REPORTED, str(path))
+            about = _undefined_to_nan(about)
             genes = _read_csv(path.with_name(f"{path.stem}_genes.csv"))
             evaluations.append(Evaluation(path.stem, about, genes, folder / "predictions" / path.stem))
     if not evaluations:
