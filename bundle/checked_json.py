@@ -15,7 +15,8 @@ _LARGEST = 1e30
 _NUMBER = {"type": "number", "minimum": -_LARGEST, "maximum": _LARGEST, "description": "a number"}
 _POSITIVE = {"type": "number", "exclusiveMinimum": 0, "maximum": _LARGEST, "description": "a number above 0"}
 _TEXT = {"type": "string", "description": "text"}
-_GENES = {"type": "array", "items": _TEXT, "description": "a list of genes' names"}
+_NAME = {"type": "string", "pattern": r"^[^\x00-\x1f\x7f]+$", "description": "a name"}
+_GENES = {"type": "array", "items": _NAME, "description": "a list of genes' names"}
 #: What MONAI works out when a configuration runs; whether that is allowed is another question (`trust`).
 _WORKED_OUT = {"type": "string", "pattern": "^[$@%]"}
 

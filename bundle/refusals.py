@@ -11,12 +11,14 @@ from .errors import InputError, reason, user_message
 
 __all__ = ["configuration_refused", "refused_setting"]
 
-_MADE = re.compile(r"Failed to instantiate component '([\w.]+)'")
-_EVALUATED = re.compile(r"Failed to evaluate (?:ConfigExpression: *)?\s*(.+)", re.DOTALL)
+#: What MONAI says around an exception: which component, or which expression.
+_WRAPPED = re.compile(
+    r"Failed to (?:instantiate component '(?P<made>[\w.]+)'|evaluate ConfigExpression:(?P<evaluated>.+))", re.DOTALL
+)
 #: Where MONAI reads a configuration and calls what it names.
 _READERS = ("monai.bundle.", "monai.utils.module")
-#: Where MONAI says in its own words what is wrong with a configuration.
-_CHECKS = ("monai.bundle.reference_resolver", "monai.bundle.config_parser")
+#: What a class of MONAI or torch raises for arguments that do not suit it.
+_OF_ARGUMENTS = (TypeError, ValueError, AttributeError, LookupError, AssertionError)
 
 
 @contextmanager
@@ -42,27 +44,31 @@ def refused_setting(error: BaseException) -> str | None:
     that. So is what MONAI raises itself (no such reference, a circle, a wrong argument), and a failing expression.
     """
     what = ""
-    while True:
-        made = _MADE.match(str(error))
-        evaluated = _EVALUATED.match(str(error))
-        if made:
-            what = made[1]
-        elif evaluated:
-            what = re.sub(r"__local_refs\['([\w:]+)'\]", r"@\1", " ".join(evaluated[1].split()).strip("'\""))
-        place = _raised_in(error.__traceback__)
-        if error.__cause__ is None or place.startswith(_CHECKS):
-            break
+    while error.__cause__ is not None and (found := _WRAPPED.match(str(error))):
+        what = found["made"] or _as_written(found["evaluated"])
         error = error.__cause__
-    is_code = what.startswith("$")
-    if what.startswith(("networks.", "transforms.")) and type(error) is ValueError:
+    place = _raised_in(error.__traceback__)
+    is_code, is_network = what.startswith("$"), what.startswith(("networks.", "transforms."))
+    if is_network and type(error) is ValueError:
         return f"The configuration of {what} does not work. {error}"
     if is_code and "network_def" in what and type(error) is ValueError:
         return f"The configuration of network_def does not work. {error}"
-    makes_a_part = bool(what) and not is_code and not what.startswith("bundle.")
-    if makes_a_part or place.startswith(_READERS) or (is_code and place == "") or isinstance(error, SyntaxError):
+    is_part = bool(what) and not is_code and not what.startswith("bundle.") and isinstance(error, _OF_ARGUMENTS)
+    if (
+        is_network
+        or is_part
+        or place.startswith(_READERS)
+        or (is_code and place == "")
+        or isinstance(error, SyntaxError)
+    ):
         of = f" of {what}" if what and not is_code else f" has {what[:100]}, which" if what else ""
         return f"The configuration{of} does not work ({type(error).__name__}: {reason(error)[:300].rstrip('.,')})."
     return None
+
+
+def _as_written(expression: str) -> str:
+    """An expression with its references as the configuration has them."""
+    return re.sub(r"__local_refs\['([\w:]+)'\]", r"@\1", " ".join(expression.split()).strip("'\" "))
 
 
 def _raised_in(traceback: TracebackType | None) -> str:

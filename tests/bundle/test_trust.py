@@ -173,8 +173,9 @@ def test_genes_are_names_whatever_they_look_like(sign: str, tiny_run, phantom, t
 
 
 PANELS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
-    "genes that are numbers": (lambda p: p["genes"].__setitem__(0, 3), '"genes#0" is 3; it must be text'),
+    "genes that are numbers": (lambda p: p["genes"].__setitem__(0, 3), '"genes#0" is 3; it must be a name'),
     "genes that are code": (lambda p: p["genes"].__setitem__(0, {"_target_": "os.system"}), '"genes#0" is'),
+    "genes of two lines": (lambda p: p["genes"].__setitem__(0, "a\nb"), '"genes#0" is'),
     "no genes": (lambda p: p.update(genes=[]), '"genes" is []'),
     "genes as text": (lambda p: p.update(genes="ERBB2"), "a list of genes' names"),
     "a gene twice": (lambda p: p["genes"].__setitem__(1, p["genes"][0]), "names a gene twice"),
