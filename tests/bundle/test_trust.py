@@ -19,11 +19,13 @@ import networks
 from bundle import archive, commands, trust
 from bundle.cli import main
 from bundle.errors import InputError
+from bundle.inference.header import Header
 from bundle.label.answer import answer
 from bundle.label.models import fine_tune
 from bundle.label.question import read_question
 from bundle.label.studies import studies_with_units
 from bundle.panel import load_panel
+from bundle.report.run import read_run
 
 ROOT = Path(__file__).parents[2]
 MARK = "$__import__('pathlib').Path({!r}).write_text('ran')"
@@ -210,6 +212,47 @@ def test_a_panel_that_is_none(tmp_path, content: bytes):
     (tmp_path / "panel.json").write_bytes(content)
     with pytest.raises(InputError, match=r"panel\.json"):
         load_panel(tmp_path / "panel.json")
+
+
+EVALUATIONS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
+    "units as text": (lambda e: e["scales"]["native"].update(units="many"), '"scales#native#units" is "many"'),
+    "no error": (lambda e: e["scales"]["native"].pop("MSE"), 'lacks "scales#native#MSE"'),
+    "a figure of text": (lambda e: e["scales"]["native"].update({"PCC@M": "high"}), '"scales#native#PCC@M" is "high"'),
+    "scales as a list": (lambda e: e.update(scales=[1]), '"scales" is [1]'),
+    "slides as a list": (lambda e: e.update(per_slide=["P2"]), "slides and their figures"),
+    "a slide of nothing": (lambda e: e["per_slide"].update(P2={}), '"per_slide#P2" is {}'),
+    "patients as text": (lambda e: e.update(patients="two"), '"patients" is "two"; it must be a whole number'),
+}
+
+
+@pytest.mark.parametrize("fault", EVALUATIONS)
+def test_damaged_figures_are_told_in_one_sentence(fault: str, stranger):
+    edit, says = EVALUATIONS[fault]
+    path = stranger / "evaluation" / "validation.json"
+    content = json.loads(path.read_text())
+    edit(content)
+    path.write_text(json.dumps(content))
+    with pytest.raises(InputError, match=re.escape(says)) as told:
+        read_run(stranger)
+    assert "validation.json" in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("validation.json", "{}"),
+        ("validation.json", '{"patients": "two", "same_patient": false}'),
+        ("validation_genes.csv", "no,genes\n1,2\n"),
+        ("validation_genes.csv", "gene,pcc_native\nGENE001,high\nGENE002,1\n"),
+        ("validation_genes.csv", ""),
+    ],
+)
+def test_what_predictions_repeat_of_a_run_is_checked(file: str, content: str, stranger):
+    (stranger / "evaluation" / file).write_text(content)
+    panel = load_panel(stranger / "models" / "panel.json")
+    header = Header(panel, 2.0, 8.0, stranger / "models" / "model.pt")
+    with pytest.raises(InputError, match=re.escape(file)):
+        header.trust([*panel.genes[:3], "GENE001"])
 
 
 # Paths and names ------------------------------------------------------------------------------------------------------
