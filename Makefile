@@ -10,6 +10,8 @@ RUN ?= demo/run
 PORT ?= 8000
 # Other sites whose pages may ask, "http://localhost:3000 ..."; none by default.
 ORIGINS ?=
+# true lets the model run code of its own.
+TRUST ?=
 
 .PHONY: env demo test label label-env test-label check clean
 
@@ -46,7 +48,8 @@ $(LABEL)/.ready: pyproject.toml constraints.txt bundle/label/requirements.txt bu
 
 label: label-env
 	$(LABEL)/bin/python -m monailabel.main start_server --app bundle/label --studies "$(STUDIES)" \
-		--conf run "$(abspath $(RUN))" --conf origins "$(ORIGINS)" --host 127.0.0.1 --port $(PORT)
+		--conf run "$(abspath $(RUN))" --conf origins "$(ORIGINS)" \
+		--conf trust "$(TRUST)" --host 127.0.0.1 --port $(PORT)
 
 test-label: label-env
 	OMP_NUM_THREADS=1 $(LABEL)/bin/python -m pytest tests/bundle/label -s

@@ -3,55 +3,91 @@
 from __future__ import annotations
 
 import json
+import re
 import zipfile
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
 
+from .checked_json import read_json
 from .commands import bundle_root
 from .errors import InputError
 from .export import load_network
 from .files import replacing
 from .panel import load_panel
+from .trust import read_model
 
 __all__ = ["export_bundle"]
 
-#: Folders of the bundle and what is taken of each.
-_FOLDERS = {
-    "bundle": ("*.py", "*.pyi", "*.txt", "py.typed"),
-    "configs": ("*.json", "*.conf"),
-    "docs": ("*.md", "*.txt", "*.jpg", "*.png"),
-    "networks": ("*.py", "py.typed"),
-    "transforms": ("*.py", "py.typed"),
-}
+#: The bundle's Python packages; packages within them go along.
+_PACKAGES = ("bundle", "networks", "transforms")
+#: Of a package, its modules and these files.
+_BESIDE_MODULES = ("no_deps.txt", "py.typed", "requirements.txt")
+_MODULE = re.compile(r"[A-Za-z_]\w*\.pyi?", re.ASCII)
+_CONFIGS = (
+    "backbone.json",
+    "efficientnet_lite.json",
+    "evaluate.json",
+    "fine_tune.json",
+    "inference.json",
+    "logging.conf",
+    "metadata.json",
+    "mixed_sizes.json",
+    "multi_gpu_evaluate.json",
+    "multi_gpu_train.json",
+    "programs.json",
+    "swin_unetr.json",
+    "train.json",
+)
+_PAGES = (
+    "README.md",
+    "ablations.md",
+    "cohorts.md",
+    "data_format.md",
+    "data_license.txt",
+    "demo.jpg",
+    "encoders.md",
+    "mlflow.md",
+    "monai_deploy.md",
+    "monai_label.md",
+    "qupath.md",
+    "results.md",
+    "scales.jpg",
+    "slurm_training.md",
+    "training.md",
+)
 #: Configurations that describe a model, which take over the run's.
 _OF_A_MODEL = ("train.json", "evaluate.json", "inference.json")
 #: Of the run: the model, and how well it predicted each gene, which predictions repeat.
 _OF_THE_RUN = ("models/model.pt", "models/panel.json", "evaluation/validation.json", "evaluation/validation_genes.csv")
 
 
-def export_bundle(run: str | Path, out: str | Path) -> Path:
+def export_bundle(run: str | Path, out: str | Path, trust: bool = False) -> Path:
     """Write a zip that unpacks to a folder of the zip's name, from inside which `monai.bundle` needs no PixNet.
 
     Its configurations hold the run's network, resolution and intensities, its metadata the run's genes and sizes. The
     bytes depend on the run, the bundle and the zip's name alone. `models/panel.json` names the training slides and
-    patients: look at it before you pass the zip on.
+    patients: look at it before you pass the zip on. Other files in the bundle's or the run's folders, and links that
+    lead out of them, stay behind.
 
     Args:
         run: the run folder.
         out: the .zip to write.
+        trust: whether the model may run code of its own.
 
     Raises:
-        InputError: if the folder holds no finished run, or the zip cannot be written.
+        InputError: if the folder holds no finished run or a link that leaves it, the run needs `trust`, or the zip
+            cannot be written.
     """
     run, out = Path(run), Path(out)
     if out.suffix != ".zip":
         raise InputError(f"{out}: a bundle is written as a zip; end its name in .zip.")
     if out.is_dir():
         raise InputError(f"{out} is a folder; give the name of the file to write.")
-    network, _ = load_network(run)
+    network, _ = load_network(run, trust)
     files = _code() | {"LICENSE": _license()}
-    model = _carry_folders(json.loads((run / "configs" / "model.json").read_text()), files)
+    model = _carry_folders(read_model(_within(run, "configs/model.json"), trust), files)
     for name in _OF_A_MODEL:
         config = json.loads(files[f"configs/{name}"])
         files[f"configs/{name}"] = _json(config | {key: value for key, value in model.items() if key in config})
@@ -60,7 +96,7 @@ def export_bundle(run: str | Path, out: str | Path) -> Path:
     files["configs/metadata.json"] = _json(_described(metadata, network, genes))
     for name in _OF_THE_RUN:
         if (run / name).is_file():
-            files[name] = (run / name).read_bytes()
+            files[name] = _within(run, name).read_bytes()
     try:
         with replacing(out) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
             for name in sorted(files):
@@ -72,11 +108,29 @@ def export_bundle(run: str | Path, out: str | Path) -> Path:
     return out
 
 
+def _within(run: Path, name: str) -> Path:
+    """A file of the run."""
+    path = (run / name).resolve()
+    if not path.is_relative_to(run.resolve()):
+        raise InputError(f"{run / name} is a link to {path}, outside of the run. Put a copy in its place.")
+    return path
+
+
 def _code() -> dict[str, bytes]:
     """The bundle's own files by their path."""
-    root = bundle_root()
-    paths = {path for folder, kinds in _FOLDERS.items() for kind in kinds for path in (root / folder).rglob(kind)}
-    return {path.relative_to(root).as_posix(): path.read_bytes() for path in paths if path.is_file()}
+    root = bundle_root().resolve()
+    paths = {root / "configs" / name for name in _CONFIGS} | {root / "docs" / name for name in _PAGES}
+    paths |= {path for package in _PACKAGES for path in _modules(root / package)}
+    own = [path for path in paths if path.is_file() and path.resolve().is_relative_to(root)]
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in own}
+
+
+def _modules(package: Path) -> Iterator[Path]:
+    for path in package.iterdir():
+        if path.is_dir() and not path.is_symlink() and (path / "__init__.py").is_file():
+            yield from _modules(path)
+        elif _MODULE.fullmatch(path.name) or path.name in _BESIDE_MODULES:
+            yield path
 
 
 def _carry_folders(config: Any, files: dict[str, bytes]) -> Any:
@@ -87,8 +141,9 @@ def _carry_folders(config: Any, files: dict[str, bytes]) -> Any:
     if not isinstance(config, dict):
         return config
     carried = {key: _carry_folders(value, files) for key, value in config.items()}
+    is_backbone = config.get("_target_") == "networks.BackboneEncoder" and isinstance(config.get("folder"), str)
     description = Path(str(config.get("folder"))) / "config.json"
-    if isinstance(config.get("folder"), str) and description.is_file():
+    if is_backbone and description.is_file() and "model_type" in read_json(description):
         files["models/backbone/config.json"] = description.read_bytes()
         carried["folder"] = "$@bundle_root + '/models/backbone'"
     return carried

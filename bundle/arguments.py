@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from .errors import InputError
+from .name_lists import read_names
+from .quoting import as_code
 from .version import bundle_version
 
 __all__ = ["build_parser"]
@@ -53,15 +55,19 @@ def _sizes(text: str) -> list[float]:
 
 
 def _names(text: str) -> list[str]:
-    """Comma-separated names, or a file with one name a line."""
+    """Comma-separated names, or a file of them."""
     try:
         is_file = Path(text).is_file()
     except OSError:  # a long list is no name of a file
         is_file = False
     if not is_file and "," not in text and ("/" in text or text.endswith((".txt", ".csv", ".tsv", ".json"))):
         raise argparse.ArgumentTypeError(f"there is no file {text}")
-    names = Path(text).read_text().split() if is_file else text.split(",")
-    return [name.strip() for name in names if name.strip()]
+    if not is_file:
+        return list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    try:
+        return read_names(text)
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _panel(text: str) -> Any:
@@ -88,9 +94,15 @@ def _setting(text: str) -> tuple[str, Any]:
     if not sign or not key:
         raise argparse.ArgumentTypeError(f"{text!r} is not of the form key=value")
     try:
-        return key, json.loads(value)
-    except json.JSONDecodeError:
-        return key, value
+        return key, as_code(json.loads(value))
+    except (json.JSONDecodeError, RecursionError):
+        return key, as_code(value)
+
+
+def _add_trust(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--trust", action="store_true", help="let the run's model run code of its own: you trust whoever made it"
+    )
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -127,6 +139,7 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("run", metavar="RUN")
     p.add_argument("--config", action="append", default=[], metavar="OVERRIDE.json", help="can hold code: trust it")
     p.add_argument("--set", action="append", default=[], type=_setting, metavar="KEY=VALUE", dest="settings")
+    _add_trust(p)
 
     p = commands.add_parser("evaluate", help="score a trained model at every spatial scale")
     p.add_argument("run", metavar="RUN")
@@ -138,13 +151,14 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("--scales-um", type=_sizes, metavar="S,S", help="cells to sum units to")
     p.add_argument("--name", help="name of the JSON, the split's by default")
     p.add_argument("--set", action="append", default=[], type=_setting, metavar="KEY=VALUE", dest="settings")
+    _add_trust(p)
 
     p = commands.add_parser("predict", help="predict spots, bins or the whole map of a slide; a stopped one goes on")
     p.add_argument("slide", metavar="SLIDE", help="or COHORT.csv with a column slide: see docs/cohorts.md")
     p.add_argument(
         "out", metavar="OUT", nargs="?", help="OUT.h5ad, or OUT.zarr for more than a million units; a cohort's folder"
     )
-    p.add_argument("--model", required=True, metavar="RUN", help="its configuration can hold code: trust it")
+    p.add_argument("--model", required=True, metavar="RUN", help="the run folder of the model")
     p.add_argument("--spots", metavar="FILE.h5ad", help="units to answer for")
     p.add_argument("--cells", metavar="FILE", help="cells to answer for: QuPath's GeoJSON, or a label image")
     p.add_argument("--spot-um", type=_positive, metavar="D", help="diameter of spots on a lattice")
@@ -162,12 +176,13 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("--runtime", choices=("torch", "onnx", "openvino"), help="what computes the map; torch by default")
     p.add_argument("--mpp", type=_positive, metavar="M", help="the slide's µm per pixel, where its file does not say")
     p.add_argument(
-        "--genes", type=_genes, metavar="LIST", help="comma-separated, a file with one a line, or a run's panel.json"
+        "--genes", type=_genes, metavar="LIST", help="comma-separated, a file of them, or a run's panel.json"
     )
     p.add_argument("--set", action="append", default=[], type=_setting, metavar="KEY=VALUE", dest="settings")
     p.add_argument("--scheduler", metavar="tcp://HOST:PORT", help="cohort: a running dask cluster")
     p.add_argument("--workers", type=_count, metavar="N", help="cohort: slides at once on this machine")
     p.add_argument("--zarr", action="store_true", help="cohort: write .zarr, for more than a million units a slide")
+    _add_trust(p)
 
     p = commands.add_parser("audit", help="score any tool's predictions against measured units")
     p.add_argument(
@@ -205,10 +220,12 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("run", metavar="RUN")
     p.add_argument("out", metavar="OUT.onnx")
     p.add_argument("--size-px", type=int, metavar="N", help="side of the region in working pixels, 1024 by default")
+    _add_trust(p)
 
     p = commands.add_parser("export-bundle", help="the model as a zip that monai.bundle runs without PixNet installed")
     p.add_argument("run", metavar="RUN")
     p.add_argument("out", metavar="OUT.zip")
+    _add_trust(p)
 
     p = commands.add_parser("demo", help="phantom, training, evaluation, prediction and report in a few minutes")
     p.add_argument("out", metavar="OUT", nargs="?", default="demo")

@@ -36,13 +36,20 @@ def _run(args: argparse.Namespace) -> int:
         path = prepare(**_options(args))
         print(summary(path))
     elif args.command == "train":
-        commands.train(args.dataset, args.run, args.config, dict(args.settings))
+        commands.train(args.dataset, args.run, args.config, dict(args.settings), args.trust)
         print(
             f"Trained: {args.run}. Next: pixnet evaluate {args.run}, pixnet predict SLIDE OUT.h5ad --model {args.run}"
         )
     elif args.command == "evaluate":
         path = commands.evaluate(
-            args.run, args.dataset, args.split, args.scales_um, args.name, args.size_um, dict(args.settings)
+            args.run,
+            args.dataset,
+            args.split,
+            args.scales_um,
+            args.name,
+            args.size_um,
+            dict(args.settings),
+            args.trust,
         )
         if json.loads(path.read_text())["same_patient"]:
             print(
@@ -58,7 +65,7 @@ def _run(args: argparse.Namespace) -> int:
         results = predict_cohort(args.slide, args.out, args.model, options, **own)
         return int(any(result.status == "failed" for result in results))
     elif args.command == "predict":
-        written = commands.predict(args.slide, args.out, args.model, asked)
+        written = commands.predict(args.slide, args.out, args.model, asked, args.trust)
         print(f"Predicted: {', '.join(map(str, written))}")
     elif args.command == "audit":
         from .audit import audit
@@ -72,11 +79,11 @@ def _run(args: argparse.Namespace) -> int:
     elif args.command == "export":
         from .export import export_onnx
 
-        print(f"Exported: {export_onnx(args.run, args.out, args.size_px)}")
+        print(f"Exported: {export_onnx(args.run, args.out, args.size_px, args.trust)}")
     elif args.command == "export-bundle":
         from .archive import export_bundle
 
-        print(f"Exported: {export_bundle(args.run, args.out)}")
+        print(f"Exported: {export_bundle(args.run, args.out, args.trust)}")
     elif args.command == "demo":
         from .demo import demo
 

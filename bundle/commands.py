@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import re
 import sys
 import warnings
 import zipfile
@@ -17,14 +16,20 @@ from typing import Any
 import torch
 from monai.apps.utils import get_logger
 from monai.bundle import ConfigParser
+from monai.bundle.utils import merge_kv
 
+from .checked_json import MODEL, TRAINED, check, read_json
 from .errors import InputError, did_you_mean, user_message
 from .files import alone_at, make_folder
 from .handlers import as_written
 from .inference.grids import file_suffixes, unit_grids
 from .inference.memory import keep_freed_memory
 from .manifest import read_split
+from .naming import check_name
 from .panel import load_panel
+from .quoting import Code, as_code, quoted, unquoted
+from .refusals import configuration_refused
+from .trust import is_of_a_run, read_model
 from .uncertainty import with_standard_error
 
 __all__ = [
@@ -83,7 +88,7 @@ def run_config(run_id: str, files: Sequence[str | Path], overrides: Mapping[str,
     Args:
         run_id: `training`, `evaluating` or `inferring`.
         files: configuration files, later ones merged over earlier ones.
-        overrides: keys such as `train#trainer#max_epochs` and their values.
+        overrides: keys such as `train#trainer#max_epochs` and their values. Text is data, unless it is `Code`.
 
     Raises:
         InputError: if a file or a key does not exist, a value does not suit its key, or the run refuses its input.
@@ -93,27 +98,23 @@ def run_config(run_id: str, files: Sequence[str | Path], overrides: Mapping[str,
     root = str(bundle_root())
     if root not in sys.path:  # the configurations name `networks.PixNet`, not `pixnet.networks.PixNet`
         sys.path.insert(0, root)
-    merge_config(files, overrides)
+    config = merge_config(files, {"bundle_root": root, **overrides})
     get_logger("monai.handlers.StatsHandler").addFilter(_without_traceback)
     told = [get_logger(f"monai.bundle.{module}") for module in ("scripts", "workflows")]
     try:
-        for monai_logger in told:  # its arguments, and that files lie in two folders, as they must
+        for monai_logger in told:  # its arguments
             monai_logger.addFilter(_problems_alone)
-        with warnings.catch_warnings():
+        with configuration_refused(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "parsing config_file", UserWarning)  # the command line's help says it
             monai.bundle.run(
                 run_id=run_id,
-                config_file=[str(f) for f in files],
+                config_file=str(files[0]),
                 meta_file=f"{root}/configs/metadata.json",
                 logging_file=f"{root}/configs/logging.conf",
-                # MONAI leaves out what is None, and the configuration's own would stand.
-                **{"bundle_root": root, **{k: "$None" if v is None else v for k, v in overrides.items()}},
+                # All that was merged and checked, so that no other file is read. MONAI leaves out what is None, and
+                # the first file's own would stand.
+                **{key: "$None" if value is None else value for key, value in config.items()},
             )
-    except Exception as error:
-        sentence = user_message(error) or _refused_setting(error)
-        if sentence is None:
-            raise
-        raise InputError(sentence) from error  # MONAI wraps it in a RuntimeError
     finally:
         for monai_logger in told:
             monai_logger.removeFilter(_problems_alone)
@@ -131,43 +132,38 @@ def _without_traceback(record: logging.LogRecord) -> bool:
     return True
 
 
-def _refused_setting(error: BaseException | None) -> str | None:
-    """The sentence with which a network, loss or transform refused how it was configured, if one did."""
-    while error is not None:
-        component = re.match(
-            r"Failed to instantiate component '((?:networks|transforms)\.\w+)'", str(error)
-        ) or re.match(r"Failed to evaluate ConfigExpression:[^.]*'(network_def)'", str(error))
-        if component and type(error.__cause__) is ValueError:
-            return f"The configuration of {component[1]} does not work. {error.__cause__}"
-        error = error.__cause__
-    return None
-
-
 def merge_config(files: Sequence[str | Path], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """The merged configuration, refusing keys that the base file does not have."""
+    """The merged configuration, refusing keys that the base file does not have.
+
+    Args:
+        files: configuration files, which may hold code.
+        overrides: keys and values. Text is data, unless it is `Code`.
+
+    Raises:
+        InputError: if a file or a key does not exist, or a value does not suit its key.
+    """
     parser = ConfigParser()
     for number, file in enumerate(files):
         if not Path(file).is_file():
             raise InputError(f"No such configuration: {file}. PixNet's own are in {bundle_root() / 'configs'}.")
-        try:
-            content = json.loads(Path(file).read_text())
-        except json.JSONDecodeError as error:
-            raise InputError(f"{file} is not valid JSON (line {error.lineno}: {error.msg}).") from error
+        content = read_json(file)
         if not isinstance(content, dict):
             raise InputError(f'{file} is not a configuration: it must hold keys and values, {{"max_epochs": 20}}.')
         if number == 0:
             parser.set(content)
             continue
         for key, value in content.items():
-            _set(parser, key, value, str(file))
+            _set(parser, key, as_code(value), str(file))
     for key, value in overrides.items():
         _set(parser, key, value, "--set")
-    return as_written({k: v for k, v in parser.get().items() if k != "_meta_"})
+    config = as_written({k: v for k, v in parser.get().items() if k != "_meta_"})
+    check(config, MODEL, "The configuration")
+    return config
 
 
 def _set(parser: ConfigParser, key: str, value: Any, source: str) -> None:
     plain = key.replace("::", "#").lstrip("+")
-    if plain not in parser and plain not in _MAY_ADD:
+    if not plain or (plain not in parser and plain not in _MAY_ADD):
         parent = plain.rpartition("#")[0]
         beside = parser.get(parent) if parent and parent in parser else parser.get()
         known = sorted(k for k in beside if not k.startswith("_")) if isinstance(beside, dict) else []
@@ -175,17 +171,13 @@ def _set(parser: ConfigParser, key: str, value: Any, source: str) -> None:
         hint = did_you_mean(plain.rpartition("#")[2], known) or f" Known{where}: {', '.join(known)}."
         raise InputError(f'{source}: there is no key "{plain}".{hint}')
     _check_value(plain, value, parser.get(plain), source)
-    parser[plain] = value
+    merge_kv(parser, f"+{plain}" if key.startswith("+") and plain in parser else plain, quoted(value))
 
 
 def _check_value(key: str, value: Any, usual: Any, source: str) -> None:
     """Refuse what is not of the kind that the configuration has there, or cannot be."""
-    if isinstance(value, str) and value.startswith(("$", "@", "%")):
+    if isinstance(value, Code):
         return
-    if isinstance(value, str) and ("#" in value or "::" in value):
-        raise InputError(
-            f'"{key}" is {value}: # and :: separate keys in configurations. Rename the file or folder without them.'
-        )
     if usual is None:
         usual = _MIGHT_BE.get(key)
         if value is None:
@@ -223,19 +215,30 @@ def train(
     run: str | Path,
     configs: Sequence[str | Path] = (),
     settings: Mapping[str, Any] | None = None,
+    trust: bool = False,
 ) -> None:
     """Train on a data set into a run folder; a run that was stopped goes on after its last whole epoch.
 
+    Args:
+        dataset: the data set.
+        run: the run folder.
+        configs: configuration files, which can hold code. Those of a run folder need `trust` for that.
+        settings: further keys. Text is data, unless it is `Code`.
+        trust: whether a run's configuration may run code of its own.
+
     Raises:
-        InputError: if the run folder holds a run with other settings.
+        InputError: if the run folder holds a run with other settings, or a configuration needs `trust`.
     """
+    for file in configs:
+        if is_of_a_run(file) and Path(file).resolve().parent != bundle_root() / "configs":
+            read_model(file, trust)
     run = Path(run).resolve()
     make_folder(run)
     files = [bundle_root() / "configs" / "train.json", *configs]
     overrides = {"dataset_dir": str(Path(dataset).resolve()), "output_dir": str(run), **(settings or {})}
     earlier = run / "configs" / "train.json"
     if earlier.is_file() and (run / "checkpoints" / "last.pt").is_file():
-        before, now = json.loads(earlier.read_text()), merge_config(files, overrides)
+        before, now = read_json(earlier, TRAINED), merge_config(files, overrides)
         changed = sorted(k for k in {*before, *now} - _FREE_ON_RESUME if before.get(k) != now.get(k))
         if changed:
             raise InputError(
@@ -253,6 +256,7 @@ def evaluate(
     name: str | None = None,
     size_um: float | None = None,
     settings: Mapping[str, Any] | None = None,
+    trust: bool = False,
 ) -> Path:
     """Score a trained model; returns the JSON written.
 
@@ -264,23 +268,24 @@ def evaluate(
         name: of the JSON, the split's by default.
         size_um: which of the slides' unit sizes; on the data set that was trained on the coarsest that was asked for
             there, which may be summed from bins; else the slides' coarsest.
-        settings: further keys.
+        settings: further keys. Text is data, unless it is `Code`.
+        trust: whether the model may run code of its own.
 
     Raises:
         InputError: if there is nothing to score, or training's own `validation.json` would be replaced by figures of
             something else.
     """
-    run, model = trained_run(run)
+    run, model = trained_run(run, trust)
     trained_with = run / "configs" / "train.json"
-    trained = json.loads(trained_with.read_text()) if trained_with.is_file() else {}
-    if dataset is None and not trained:
-        raise InputError(f"{run} does not say which data set it was trained on; give one with --dataset.")
-    trained_data = Path(trained["dataset_dir"]).resolve() if trained else None
+    trained = read_json(trained_with, TRAINED) if trained_with.is_file() else {}
+    trained_data = Path(str(unquoted(trained["dataset_dir"]))).resolve() if trained else None
     sizes, trained_um = trained.get("unit_sizes_um"), trained.get("score_size_um")
     if not isinstance(trained_um, (int, float)):  # an expression of the sizes
         trained_um = max(sizes) if isinstance(sizes, list) and sizes else None
     if dataset is None:
-        dataset = trained["dataset_dir"]
+        dataset = trained_data
+    if dataset is None:
+        raise InputError(f"{run} does not say which data set it was trained on; give one with --dataset.")
     if size_um is None and Path(dataset).resolve() == trained_data:
         size_um = trained_um
     overrides: dict[str, Any] = {
@@ -292,12 +297,12 @@ def evaluate(
         **({"score_size_um": size_um} if size_um is not None else {}),
         **(settings or {}),
     }
-    written = overrides.get("name") or overrides["split"]
+    written = overrides["split"] if overrides.get("name") is None else check_name(str(overrides["name"]), "--name")
     scored = (Path(overrides["dataset_dir"]), overrides["split"], overrides.get("score_size_um"))
-    trust = run / "evaluation" / "validation_genes.csv"
-    if written == "validation" and trust.is_file() and scored != (trained_data, "validation", trained_um):
+    table = run / "evaluation" / "validation_genes.csv"
+    if written == "validation" and table.is_file() and scored != (trained_data, "validation", trained_um):
         raise InputError(
-            f"{trust}, which training wrote, decides which genes are predicted. Give scores of another data set, split "
+            f"{table}, which training wrote, decides which genes are predicted. Give scores of another data set, split "
             "or size of units another --name."
         )
     if not read_split(overrides["dataset_dir"], overrides["split"]):
@@ -307,7 +312,9 @@ def evaluate(
     return run / "evaluation" / f"{written}.json"
 
 
-def predict(slide: str | Path, out: str | Path | None, run: str | Path, settings: Mapping[str, Any]) -> list[Path]:
+def predict(
+    slide: str | Path, out: str | Path | None, run: str | Path, settings: Mapping[str, Any], trust: bool = False
+) -> list[Path]:
     """Predict a slide's units and write them as AnnData; killed, the same call goes on where it was.
 
     Args:
@@ -315,15 +322,17 @@ def predict(slide: str | Path, out: str | Path | None, run: str | Path, settings
         out: the `.h5ad` or `.zarr` to write; None where only a map is wanted.
         run: the run folder of the model.
         settings: which units: `units`, or `spot_um` and `pitch_um`, or `bin_um`; `slide_mpp`, `genes`, `map`, ...;
-            `standard_error` for a layer of that name (see `bundle.uncertainty`; eight times the work).
+            `standard_error` for a layer of that name (see `bundle.uncertainty`; eight times the work). Text is data,
+            unless it is `Code`.
+        trust: whether the model may run code of its own.
 
     Returns:
         The files written.
     """
     settings = dict(settings)
     if settings.pop("standard_error", False):
-        run, _ = trained_run(run)
-        with_standard_error(lambda image, path, keys: predict(image, path, run, keys), slide, out, run, settings)
+        run, _ = trained_run(run, trust)
+        with_standard_error(lambda image, path, keys: predict(image, path, run, keys, trust), slide, out, run, settings)
         return [Path(str(out))]
     for path, endings in (
         (out, (".h5ad", ".zarr")),
@@ -345,7 +354,7 @@ def predict(slide: str | Path, out: str | Path | None, run: str | Path, settings
         raise InputError(f"{slide} is a folder; give one slide, or a table of slides (docs/cohorts.md).")
     if out is None and not settings.get("map") and not settings.get("nifti"):
         raise InputError("Nothing to write: give OUT.h5ad for units, or --map OUT.zarr, or --nifti OUT.nii.gz.")
-    run, model = trained_run(run)
+    run, model = trained_run(run, trust)
     overrides = {
         "slides": str(Path(slide).resolve()),
         "output": None if out is None else str(Path(out).resolve()),
@@ -363,22 +372,28 @@ def predict(slide: str | Path, out: str | Path | None, run: str | Path, settings
     return units + [Path(path) for key in ("map", "nifti") if (path := settings.get(key)) is not None]
 
 
-def check_prediction(run: str | Path, settings: Mapping[str, Any], genes: Sequence[str] | None) -> None:
+def check_prediction(
+    run: str | Path, settings: Mapping[str, Any], genes: Sequence[str] | None, trust: bool = False
+) -> None:
     """Refuse what no slide can be predicted with, before the first is opened.
 
     Raises:
-        InputError: if a setting or a gene is not usable with the run.
+        InputError: if a setting or a gene is not usable with the run, or the run needs `trust`.
     """
-    run, model = trained_run(run)
+    run, model = trained_run(run, trust)
     merge_config([bundle_root() / "configs" / "inference.json", model], {**settings, "model_dir": str(run / "models")})
     load_panel(run / "models" / "panel.json").refuse_unknown(genes or [], run / "models" / "panel.json")
 
 
-def trained_run(run: str | Path) -> tuple[Path, Path]:
-    """A run's folder and the configuration of its model.
+def trained_run(run: str | Path, trust: bool = False) -> tuple[Path, Path]:
+    """A run's folder and the configuration of its model, which is checked before anything of it runs.
+
+    Args:
+        run: the run folder.
+        trust: whether the model may run code of its own.
 
     Raises:
-        InputError: if the run was not finished, or its weights are damaged.
+        InputError: if the run was not finished, its weights are damaged, or it would run code unasked.
     """
     run = Path(run).resolve()
     model = run / "configs" / "model.json"
@@ -388,4 +403,5 @@ def trained_run(run: str | Path) -> tuple[Path, Path]:
             raise InputError(f"{run} is not a finished training run: {needed.relative_to(run)} is missing.")
     if not zipfile.is_zipfile(run / "models" / "model.pt"):
         raise InputError(f"{run / 'models' / 'model.pt'} is cut short or holds no weights. Copy it again.")
+    read_model(model, trust)
     return run, model

@@ -16,6 +16,7 @@ from .errors import InputError
 from .files import replacing
 from .inference.runtime import check_equal, onnx_model, onnx_session
 from .panel import load_panel
+from .refusals import configuration_refused
 from .version import bundle_version
 
 __all__ = ["SIZE_PX", "export_onnx", "load_network"]
@@ -24,18 +25,23 @@ __all__ = ["SIZE_PX", "export_onnx", "load_network"]
 SIZE_PX = 1024
 
 
-def load_network(run: str | Path) -> tuple[Any, dict[str, Any]]:
+def load_network(run: str | Path, trust: bool = False) -> tuple[Any, dict[str, Any]]:
     """The network of a run with its weights, in evaluation on the CPU, and the configuration that made it.
 
+    Args:
+        run: the run folder.
+        trust: whether the model may run code of its own.
+
     Raises:
-        InputError: if the folder holds no finished run, or its weights are not those of its network.
+        InputError: if the folder holds no finished run, its weights are not those of its network, or it needs `trust`.
     """
-    run, model = trained_run(run)
+    run, model = trained_run(run, trust)
     root = str(bundle_root())
     if root not in sys.path:  # the configurations name `networks.PixNet`, not `pixnet.networks.PixNet`
         sys.path.insert(0, root)
     config = merge_config([bundle_root() / "configs" / "inference.json", model], {"model_dir": str(run / "models")})
-    network = ConfigParser(config).get_parsed_content("network_def")
+    with configuration_refused():
+        network = ConfigParser(config).get_parsed_content("network_def")
     try:
         network.load_state_dict(torch.load(run / "models" / "model.pt", map_location="cpu", weights_only=True))
     except RuntimeError as error:
@@ -56,7 +62,7 @@ class _Expression(torch.nn.Module):
         return tuple(value.movedim(-1, 1) for value in found if value is not None)
 
 
-def export_onnx(run: str | Path, out: str | Path, size_px: int | None = None) -> Path:
+def export_onnx(run: str | Path, out: str | Path, size_px: int | None = None, trust: bool = False) -> Path:
     """Write the model as ONNX for regions of one size, after comparing it with PyTorch on a random region.
 
     Input `image`: float32 (1, 3, size_px, size_px), RGB in 0..255 at `mpp` less `intensity_mean`, over
@@ -68,6 +74,7 @@ def export_onnx(run: str | Path, out: str | Path, size_px: int | None = None) ->
         run: the run folder.
         out: the .onnx to write.
         size_px: side of the region, a multiple of the network's grid; 1024 rounded up to it by default.
+        trust: whether the model may run code of its own.
 
     Raises:
         InputError: if the folder is no run, the size does not suit, packages are missing, or the results differ.
@@ -77,7 +84,7 @@ def export_onnx(run: str | Path, out: str | Path, size_px: int | None = None) ->
         raise InputError(f"{out}: an export is written as ONNX; end its name in .onnx.")
     if out.is_dir():
         raise InputError(f"{out} is a folder; give the name of the file to write.")
-    network, config = load_network(run)
+    network, config = load_network(run, trust)
     grid = network.grid_px
     if size_px is None:
         size_px = -(-SIZE_PX // grid) * grid

@@ -21,6 +21,8 @@ from .crops import CropDataset
 from .errors import InputError
 from .files import replacing, write_json
 from .panel import GenePanel, load_panel
+from .quoting import quoted, unquoted
+from .trust import MODEL_KEYS, TRAINING_KEYS, what_runs
 
 __all__ = ["BestModel", "EpochSeed", "MetricsCsv", "RunFolder", "SaveCheckpoint", "as_written"]
 
@@ -217,11 +219,6 @@ class RunFolder:
         resume_from: the checkpoint that the run goes on from, if any.
     """
 
-    #: What evaluation and prediction must take over from training.
-    MODEL_KEYS = ("mpp", "tile_px", "head", "n_programs", "network_def", "intensity")
-    #: What a training that goes on from the weights takes over besides.
-    TRAINING_KEYS = ("batch_size", "crop_px", "crops_per_slide", "unit_sizes_um", "max_units", "loss")
-
     def __init__(
         self, output_dir: str, panel: GenePanel, about: Mapping[str, Any], resume_from: str | None = None
     ) -> None:
@@ -258,12 +255,14 @@ class RunFolder:
                     "out genes that are predicted badly. Set val_interval=%d.",
                     *(interval, epochs, epochs),
                 )
-            data = str(Path(self.config["dataset_dir"]).resolve())  # it is looked for from other folders too
-            write_json(self.folder / "configs" / "train.json", {**self.config, "dataset_dir": data})
-            for name, keys in {"model": self.MODEL_KEYS, "recipe": self.MODEL_KEYS + self.TRAINING_KEYS}.items():
+            data = str(Path(unquoted(self.config["dataset_dir"])).resolve())  # it is looked for from other folders too
+            write_json(self.folder / "configs" / "train.json", {**self.config, "dataset_dir": quoted(data)})
+            for name, keys in {"model": MODEL_KEYS, "recipe": MODEL_KEYS + TRAINING_KEYS}.items():
                 kept = {key: self.config[key] for key in keys if key in self.config}
                 kept["network_def"] = _without_start(kept["network_def"])
                 write_json(self.folder / "configs" / f"{name}.json", kept)
+                if name == "model" and (found := what_runs(kept)):
+                    logger.warning("Commands that use this model need --trust, since its %s would %s.", *found)
 
 
 def _without_start(config: Any) -> Any:

@@ -15,6 +15,7 @@ from typing import Any
 
 from .errors import InputError
 from .files import write_json
+from .naming import check_name
 
 __all__ = [
     "SPLITS",
@@ -44,7 +45,7 @@ def slide_name(record: Mapping[str, Any]) -> str:
         return str(record["section"])
     name = Path(record["image"]).name
     for ending in SLIDE_ENDINGS:
-        if name.lower().endswith(ending):
+        if name.lower().endswith(ending) and len(name) > len(ending):
             name = name[: -len(ending)]
             break
     return name + "".join(f"_{v:g}" for v in record.get("block", [])[:2])
@@ -81,6 +82,8 @@ def check_splits(manifest: dict[str, Any], where: str) -> None:
                         "as blocks that do not overlap."
                     )
             slides[image].append((split, block))
+            if record.get("section") is not None:
+                check_name(str(record["section"]), f"{where}, section of {record['image']}")
             name = slide_name(record)
             if names.setdefault((split, name), image) != image:
                 raise InputError(
@@ -110,7 +113,7 @@ def read_manifest(dataset_dir: str | Path) -> dict[str, Any]:
         InputError: if it is missing, malformed or leaks, or an image or label it names is not there.
     """
     root = Path(dataset_dir)
-    path = root / "dataset.json" if root.suffix != ".json" else root
+    path = root if root.suffix == ".json" and not root.is_dir() else root / "dataset.json"
     if not path.is_file():
         raise InputError(
             f"No data set at {root}: {path.name} is missing. Make one with `pixnet prepare` or `pixnet phantom`."

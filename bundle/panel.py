@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 from collections.abc import Mapping, Sequence
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
+from .checked_json import PANEL, read_json
 from .errors import InputError, did_you_mean
 from .expression import LARGE_UNIT_UM, eligible, log1p_cp10k, pearson_residuals
 from .files import write_json
@@ -87,8 +87,15 @@ class GenePanel:
             )
 
     def index(self, panel: str) -> np.ndarray:
-        """Positions of a named panel's genes among `genes`."""
+        """Positions of a named panel's genes among `genes`.
+
+        Raises:
+            InputError: if it names others, so that panel.json is damaged.
+        """
         place = {g: i for i, g in enumerate(self.genes)}
+        unknown = [g for g in self.panels[panel] if g not in place]
+        if unknown:
+            raise InputError(f'The panel "{panel}" of panel.json names {unknown[0]}, which is not among its genes.')
         return np.array([place[g] for g in self.panels[panel]])
 
     @cached_property
@@ -309,20 +316,19 @@ def load_panel(path: str | Path) -> GenePanel:
     """Read `panel.json`.
 
     Raises:
-        InputError: if it is missing or was not written by PixNet.
+        InputError: if it is missing, damaged or was not written by PixNet.
     """
     path = Path(path)
     if not path.is_file():
         raise InputError(f"No trained model at {path.parent}: {path.name} is missing. Train one with `pixnet train`.")
-    try:
-        content = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path} is not valid JSON (line {error.lineno}: {error.msg}). Copy it again.") from error
-    known = [f for f in GenePanel.__dataclass_fields__ if f != "extra"]
-    try:
-        return GenePanel(**{k: content.pop(k) for k in known}, extra=content)
-    except KeyError as error:
-        raise InputError(f"{path} lacks {error}; it was not written by this version of PixNet.") from error
+    content = read_json(path, PANEL)
+    known = [f for f in GenePanel.__dataclass_fields__ if f != "extra" and f in content]
+    panel = GenePanel(**{k: content.pop(k) for k in known}, extra=content)
+    if len(panel.mean) != len(panel) or len(panel.std) != len(panel):
+        raise InputError(f"{path} holds {len(panel)} genes, but {len(panel.mean)} means and {len(panel.std)} stds.")
+    if len(set(panel.genes)) != len(panel):
+        raise InputError(f"{path} names a gene twice. Copy it again.")
+    return panel
 
 
 def extend_panel(

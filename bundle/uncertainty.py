@@ -19,6 +19,7 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 
+from .checked_json import STANDARD_ERROR, TRAINED, read_json
 from .errors import InputError
 from .expression import LARGE_UNIT_UM, eligible, log1p_cp10k
 from .files import alone_at, file_state, replacing, write_json
@@ -27,6 +28,7 @@ from .inference.requests import Request
 from .manifest import read_split
 from .metrics import coverage_95
 from .panel import load_panel, load_units
+from .quoting import unquoted
 from .units import Units
 
 __all__ = ["calibration", "check_asked", "combine", "with_standard_error"]
@@ -160,8 +162,10 @@ def calibration(predict: Predict, run: Path, how: Mapping[str, Any]) -> dict[str
 def _kept(path: Path, sha: str) -> dict[str, Any] | None:
     if not path.is_file():
         return None
-    kept = json.loads(path.read_text())
-    holds = kept["slides"] and kept["unit_size_um"] >= LARGE_UNIT_UM  # else it was measured by an earlier version
+    kept = read_json(path, STANDARD_ERROR)
+    holds = (
+        kept["slides"] and kept.get("unit_size_um", 0) >= LARGE_UNIT_UM
+    )  # else it was measured by an earlier version
     return kept if kept["checkpoint_sha256"] == sha and holds else None
 
 
@@ -219,7 +223,8 @@ def _members(
 def _validation(run: Path) -> list[dict[str, Any]]:
     """The validation slides of the run's data set; says why there are none."""
     trained_with = run / "configs" / "train.json"
-    dataset = Path(json.loads(trained_with.read_text())["dataset_dir"]) if trained_with.is_file() else None
+    trained = read_json(trained_with, TRAINED) if trained_with.is_file() else None
+    dataset = None if trained is None else Path(str(unquoted(trained["dataset_dir"])))
     if dataset is None:
         lacks = f"{run} does not say what it was trained on"
     elif not (dataset / "dataset.json").is_file():

@@ -348,8 +348,8 @@ def test_several_slides_do_not_overwrite_one_file(run, phantom, tmp_path):
     keys = {"slides": str(phantom / "slides"), "model_dir": str(run / "models"), "bin_um": 60.0}
     with pytest.raises(InputError, match="holds one slide, and 3 are given"):
         commands.run_config("inferring", files, {**keys, "output": str(tmp_path / "o.h5ad")})
-    commands.run_config("inferring", files, {**keys, "output": str(tmp_path / "all")})
-    assert sorted(p.name for p in (tmp_path / "all").iterdir()) == ["P1.h5ad", "P2.h5ad", "P3.h5ad"]
+    commands.run_config("inferring", files, {**keys, "output": str(tmp_path / "all.v2")})
+    assert sorted(p.name for p in (tmp_path / "all.v2").iterdir()) == ["P1.h5ad", "P2.h5ad", "P3.h5ad"]
 
 
 def test_a_prediction_that_was_killed_goes_on_to_the_same_contents(run, phantom, tmp_path, capsys, one_thread):

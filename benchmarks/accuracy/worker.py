@@ -52,7 +52,8 @@ def main(job_file: str) -> int:
     slides = load_slides(read_split(dataset, "test"), panel)
     for cell in job["cells"]:
         started = time.monotonic()
-        evaluate(run, dataset, scales_um=[], name=cell["about"]["hash"], settings=cell["predict"])
+        # some recipes' networks are the benchmarks' own
+        evaluate(run, dataset, scales_um=[], name=cell["about"]["hash"], settings=cell["predict"], trust=True)
         predicted_in = time.monotonic() - started
         predicted = read_predictions(run / "predictions" / cell["about"]["hash"], slides, panel)
         cost = {

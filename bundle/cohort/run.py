@@ -77,11 +77,13 @@ def predict_cohort(
     ending = ".zarr" if as_zarr else ".h5ad"
     if options.get("standard_error"):
         check_asked(ending, options)
-    run, _ = trained_run(run)
+    trust = bool(options.get("trust"))
+    run, _ = trained_run(run, trust)
     folder = Path(out).resolve()
     make_folder(folder)
     model = _model_hash(run)
-    check_prediction(run, {"output": str(folder), **dict(options.get("settings") or ())}, options.get("genes"))
+    settings = {"output": str(folder), **dict(options.get("settings") or ())}
+    check_prediction(run, settings, options.get("genes"), trust)
     jobs: dict[str, dict[str, Any]] = {}
     results: dict[str, Result] = {}
     for slide in slides:
@@ -169,7 +171,8 @@ def _record(job: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _outputs(job: Mapping[str, Any]) -> list[str]:
-    return list(_record(job).get("outputs", []))
+    outputs = _record(job).get("outputs")
+    return [name for name in outputs if isinstance(name, str)] if isinstance(outputs, list) else []
 
 
 def _is_done(job: Mapping[str, Any]) -> bool:

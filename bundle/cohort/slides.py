@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ..errors import InputError
 from ..manifest import slide_name
+from ..naming import check_name
 
 __all__ = ["CohortSlide", "read_cohort"]
 
@@ -99,9 +100,7 @@ def _slide(path: Path, line: int, row: Mapping[str | None, str | list[str] | Non
             if not found[column].is_file():
                 raise InputError(f"{where}: {found[column]} does not exist. Put it there or remove it from the table.")
     name = values["name"] or slide_name({"image": values["slide"]})
-    if Path(name).name != name or name.startswith("."):
-        raise InputError(f'{where}: "{name}" cannot be the name of a file; leave out slashes and a dot in front.')
-    return CohortSlide(name, found["slide"], _mpp(values["mpp"], where), found.get("units"))
+    return CohortSlide(check_name(name, where), found["slide"], _mpp(values["mpp"], where), found.get("units"))
 
 
 def _mpp(text: str, where: str) -> float | None:

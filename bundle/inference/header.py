@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..checked_json import EVALUATION, read_json
+from ..errors import InputError, reason
 from ..expression import LARGE_UNIT_UM
 from ..panel import GenePanel
 from ..tissue import stain_unlike
@@ -126,10 +127,13 @@ class Header:
         frame = pd.DataFrame(index=list(genes))
         if not table.is_file() or not summary.is_file():
             return frame
-        measured = pd.read_csv(table, keep_default_na=False, na_values=[""]).set_index("gene").reindex(list(genes))
-        about = json.loads(summary.read_text())
-        for source, target in (("pcc_native", "pcc_val"), ("ceiling_native", "ceiling_val")):
-            frame[target] = measured.get(source, np.nan)
+        about = read_json(summary, EVALUATION)
+        try:
+            measured = pd.read_csv(table, keep_default_na=False, na_values=[""]).set_index("gene").reindex(list(genes))
+            for source, target in (("pcc_native", "pcc_val"), ("ceiling_native", "ceiling_val")):
+                frame[target] = measured[source].astype(float) if source in measured else np.nan
+        except (ValueError, KeyError) as error:
+            raise InputError(f"{table} is no table of genes and numbers ({reason(error)}). Copy it again.") from error
         frame["n_patients_val"] = int(about["patients"])
         frame["same_patient_val"] = bool(about["same_patient"])
         return frame

@@ -128,7 +128,8 @@ class PredictionWriter:
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
 
     def _check_several(self, engine: Engine) -> None:
-        one = [p for p in (self.output, self.map_path, self.nifti_path) if p is not None and Path(p).suffix]
+        one = [self.output] if self.output is not None and self._is_file(self.output) else []
+        one += [Path(path) for path in (self.map_path, self.nifti_path) if path is not None]
         if (engine.state.epoch_length or 1) > 1 and one:
             raise InputError(
                 f"{one[0]} holds one slide, and {engine.state.epoch_length} are given: each would overwrite it. "
@@ -163,10 +164,15 @@ class PredictionWriter:
             if self.work_dir.is_dir() and not any(self.work_dir.iterdir()):
                 self.work_dir.rmdir()
 
+    @staticmethod
+    def _is_file(output: Path) -> bool:
+        """Whether the output is one slide's, or a folder for several; a folder's name may hold a dot."""
+        return output.suffix in (".h5ad", ".zarr")
+
     def _path(self, slide: Mapping[str, Any], request: Request) -> Path:
         if self.output is None:
             raise InputError("Units are asked for, but no file to write them to.")
-        if self.output.suffix in (".h5ad", ".zarr"):
+        if self._is_file(self.output):
             return self.output.with_name(self.output.stem + request.suffix + self.output.suffix)
         ending = ".h5ad" if len(request.units) <= MAX_H5AD_UNITS else ".zarr"
         return self.output / f"{slide['section']}{request.suffix}{ending}"

@@ -32,7 +32,11 @@ Features = list[tuple[Sequence[np.ndarray], dict[str, Any]]]
 
 
 def answer(
-    slide: Path, run: Path, question: Question, settings: Mapping[str, Any] | None = None
+    slide: Path,
+    run: Path,
+    question: Question,
+    settings: Mapping[str, Any] | None = None,
+    trust: bool = False,
 ) -> tuple[Path, dict[str, Any]]:
     """Predict, and write what was asked for to a temporary file that the caller removes.
 
@@ -41,6 +45,7 @@ def answer(
         run: the run folder of the model.
         question: what is asked.
         settings: further keys of `configs/inference.json`, such as `device`.
+        trust: whether the model may run code of its own.
 
     Returns:
         A GeoJSON, or the map as `.nii.gz`; and what it holds.
@@ -70,10 +75,10 @@ def answer(
     try:
         with tempfile.TemporaryDirectory() as scratch, _logging_kept():
             if question.result == "map":
-                predict(slide, None, run, {**asked, "nifti": out})
+                predict(slide, None, run, {**asked, "nifti": out}, trust)
                 return Path(out), about
             units = Path(scratch) / f"{name}.h5ad"
-            predict(slide, units, run, {**asked, "bin_um": question.unit_um})
+            predict(slide, units, run, {**asked, "bin_um": question.unit_um}, trust)
             adata = ad.read_h5ad(units)
         about |= {"unit_um": question.unit_um, "units_found": adata.n_obs}
         about["warnings"] = [str(warning) for warning in adata.uns["pixnet"]["warnings"]]

@@ -38,14 +38,15 @@ class PixNetApp(MONAILabelApp):
     Args:
         app_dir: this folder.
         studies: the studies folder.
-        conf: `run`, the run folder of the model; `device`, if not the default; `origins` of other sites' pages that may
-            ask, with spaces between.
+        conf: `run`, the run folder of the model; `device`, if not the default; `trust`, `true` if the model may run
+            code of its own; `origins` of other sites' pages that may ask, with spaces between.
     """
 
     def __init__(self, app_dir: str, studies: str, conf: Mapping[str, str]) -> None:
         if "run" not in conf:
             raise InputError("Which model? Give --conf run RUN, the folder of a finished training run.")
-        self.run, _ = trained_run(conf["run"])
+        self.trust = str(conf.get("trust", "")).strip().lower() == "true"
+        self.run, _ = trained_run(conf["run"], self.trust)
         self.model_settings = {"device": conf["device"]} if conf.get("device") else {}
         self.origins = conf.get("origins", "").split()
         super().__init__(
@@ -71,11 +72,11 @@ class PixNetApp(MONAILabelApp):
 
     def init_infers(self) -> dict[str, PixNetInfer]:
         """One task."""
-        return {"pixnet": PixNetInfer(self.run, self.model_settings)}
+        return {"pixnet": PixNetInfer(self.run, self.model_settings, self.trust)}
 
     def init_trainers(self) -> dict[str, PixNetTrain]:
         """One task."""
-        return {"pixnet": PixNetTrain(self.run, self.studies, self.model_settings)}
+        return {"pixnet": PixNetTrain(self.run, self.studies, self.model_settings, self.trust)}
 
     def init_strategies(self) -> dict[str, Any]:
         """None: there is no sample to label next."""

@@ -23,7 +23,9 @@ def current_run(run: str | Path) -> Path:
     return done[-1] if done else Path(run)
 
 
-def fine_tune(run: str | Path, records: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]) -> Path:
+def fine_tune(
+    run: str | Path, records: Sequence[Mapping[str, Any]], settings: Mapping[str, Any], trust: bool = False
+) -> Path:
     """Go on from the current run's weights, on other slides, into a run folder of its own.
 
     The weights appear when training ends (there is no validation here), and from then on that run is the current one.
@@ -32,6 +34,7 @@ def fine_tune(run: str | Path, records: Sequence[Mapping[str, Any]], settings: M
         run: the run that is served.
         records: training records with absolute paths.
         settings: keys of `configs/train.json`.
+        trust: whether the run's recipe may run code of its own.
 
     Returns:
         The new run.
@@ -40,10 +43,10 @@ def fine_tune(run: str | Path, records: Sequence[Mapping[str, Any]], settings: M
         InputError: if slides, units or settings do not suit, or a training of this run is under way.
     """
     with _alone(Path(run) / "tuned"):
-        return _fine_tune(run, records, settings)
+        return _fine_tune(run, records, settings, trust)
 
 
-def _fine_tune(run: str | Path, records: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]) -> Path:
+def _fine_tune(run: str | Path, records: Sequence[Mapping[str, Any]], settings: Mapping[str, Any], trust: bool) -> Path:
     start = current_run(run)
     last = int(start.name) if start != Path(run) else 0
     out = Path(run) / "tuned" / f"{last + 1:04d}"
@@ -56,7 +59,7 @@ def _fine_tune(run: str | Path, records: Sequence[Mapping[str, Any]], settings: 
     if not recipe.is_file():  # of a run of an earlier version
         recipe = recipe.with_name("model.json")
     configs = [recipe, bundle_root() / "configs" / "fine_tune.json"]
-    train(out, out, configs, {"start_from": str(start.resolve()), **settings})
+    train(out, out, configs, {"start_from": str(start.resolve()), **settings}, trust)
     return out
 
 

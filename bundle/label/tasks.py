@@ -25,9 +25,10 @@ class PixNetInfer(InferTask):
     Args:
         run: the run that is served.
         settings: further keys of `configs/inference.json`.
+        trust: whether the model may run code of its own.
     """
 
-    def __init__(self, run: Path, settings: Mapping[str, Any]) -> None:
+    def __init__(self, run: Path, settings: Mapping[str, Any], trust: bool = False) -> None:
         super().__init__(
             type=InferType.OTHERS,
             labels=None,
@@ -36,6 +37,7 @@ class PixNetInfer(InferTask):
         )
         self.run = run
         self.settings = settings
+        self.trust = trust
 
     @property
     def panel(self) -> GenePanel:
@@ -59,7 +61,7 @@ class PixNetInfer(InferTask):
         """Answer a request whose `image` is a slide's path."""
         run = current_run(self.run)
         question = read_question(request, load_panel(run / "models" / "panel.json"))
-        file, about = answer(Path(request["image"]), run, question, self.settings)
+        file, about = answer(Path(request["image"]), run, question, self.settings, self.trust)
         return str(file), about
 
 
@@ -70,13 +72,15 @@ class PixNetTrain(TrainTask):
         run: the run that is served.
         studies: the studies folder.
         settings: further keys of `configs/train.json`.
+        trust: whether the run's recipe may run code of its own.
     """
 
-    def __init__(self, run: Path, studies: str, settings: Mapping[str, Any]) -> None:
+    def __init__(self, run: Path, studies: str, settings: Mapping[str, Any], trust: bool = False) -> None:
         super().__init__("Fine-tune on the studies that have measured units beside them")
         self.run = run
         self.studies = studies
         self.settings = settings
+        self.trust = trust
 
     def config(self) -> dict[str, Any]:
         """What a request may set."""
@@ -93,5 +97,5 @@ class PixNetTrain(TrainTask):
         """Train; the new weights answer from the next request on."""
         asked = read_training(request)
         records = studies_with_units(self.studies)
-        fine_tune(self.run, records, {**self.settings, **asked})
+        fine_tune(self.run, records, {**self.settings, **asked}, self.trust)
         return {**self.stats(), "slides": [Path(record["image"]).name for record in records]}

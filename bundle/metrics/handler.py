@@ -13,6 +13,7 @@ from monai.handlers import IgniteMetricHandler
 from monai.utils import CommonKeys
 
 from ..files import replacing, write_json
+from ..naming import check_name
 from ..panel import GenePanel
 from .metric import ExpressionMetric
 from .summary import gene_table
@@ -84,7 +85,7 @@ class EvaluationWriter:
     ) -> None:
         self.folder = Path(output_dir) / "evaluation"
         self.split = split
-        self.name = name or split
+        self.name = check_name(split if name is None else name, "name")
         self.panel = panel
         self.records = list(records)
         self.about = about or {}

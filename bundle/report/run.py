@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from ..checked_json import REPORTED, check, read_json
 from ..errors import InputError
 from ..manifest import SPLITS
+from ..quoting import unquoted
 
 __all__ = ["Evaluation", "Run", "read_run"]
 
@@ -79,8 +80,10 @@ def read_run(folder: str | Path) -> Run:
         raise InputError(f"No run at {folder}. Give the folder that `pixnet train` wrote.")
     evaluations = []
     for path in (folder / "evaluation").glob("*.json"):
-        about = _undefined_to_nan(_read_json(path))
+        about = _read_json(path)
         if about.get("scales"):
+            check(about, REPORTED, str(path))
+            about = _undefined_to_nan(about)
             genes = _read_csv(path.with_name(f"{path.stem}_genes.csv"))
             evaluations.append(Evaluation(path.stem, about, genes, folder / "predictions" / path.stem))
     if not evaluations:
@@ -90,7 +93,7 @@ def read_run(folder: str | Path) -> Run:
         folder,
         evaluations,
         _read_json(folder / "models" / "panel.json"),
-        _read_json(folder / "configs" / "train.json"),
+        {key: unquoted(value) for key, value in _read_json(folder / "configs" / "train.json").items()},
         _read_csv(folder / "metrics.csv"),
     )
 
@@ -98,10 +101,7 @@ def read_run(folder: str | Path) -> Run:
 def _read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
-    try:
-        content = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path} is not valid JSON (line {error.lineno}: {error.msg}). Write it again.") from error
+    content = read_json(path)
     return content if isinstance(content, dict) else {}
 
 

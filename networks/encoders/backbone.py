@@ -182,7 +182,7 @@ def _read_config(folder: str | None) -> tuple[Any, Any]:
             "--set network_def#encoder#folder=/path/to/model (docs/encoders.md)."
         )
     try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise ValueError(f"{folder}/config.json describes no model of this transformers: {error}") from error
     if type(config) not in MODEL_FOR_BACKBONE_MAPPING:

@@ -168,8 +168,6 @@ def test_a_slide_that_is_none(tiny_run, tmp_path):
     assert "cannot be read as a slide" in sentence("predict", tmp_path / "text.tif", *more)
     assert "No such slide" in sentence("predict", tmp_path / "none.tif", *more)
     assert "is a folder" in sentence("predict", tmp_path / "folder", *more)
-    assert "Rename the file or folder" in sentence("predict", tmp_path / "slide#1.tif", *more)
-    assert "Rename the file or folder" in sentence("predict", tmp_path / "a::b" / "slide.tif", *more)
 
 
 # Units ----------------------------------------------------------------------------------------------------------------

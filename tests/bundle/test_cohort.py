@@ -80,7 +80,7 @@ def stub(tmp_path, monkeypatch) -> Path:
         return {**own(*args), "module": "stub_of_pixnet", "source": str(folder)}
 
     monkeypatch.setattr(cohort_run, "_job", job)
-    monkeypatch.setattr(cohort_run, "trained_run", lambda run: (Path(run), Path()))
+    monkeypatch.setattr(cohort_run, "trained_run", lambda run, trust=False: (Path(run), Path()))
     monkeypatch.setattr(cohort_run, "check_prediction", lambda *_: None)
     return folder
 

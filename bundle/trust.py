@@ -1,0 +1,137 @@
+"""Whether a model's description holds anything but what PixNet's own models do.
+
+A configuration can run any code. A model may come from a stranger, so its description runs only if every part of it is
+on the list below, or its user trusts whoever made it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from .checked_json import MODEL, check, read_json
+from .errors import InputError
+from .quoting import unquoted
+
+__all__ = ["MODEL_KEYS", "TRAINING_KEYS", "is_of_a_run", "read_model", "refuse_code", "what_runs"]
+
+#: What evaluation and prediction take over from training: `configs/model.json`.
+MODEL_KEYS = ("mpp", "tile_px", "head", "n_programs", "network_def", "intensity")
+#: What a training that goes on from the weights takes over besides: `configs/recipe.json`.
+TRAINING_KEYS = ("batch_size", "crop_px", "crops_per_slide", "unit_sizes_um", "max_units", "loss")
+
+#: The classes of PixNet's own models.
+_TARGETS = {
+    f"networks.{name}"
+    for name in (
+        "BackboneEncoder",
+        "EfficientNetLiteEncoder",
+        "ExpressionLoss",
+        "PatchDictionaryEncoder",
+        "PixNet",
+        "PlainSwinUNETR",
+        "SwinEncoder",
+        "TextureExpert",
+    )
+}
+#: The expressions that PixNet's own configurations write there.
+_EXPRESSIONS = {"$@head != 'linear'", "$@panel.std"}
+
+
+def read_model(path: str | Path, trust: bool = False) -> dict[str, Any]:
+    """Read a run's `model.json` or `recipe.json`.
+
+    Args:
+        path: the file.
+        trust: whether it may run code of its own.
+
+    Raises:
+        InputError: if it is no configuration, or would run such code unasked.
+    """
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise InputError(f"{path} describes no model: it must hold keys and values. Copy it again.")
+    if not trust:
+        refuse_code(content, path)
+    check(content, MODEL, str(path))
+    return content
+
+
+def refuse_code(content: Mapping[str, Any], path: str | Path) -> None:
+    """Refuse a model's description that holds more than PixNet writes itself.
+
+    Raises:
+        InputError: that names the first such key and what it would do.
+    """
+    try:
+        found = what_runs(content)
+    except RecursionError as error:
+        raise InputError(f"{path} nests lists or keys too deeply.") from error
+    if found is not None:
+        key, does = found
+        raise InputError(
+            f'{path}: "{key}" would {does}. PixNet\'s own models need nothing like it. If you trust whoever made this '
+            "one, give --trust (in the label server: --conf trust true)."
+        )
+
+
+def is_of_a_run(path: str | Path) -> bool:
+    """Whether a configuration is one that training wrote, so that it may be a stranger's."""
+    folder = Path(path).absolute().parent
+    return folder.name == "configs" and (folder.parent / "models" / "panel.json").is_file()
+
+
+def what_runs(content: Mapping[str, Any]) -> tuple[str, str] | None:
+    """The first key of a model's description that is not on the list, and what it would do; None where all are.
+
+    Nothing is evaluated, imported or opened.
+    """
+    for key, value in content.items():
+        if key not in (*MODEL_KEYS, *TRAINING_KEYS):
+            return _shown(key), "change a part of PixNet's configuration that is not the model's"
+        found = _in(key, value)
+        if found is not None:
+            return found
+    return None
+
+
+def _in(place: str, value: Any) -> tuple[str, str] | None:
+    if isinstance(value, str):
+        does = _of_text(value)
+        return None if does is None else (place, does)
+    if isinstance(value, dict):
+        items = list(value.items())
+    else:
+        items = list(enumerate(value)) if isinstance(value, list) else []
+    for key, item in items:
+        found = _in_item(f"{place}#{_shown(key)}", key, item)
+        if found is not None:
+            return found
+    return None
+
+
+def _in_item(place: str, key: Any, value: Any) -> tuple[str, str] | None:
+    if key == "_target_":
+        known = isinstance(value, str) and value in _TARGETS
+        return None if known else (place, f"run {_shown(value)}")
+    if key == "_mode_":
+        return None if value == "default" else (place, f"call its class as {_shown(value)}")
+    if isinstance(key, str) and not key.isidentifier():
+        return place, "be no argument of a network"
+    if isinstance(key, str) and key.startswith("_") and key not in ("_disabled_", "_desc_"):
+        return place, f"be used by MONAI as {key}"
+    return _in(place, value)
+
+
+def _of_text(text: str) -> str | None:
+    if text.startswith("%"):
+        return f"copy from {_shown(text[1:])}"
+    is_plain = not text.startswith("$") or text in _EXPRESSIONS or unquoted(text) != text
+    return None if is_plain else f"run the code {_shown(text[1:])}"
+
+
+def _shown(value: Any) -> str:
+    """One line of at most 80 characters."""
+    text = " ".join(str(value).split())
+    return text if len(text) <= 80 else f"{text[:80]}..."

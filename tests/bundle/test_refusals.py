@@ -1,0 +1,82 @@
+"""A configuration that cannot work is told in a sentence that names the part at fault."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bundle import commands
+from bundle.errors import InputError
+from bundle.export import load_network
+from bundle.refusals import configuration_refused
+
+#: What is done to a model's description, and what the sentence says of it.
+FAULTS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
+    "no stds": (lambda c: c["intensity"].update(std=[]), r'"intensity#std" is \[\]; it must be a list of three'),
+    "two stds": (lambda c: c["intensity"].update(std=[1, 2]), r"a list of three numbers above 0"),
+    "a std of 0": (
+        lambda c: c["intensity"].update(std=[1, 2, 0]),
+        r'"intensity#std#2" is 0; it must be a number above',
+    ),
+    "a mean of text": (lambda c: c["intensity"].update(mean=[1, 2, "x"]), r'"intensity#mean#2" is "x"'),
+    "no mean": (lambda c: c["intensity"].pop("mean"), r'lacks "intensity#mean"'),
+    "no intensity": (lambda c: c.update(intensity=None), r'"intensity" is null'),
+    "mpp as text": (lambda c: c.update(mpp="two"), r'"mpp" is "two"'),
+    "mpp of 0": (lambda c: c.update(mpp=0), r'"mpp" is 0'),
+    "no network": (lambda c: c.update(network_def=None), r'"network_def" is null'),
+    "no class": (lambda c: c["network_def"].pop("_target_"), r'lacks "network_def#_target_"'),
+    "a network left out": (lambda c: c["network_def"].update(_disabled_=True), r'"network_def#_disabled_" is true'),
+    "no depths": (lambda c: c["network_def"]["encoder"].update(depths=None), r"networks.SwinEncoder does not work"),
+    "an argument too many": (lambda c: c["network_def"].update(more=1), r"unexpected keyword argument 'more'"),
+    "an argument too few": (lambda c: c["network_def"]["texture"].pop("encoder"), r"missing 1 required .*'encoder'"),
+    "a reference to nothing": (lambda c: c["network_def"].update(fusion="@nothing"), r"`@nothing` is not defined"),
+    "a circle": (lambda c: c["network_def"].update(fusion="@network_def"), r"circular references 'network_def'"),
+    "a text for a network": (lambda c: c["network_def"].update(encoder="swin"), r"networks.PixNet does not work"),
+    "a list of text": (lambda c: c["network_def"].update(decoder_channels="ab"), r"networks.PixNet does not work"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_model_that_cannot_be_made(fault: str, tiny_run, tmp_path):
+    edit, says = FAULTS[fault]
+    run = Path(shutil.copytree(tiny_run, tmp_path / "run"))
+    path = run / "configs" / "model.json"
+    content = json.loads(path.read_text())
+    edit(content)
+    path.write_text(json.dumps(content))
+    with pytest.raises(InputError, match=says) as told:
+        load_network(run)
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ({"loss#std": "$@panel.nothing"}, "has .@panel.nothing, which does not work .AttributeError"),
+        ({"loss#std": "$1 +"}, "does not work .SyntaxError"),
+        ({"loss": {"_target_": "nowhere.Loss"}}, "Cannot locate class or function path: 'nowhere.Loss'"),
+        ({"loss#std": "%nothing"}, "does not work .KeyError: .*nothing"),
+        ({"reader": "@reader"}, "circular references 'reader'"),
+        ({"panel": {"_target_": "bundle.fit_panel", "records": "@train#dataset#data", "more": 1}}, "argument 'more'"),
+        ({"optimizer#lr": "fast"}, "torch.optim.AdamW does not work|is a number"),
+    ],
+)
+def test_a_configuration_that_cannot_run(override: dict[str, Any], says: str, phantom, tiny, tmp_path):
+    path = tmp_path / "override.json"
+    path.write_text(json.dumps(override))
+    with pytest.raises(InputError, match=says) as told:
+        commands.train(phantom, tmp_path / "run", [path], tiny)
+    assert "\n" not in str(told.value)
+
+
+def test_our_own_faults_are_not_called_the_configurations():
+    fault = RuntimeError("Failed to instantiate component 'bundle.fit_panel' with keywords: records")
+    fault.__cause__ = KeyError("a fault of ours")
+    for error in (fault, fault.__cause__):
+        with pytest.raises(type(error)), configuration_refused():
+            raise error
