@@ -143,7 +143,9 @@ def _is_right(figures: dict[str, Any]) -> bool:
 
 
 def test_validation_scores_what_the_slide_shows(run, root):
-    assert load_panel(run / "models" / "panel.json").genes == PANEL
+    panel = load_panel(run / "models" / "panel.json")
+    assert panel.genes == PANEL
+    assert [slide["section"] for slide in panel.training] == ["T1", "T2"]
     (figures,) = json.loads((run / "evaluation" / "validation.json").read_text())["scales"].values()
     assert figures["size_um"] == SPOT_UM
     assert _is_right(figures)
@@ -158,6 +160,8 @@ def test_evaluation_scores_every_scale_right(run, root, slides, size_um: float, 
     assert list(scales) == ["native", f"{scale_um:g}"]
     assert all(_is_right(figures) for figures in scales.values()), scales
     scored = ad.read_h5ad(run / "predictions" / "test" / "W.h5ad")
+    _, n_units = np.unique(scored.obsm["spatial"] * slides["W"].mpp // scale_um, axis=0, return_counts=True)
+    assert scales[f"{scale_um:g}"]["units"] == (n_units >= np.median(n_units) / 2).sum()
     (measured,) = [u for u in map(read_units, (root / k / "W.h5ad" for k in ("spots", "bins"))) if u.size_um == size_um]
     assert len(scored) == scales["native"]["units"] == len(measured) - len(measured) // 10
     rows = pd.Index(measured.barcodes).get_indexer(scored.obs_names)

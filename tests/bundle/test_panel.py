@@ -117,6 +117,7 @@ def test_patients_shared_with_training_are_known(tmp_path):
     panel = fit_panel([_record(tmp_path, "A1", [f"G{i}" for i in range(12)])], min_total=1)
     assert panel.shares_patients([{"patient": "A"}])
     assert not panel.shares_patients([{"patient": "B"}])
+    assert panel.shares_patients([{"patient": "B"}, {"patient": "A"}])
     assert panel.shares_patients([{}])
 
 

@@ -1,15 +1,20 @@
 from __future__ import annotations
 
+import json
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import scipy.sparse as sp
 import torch
 
+from bundle.files import write_json
 from bundle.metrics.metric import ExpressionMetric, grouped
 from bundle.panel import GenePanel
 from bundle.units import Units
+from tests import forking
 
 GENES = [f"G{i}" for i in range(5)]
 PANEL = GenePanel(
@@ -81,6 +86,27 @@ def test_order_and_repeats_of_slides_do_not_matter():
     slides = [_slide(i) for i in range(3)]
     a, b = _evaluate(slides), _evaluate([*slides[::-1], slides[0]])
     assert str(a["scales"]) == str(b["scales"])  # str: NaN is equal to itself there
+
+
+@pytest.mark.parametrize("shares", [[[0, 2], [1]], [[], [0, 1, 2]], [[0, 1], [2, 0]]])
+def test_slides_of_two_ranks_are_those_of_one(tmp_path, shares: list[list[int]]):
+    """Also where a rank has none, and where a sampler gave one slide to both."""
+    out = tmp_path / "two.json"
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node=2",
+        "-m",
+        "tests.gathering",
+    ]
+    done = forking.run([*command, str(out), json.dumps(shares)], cwd=Path(__file__).parents[3])
+    assert done.returncode == 0, done.stderr[-2000:]
+    one = _evaluate([_slide(i) for i in range(3)])
+    del one["per_gene"]
+    write_json(tmp_path / "one.json", one)
+    assert json.loads(out.read_text()) == json.loads((tmp_path / "one.json").read_text())
 
 
 def test_pooled_is_another_figure_than_within_slides():
