@@ -274,7 +274,7 @@ def test_cells_of_a_label_image_are_answered_for_by_their_pixels(run, root, slid
         low, high = (np.floor(end(ring / scale, axis=0)).astype(int) for end in (np.min, np.max))
         x, y = (v.ravel() for v in np.meshgrid(np.arange(low[0], high[0] + 1), np.arange(low[1], high[1] + 1)))
         inside = Outline(ring / scale).contains_points(np.column_stack([x, y]) + 0.5)
-        labels[y[inside], x[inside]] = 1000 + 7 * int(ring[0].sum()) % 7919
+        labels[y[inside], x[inside]] = 1 + 7 * int(ring[0].sum()) % 7919
     tifffile.imwrite(tmp_path / "l.tif", labels, tile=(128, 128))
     found = predict(run, root / "slides" / "W.tif", tmp_path / "o.h5ad", units=str(tmp_path / "l.tif"))
     owner = labels.repeat(scale, 0).repeat(scale, 1)[:height, :width]
