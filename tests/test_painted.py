@@ -139,7 +139,7 @@ def test_crops_of_an_epoch_are_moved_in_every_way(root, slides):
 
 
 def _is_right(figures: dict[str, Any]) -> bool:
-    return figures["PCC@M"] > 0.999 and figures["MSE"] < 2 * Y**2
+    return figures["PCC@M"] > 0.999 and figures["MSE"] < (2 * Y) ** 2
 
 
 def test_validation_scores_what_the_slide_shows(run, root):
@@ -153,7 +153,7 @@ def test_validation_scores_what_the_slide_shows(run, root):
     assert figures["filtered_units"] == ad.read_h5ad(root / "spots" / "V.h5ad").n_obs // 10
 
 
-@pytest.mark.parametrize(("size_um", "scale_um"), [(SPOT_UM, 140.0), (BIN_UM, 64.0)])
+@pytest.mark.parametrize(("size_um", "scale_um"), [(SPOT_UM, 125.0), (BIN_UM, 64.0)])
 def test_evaluation_scores_every_scale_right(run, root, slides, size_um: float, scale_um: float):
     path = commands.evaluate(run, scales_um=[scale_um], size_um=size_um, settings={"tile_px": 256})
     scales = json.loads(path.read_text())["scales"]
@@ -336,7 +336,7 @@ def prediction(run, root, tmp_path_factory) -> ad.AnnData:
 def _audited(prediction: ad.AnnData, root: Path, folder: Path) -> dict[str, Any]:
     folder.mkdir()
     prediction.write_h5ad(folder / "p.h5ad")
-    audit(folder / "p.h5ad", root / "spots" / "W.h5ad", folder, scales_um=[140.0], genes=PANEL)
+    audit(folder / "p.h5ad", root / "spots" / "W.h5ad", folder, scales_um=[125.0], genes=PANEL)
     return json.loads((folder / "audit.json").read_text())
 
 
@@ -350,7 +350,7 @@ def test_audit_finds_each_units_own_prediction(prediction, root, tmp_path):
     by_place = _audited(unnamed, root, tmp_path / "place")
     assert by_place["matched"]["W"]["by"] == "position"
     for result in (by_name, by_place):
-        assert list(result["scales"]) == ["native", "140"]
+        assert list(result["scales"]) == ["native", "125"]
         assert all(_is_right(figures) for figures in result["scales"].values()), result["scales"]
 
 
