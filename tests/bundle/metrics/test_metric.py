@@ -11,6 +11,7 @@ import scipy.sparse as sp
 import torch
 
 from bundle.files import write_json
+from bundle.metrics.handler import ExpressionMetricHandler
 from bundle.metrics.metric import ExpressionMetric, grouped
 from bundle.panel import GenePanel
 from bundle.units import Units
@@ -125,6 +126,19 @@ def test_genes_are_left_out_only_where_the_truth_is_constant():
     summary = _evaluate([_slide(0, constant=1)])["scales"]["native"]
     assert summary["constant_genes"] == 1
     assert np.isfinite(summary["PCC@M"])
+
+
+@pytest.mark.parametrize("constant", [True, False])
+def test_a_figure_that_is_undefined_is_never_the_best(constant: bool):
+    metric = _metric()
+    pooled, slide = _slide(0)
+    if constant:
+        same = sp.csr_matrix(np.full(slide["units"].counts.shape, 7, np.float32))
+        slide = {**slide, "units": replace(slide["units"], counts=same)}
+    handler = ExpressionMetricHandler(metric)
+    metric([pooled], [slide])
+    value = handler.compute()
+    assert value == -1 if constant else 0.5 < value < 1
 
 
 def test_a_metric_without_slides_still_has_a_buffer_to_gather():
