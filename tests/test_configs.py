@@ -65,3 +65,30 @@ def test_the_pretrained_texture_is_for_the_linear_head_alone():
 @pytest.mark.parametrize(("epochs", "interval"), [(2, 2), (40, 5)])
 def test_a_short_training_is_validated_too(epochs, interval):
     assert _parser(max_epochs=epochs).get_parsed_content("val_interval") == interval
+
+
+def test_a_checkpoint_holds_whatever_goes_on_after_a_stop():
+    config = json.loads((CONFIGS / "train.json").read_text())
+    kept = {"network", "optimizer", "lr_scheduler", "trainer", "average", "best_model"}
+    assert set(config["checkpoint"]) == kept
+    last = config["checkpoint_handlers"][-1]  # after whatever changes at the end of an epoch
+    assert (last["_target_"], last["objects"]) == ("bundle.SaveCheckpoint", "@checkpoint")
+
+
+@pytest.mark.parametrize("name", ["train.json", "evaluate.json", "inference.json"])
+def test_pixels_are_prepared_alike_in_training_and_after(name):
+    """The network would see other intensities than it was trained on."""
+
+    def prepared(value) -> list[dict]:
+        if isinstance(value, list):
+            return [found for part in value for found in prepared(part)]
+        if not isinstance(value, dict):
+            return []
+        own = [value] if str(value.get("_target_", "")).startswith("NormalizeIntensity") else []
+        return own + [found for part in value.values() for found in prepared(part)]
+
+    found = prepared(json.loads((CONFIGS / name).read_text()))
+    assert len(found) == (2 if name == "train.json" else 1)
+    for transform in found:
+        assert (transform["subtrahend"], transform["divisor"]) == ("@intensity#mean", "@intensity#std")
+        assert transform["channel_wise"] is True

@@ -55,9 +55,17 @@ def test_targets_are_those_of_the_units_in_the_mask(records):
     (units,) = load_units(records[0])
     y = log1p_cp10k(units.counts_of(dataset.panel.genes), units.total)
     sample = dataset[0]
-    for target, total in zip(sample["target"], sample["total"], strict=True):
-        same = np.isclose(units.total, float(total)) & np.isclose(y, target.numpy(), atol=1e-5).all(1)
-        assert same.any()
+    label, origin_um = sample["label"][0].numpy(), sample["image"].meta["origin_um"]
+    found = []
+    for target, total, number in zip(sample["target"], sample["total"], sample["unit_index"].tolist(), strict=True):
+        row, column = (label == number).nonzero()
+        center_um = np.array([column.mean(), row.mean()]) + 0.5 + origin_um  # 1 µm per pixel, here and on the slide
+        distance = np.linalg.norm(units.centers_px - center_um, axis=1)
+        found.append(distance.argmin())
+        assert distance.min() < 1
+        assert units.total[found[-1]] == pytest.approx(float(total))
+        np.testing.assert_allclose(y[found[-1]], target, atol=1e-5)
+    assert len(set(found)) == len(found) > 3
 
 
 def test_everything_random_follows_from_seed_epoch_and_item(records):
@@ -91,8 +99,10 @@ def test_the_finest_units_do_not_drown_the_rest(records):
     assert n_fine >= 6
     other = _dataset(records, [16, 55], rates=True, max_units=9)
     torch.testing.assert_close(other[0]["target"], some["target"])
-    other.set_epoch(1)
-    assert other[0]["target"].shape != some["target"].shape or not torch.equal(other[0]["target"], some["target"])
+    fine = [{tuple(t) for t in s["target"][s["unit_layer"] == 1].tolist()} for s in (some, all_units)]
+    assert fine[0] < fine[1]  # the same crop
+    first = {tuple(t) for t in all_units["target"][all_units["unit_layer"] == 1][:20].tolist()}
+    assert not fine[0] <= first  # drawn from all of it
 
 
 def test_a_size_is_the_same_layer_on_every_slide_and_has_a_depth_of_its_own(records, tmp_path):

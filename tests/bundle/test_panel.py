@@ -44,8 +44,14 @@ def test_the_panel_holds_shared_genes_by_mean_and_is_standardised_on_training_un
 
 def test_units_under_the_minimum_do_not_take_part(tmp_path):
     record = _record(tmp_path, "A1", ["G0", "G1"])
-    everything, some = fit_panel([record], min_total=0), fit_panel([record], min_total=60)
-    assert everything.mean != some.mean
+    (units,) = load_units(record)
+    for panel in (fit_panel([record], min_total=least) for least in (0, 60)):
+        kept = units.take(units.total >= panel.min_total)
+        y = log1p_cp10k(kept.counts_of(panel.genes), kept.total)
+        np.testing.assert_allclose(panel.mean, y.mean(0), rtol=1e-5)
+        np.testing.assert_allclose(panel.std, y.std(0), rtol=1e-4)
+        assert panel.depth_per_um2 == pytest.approx(kept.total.mean() / kept.area_um2)
+    assert 0 < len(kept) < len(units)
     with pytest.raises(InputError, match="Lower min_total"):
         fit_panel([record], min_total=1e6)
 
@@ -111,6 +117,7 @@ def test_patients_shared_with_training_are_known(tmp_path):
     panel = fit_panel([_record(tmp_path, "A1", [f"G{i}" for i in range(12)])], min_total=1)
     assert panel.shares_patients([{"patient": "A"}])
     assert not panel.shares_patients([{"patient": "B"}])
+    assert panel.shares_patients([{"patient": "B"}, {"patient": "A"}])
     assert panel.shares_patients([{}])
 
 

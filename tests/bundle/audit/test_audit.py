@@ -7,6 +7,7 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.sparse as sp
 
 from bundle import commands
 from bundle.audit import audit
@@ -121,6 +122,18 @@ def test_how_units_and_genes_are_ordered_or_named_does_not_matter(write_truth, w
     exact = tuple(f for f in FIGURES if "ceiling" not in f)
     same(native_of(tmp_path / "a"), native_of(tmp_path / "b"), exact)
     same(native_of(tmp_path / "a"), native_of(tmp_path / "b"), ("ceiling@M",), 0.02)  # other draws of its thinning
+
+
+def test_each_slides_prediction_may_have_its_genes_in_an_order_of_its_own(write_truth, write_pred, tmp_path):
+    truths = [write_truth("S1", 0), write_truth("S2", 1)]
+    found = []
+    for order in (np.arange(len(GENES)), np.random.default_rng(0).permutation(len(GENES))):
+        preds = [write_pred(truth) for truth in truths]
+        ad.read_h5ad(preds[1])[:, order].copy().write_h5ad(preds[1])
+        audit(",".join(map(str, preds)), ",".join(map(str, truths)), tmp_path / "o")
+        found.append(native_of(tmp_path / "o"))
+    same(*found, tuple(f for f in FIGURES if "ceiling" not in f))
+    assert found[0]["PCC@M"] > 0.5
 
 
 def test_standard_errors_are_held_against_the_errors(write_truth, write_pred, tmp_path):
@@ -264,6 +277,25 @@ def test_the_depth_oracle_finds_depth_and_loses_against_more(write_truth, tmp_pa
     result = result_of(tmp_path / "t")
     assert result["scales"]["native"]["PCC@M"] == pytest.approx(1)
     assert result["depth_oracle"]["prediction_minus_oracle_interval_95"][0] > 0
+
+
+def test_the_depth_oracle_of_a_slide_has_not_seen_it(write_truth, write_pred, tmp_path):
+    """Two slides on which a gene depends on depth in opposite ways: each oracle is then wrong about the other."""
+    paths = []
+    for name, slope in (("S1", 0.5), ("S2", -0.5)):
+        path = write_truth(name)
+        measured = ad.read_h5ad(path)
+        total = np.asarray(measured.X.sum(1)).ravel()
+        counts = measured.X.toarray()
+        counts[:, 0] = np.rint(0.1 * total * (np.maximum(total, 1) / 1e3) ** slope)
+        measured.X = sp.csr_matrix(counts.astype(np.float32))
+        measured.write_h5ad(path)
+        paths.append(path)
+    preds, truths = ",".join(str(write_pred(path)) for path in paths), ",".join(map(str, paths))
+    audit(preds, truths, tmp_path / "o", genes=["G0"])
+    assert pd.read_csv(tmp_path / "o" / "audit_genes.csv").set_index("gene")["pcc_depth_oracle_native"]["G0"] < -0.5
+    audit(preds.split(",")[0], paths[0], tmp_path / "alone", genes=["G0"])
+    assert pd.read_csv(tmp_path / "alone" / "audit_genes.csv").set_index("gene")["pcc_depth_oracle_native"]["G0"] > 0.5
 
 
 def test_two_tools_are_compared_on_what_both_answer_for(write_truth, write_pred, tmp_path):

@@ -1,13 +1,21 @@
 from __future__ import annotations
 
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
 import torch
 
+from bundle.files import write_json
+from bundle.metrics.handler import ExpressionMetricHandler
 from bundle.metrics.metric import ExpressionMetric, grouped
 from bundle.panel import GenePanel
 from bundle.units import Units
+from tests import forking
 
 GENES = [f"G{i}" for i in range(5)]
 PANEL = GenePanel(
@@ -81,21 +89,56 @@ def test_order_and_repeats_of_slides_do_not_matter():
     assert str(a["scales"]) == str(b["scales"])  # str: NaN is equal to itself there
 
 
+@pytest.mark.parametrize("shares", [[[0, 2], [1]], [[], [0, 1, 2]], [[0, 1], [2, 0]]])
+def test_slides_of_two_ranks_are_those_of_one(tmp_path, shares: list[list[int]]):
+    """Also where a rank has none, and where a sampler gave one slide to both."""
+    out = tmp_path / "two.json"
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node=2",
+        "-m",
+        "tests.gathering",
+    ]
+    done = forking.run([*command, str(out), json.dumps(shares)], cwd=Path(__file__).parents[3])
+    assert done.returncode == 0, done.stderr[-2000:]
+    one = _evaluate([_slide(i) for i in range(3)])
+    del one["per_gene"]
+    write_json(tmp_path / "one.json", one)
+    assert json.loads(out.read_text()) == json.loads((tmp_path / "one.json").read_text())
+
+
 def test_pooled_is_another_figure_than_within_slides():
     slides = []
     for i in range(2):  # a model that knows each slide's mean and nothing within
         _, slide = _slide(i)
-        slide["units"].counts.data *= 1.0
-        slides.append((torch.full((len(slide["units"]), 5), float(i)), slide))
+        units = slide["units"]
+        others = sp.csr_matrix(units.counts.toarray() * [1, 1, 1, 1, 1 + 30 * i])  # so that one slide's y are lower
+        slides.append((torch.full((len(units), 5), float(-i)), {**slide, "units": replace(units, counts=others)}))
     result = _evaluate(slides)["scales"]["native"]
     assert result["PCC@M"] == 0
-    assert result["PCC@M_pooled"] != 0
+    assert 0.5 < result["PCC@M_pooled"] < 1
 
 
 def test_genes_are_left_out_only_where_the_truth_is_constant():
     summary = _evaluate([_slide(0, constant=1)])["scales"]["native"]
     assert summary["constant_genes"] == 1
     assert np.isfinite(summary["PCC@M"])
+
+
+@pytest.mark.parametrize("constant", [True, False])
+def test_a_figure_that_is_undefined_is_never_the_best(constant: bool):
+    metric = _metric()
+    pooled, slide = _slide(0)
+    if constant:
+        same = sp.csr_matrix(np.full(slide["units"].counts.shape, 7, np.float32))
+        slide = {**slide, "units": replace(slide["units"], counts=same)}
+    handler = ExpressionMetricHandler(metric)
+    metric([pooled], [slide])
+    value = handler.compute()
+    assert value == -1 if constant else 0.5 < value < 1
 
 
 def test_a_metric_without_slides_still_has_a_buffer_to_gather():
@@ -108,5 +151,6 @@ def test_groups_of_units_have_the_mean_of_their_features():
     pooled = torch.randn(6, 3)
     groups = sp.csr_matrix(np.array([[1, 1, 0, 0, 0, 0], [0, 0, 1, 1, 1, 0]], np.float32))
     y, rate = grouped(pooled, lambda x: x * 2, lambda x: x.abs(), chunk=1)(groups)
-    np.testing.assert_allclose(y[0], (pooled[0] + pooled[1]).numpy(), rtol=1e-5)
-    np.testing.assert_allclose(rate[1], pooled[2:5].mean(0).abs().numpy() * 3, rtol=1e-5)
+    means = torch.stack([pooled[:2].mean(0), pooled[2:5].mean(0)]).numpy()
+    np.testing.assert_allclose(y, 2 * means, rtol=1e-5)
+    np.testing.assert_allclose(rate, np.abs(means) * [[2], [3]], rtol=1e-5)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from bundle.metrics.scales import MIN_CELLS, MIN_UNITS_PER_CELL, cells_at_scale
+from bundle.metrics.scales import MIN_CELLS, MIN_UNITS_PER_CELL, OFFSETS, cells_at_scale
 
 
 def _lattice(n: int, pitch_um: float) -> np.ndarray:
@@ -16,6 +16,16 @@ def test_each_unit_is_in_the_cell_that_holds_its_centre():
     assert (cells.sum(0) == 1).all()
     for row in cells.toarray().astype(bool):
         assert len(np.unique(np.floor(centers[row] / 40.0), axis=0)) == 1
+
+
+def test_an_offset_moves_the_grid_against_the_slide():
+    centers = _lattice(24, 10.0)
+    for offset in OFFSETS:
+        cells = cells_at_scale(centers, 40.0, offset)
+        for row in cells.toarray().astype(bool):
+            low = (np.floor(centers[row] / 40.0 + offset) - offset) * 40.0
+            np.testing.assert_array_equal(low, low[:1].repeat(row.sum(), 0))
+    assert len(set(OFFSETS)) == 4
 
 
 def test_scales_with_too_few_units_or_cells_are_not_reported():
