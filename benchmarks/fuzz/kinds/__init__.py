@@ -1,0 +1,35 @@
+"""One file for each kind of input; importing them registers the kinds."""
+
+from . import (
+    audits,
+    cells,
+    cohorts,
+    configs,
+    datasets,
+    labels,
+    lists,
+    maps,
+    models,
+    places,
+    sources,
+    slides,
+    units,
+    weights,
+)
+
+__all__ = [
+    "audits",
+    "cells",
+    "cohorts",
+    "configs",
+    "datasets",
+    "labels",
+    "lists",
+    "maps",
+    "models",
+    "places",
+    "slides",
+    "sources",
+    "units",
+    "weights",
+]
