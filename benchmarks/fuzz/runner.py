@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["FUNCTIONS", "Bounds", "Outcome", "run"]
+__all__ = ["FUNCTIONS", "Bounds", "Outcome", "preload", "run"]
 
 #: Python and the libraries take seconds to import, more than most cases take to run.
 _PRELOAD = [
@@ -21,7 +21,11 @@ _PRELOAD = [
     "bundle.phantom", "bundle.archive", "bundle.export", "networks", "transforms", "benchmarks.fuzz.runner",
 ]  # fmt: skip
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(_PRELOAD)
+
+
+def preload() -> None:
+    """Have the processes' parent import the libraries once; before the first command."""
+    _CONTEXT.set_forkserver_preload(_PRELOAD)
 
 
 @dataclass(frozen=True)
@@ -130,7 +134,7 @@ def _interrupted(arguments: list[str]) -> int:
     def die(*_: object) -> None:
         os._exit(0)
 
-    PredictionWriter.__call__ = die  # type: ignore[method-assign]
+    PredictionWriter.__call__ = die  # type: ignore[assignment, method-assign]
     return _pixnet(arguments)
 
 

@@ -53,7 +53,8 @@ def judge(
         outcome: what it did.
         folder: the case's.
         marker: what code in the input writes.
-        before, after: `snapshot` of the folder.
+        before: `snapshot` of the folder.
+        after: the same when the command was done.
     """
     if (marker.exists() or marker.is_symlink()) and not case.trusted:
         return "executed", "data ran as code"
@@ -64,7 +65,7 @@ def judge(
         return "crash", f"signal {-outcome.status}"
     where = next((text for text in (outcome.err, outcome.out, *_logs(folder, after)) if _TRACEBACK in text), None)
     if where is not None:
-        return "traceback", _last_line(where)
+        return "traceback", _cause(where)
     if stopped:
         return ("wrong", problem) if (problem := _leftovers(case, folder, before, after)) else ("right", "")
     if outcome.status == 0:
@@ -126,6 +127,14 @@ def _matches(path: str, patterns: Sequence[str]) -> bool:
 
 def _logs(folder: Path, after: dict[str, str]) -> list[str]:
     return [(folder / path).read_text(errors="replace") for path in after if path.endswith(".log")]
+
+
+def _cause(text: str) -> str:
+    """The first exception of a chain, with which it began."""
+    named = re.search(
+        r"^(?:\w+\.)*\w*(?:Error|Exception|Interrupt|Warning)\b.*$", text.partition(_TRACEBACK)[2], re.MULTILINE
+    )
+    return named[0][:300] if named else _last_line(text)
 
 
 def _last_line(text: str) -> str:

@@ -11,8 +11,8 @@ from . import (
     maps,
     models,
     places,
-    sources,
     slides,
+    sources,
     units,
     weights,
 )

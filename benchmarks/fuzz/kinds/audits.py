@@ -19,7 +19,7 @@ from .units import _about, _sparse, _surgery
 def audits(build: Build) -> Case:
     """A prediction that is none, or is the same, stored otherwise."""
     base = build.base
-    pred, truth = build.copy(base.result("spots.h5ad"), "pred.h5ad"), build.copy(base.units, "truth.h5ad")
+    pred, truth = build.copy(base.result("spots.h5ad"), "pred.h5ad"), build.copy(base.units, "P3_spot55.h5ad")
     out = build.out("audit")
     must: Must = "either"
     same = False
@@ -63,20 +63,10 @@ def audits(build: Build) -> Case:
         adata.write_h5ad(pred)
         how = f"standard errors of {values[0, 0]}"
     elif how == "options":
-        more += list(
-            build.pick(
-                ["--scales-um", "200"],
-                ["--scales-um", "nan"],
-                ["--scales-um", "-5"],
-                ["--scales-um", "1e-9"],
-                ["--mpp", "0"],
-                ["--min-total", "1e30"],
-                ["--scales-um", "1e30"],
-                ["--unit-of-x", "counts"],
-                ["--mpp", "1e300"],
-                ["--genes", ""],
-            )  # fmt: skip
-        )
+        more += build.word(
+            "--scales-um 200", "--scales-um nan", "--scales-um -5", "--scales-um 1e-9", "--mpp 0", "--min-total 1e30",
+            "--scales-um 1e30", "--unit-of-x counts", "--mpp 1e300", "--genes ,",
+        ).split()  # fmt: skip
         how = " ".join(more[2:])
     elif how == "against":
         other = build.copy(base.result("spots.h5ad"), "other.h5ad")
@@ -181,40 +171,41 @@ def _csv(build: Build, pred: Path, truth: Path) -> tuple[str, Must, Path]:
     """A table of several slides."""
     table = build.input("slides.csv")
     shutil.copyfile(pred, pred.with_name("pred 2.h5ad"))
-    rows = [("pred.h5ad", "truth.h5ad", "P3")]
+    rows = [("pred.h5ad", "P3_spot55.h5ad", "P3")]
     header, join, encoding = "pred,truth,patient", ",", "utf-8"
     must: Must = "either"
     how = build.word(
-        "plain", "BOM", "CRLF", "spaces", "semicolons", "no header", "no patient", "more columns", "fewer columns", "missing file",
-        "empty", "header alone", "latin-1", "twice", "code", "quotes", "nul", "damage", "swapped", "folder", "absolute",
+        "plain", "BOM", "CRLF", "spaces", "semicolons", "no header", "no patient", "more columns", "fewer columns",
+        "missing file", "empty", "header alone", "latin-1", "twice", "code", "quotes", "nul", "damage", "swapped",
+        "folder", "absolute",
     )  # fmt: skip
     if how in ("plain", "BOM", "CRLF", "absolute"):
         must = "right"
     if how == "BOM":
         encoding = "utf-8-sig"
     elif how == "spaces":
-        rows = [("pred 2.h5ad", " truth.h5ad ", "P3")]
+        rows = [("pred 2.h5ad", " P3_spot55.h5ad ", "P3")]
     elif how == "semicolons":
         header, join = header.replace(",", ";"), ";"
     elif how == "no patient":
-        rows = [("pred.h5ad", "truth.h5ad", "")]
+        rows = [("pred.h5ad", "P3_spot55.h5ad", "")]
     elif how == "more columns":
         rows = [(*rows[0], "x", "y")]  # type: ignore[list-item]
     elif how == "fewer columns":
         rows = [("pred.h5ad",)]  # type: ignore[list-item]
     elif how == "missing file":
-        rows = [("nothing.h5ad", "truth.h5ad", "P3")]
+        rows = [("nothing.h5ad", "P3_spot55.h5ad", "P3")]
         must = "sentence"
     elif how == "twice":
         rows *= 2
     elif how == "code":
-        rows = [("pred.h5ad", "truth.h5ad", f'"${build.payload}"'), (f'"${build.payload}"', "truth.h5ad", "x")]
+        rows = [("pred.h5ad", "P3_spot55.h5ad", f'"${build.payload}"'), (f'"${build.payload}"', "P3_spot55.h5ad", "x")]
     elif how == "quotes":
-        rows = [('"pred.h5ad', "truth.h5ad", "P3")]
+        rows = [('"pred.h5ad', "P3_spot55.h5ad", "P3")]
     elif how == "nul":
-        rows = [("pred.h5ad\x00", "truth.h5ad", "P3")]
+        rows = [("pred.h5ad\x00", "P3_spot55.h5ad", "P3")]
     elif how == "swapped":
-        rows = [("truth.h5ad", "pred.h5ad", "P3")]
+        rows = [("P3_spot55.h5ad", "pred.h5ad", "P3")]
         must = "sentence"
     elif how == "folder":
         rows = [(".", "..", "P3")]
@@ -222,7 +213,7 @@ def _csv(build: Build, pred: Path, truth: Path) -> tuple[str, Must, Path]:
     elif how == "absolute":
         rows = [(str(pred), str(truth), "P3")]
     elif how == "latin-1":
-        rows = [("pred.h5ad", "truth.h5ad", "Jérôme")]
+        rows = [("pred.h5ad", "P3_spot55.h5ad", "Jérôme")]
         encoding = "latin-1"
     lines = [header, *(join.join(row) for row in rows)]
     if how == "no header":

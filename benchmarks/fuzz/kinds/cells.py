@@ -35,8 +35,8 @@ def harmless(build: Build) -> Case:
     like = build.base.result("cells.h5ad")
     name, encoding = "cells.geojson", "utf-8"
     how = build.word(
-        "reordered", "reversed rings", "a list", "indented", "BOM", "gzip", "more properties", "points twice", "open rings",
-        "MultiPolygon", "null geometry", "a point", "nucleus", "degenerate", "crs", "one far vertex",
+        "reordered", "reversed rings", "a list", "indented", "BOM", "gzip", "more properties", "points twice",
+        "open rings", "MultiPolygon", "null geometry", "a point", "nucleus", "degenerate", "crs", "one far vertex",
     )  # fmt: skip
     within = False
     if how == "reordered":
@@ -228,11 +228,14 @@ def _features(build: Build, content: dict[str, Any], path: Path) -> Case:
     bad: list[Any] = [
         None, 3, "text", [], {}, {"type": "Feature"}, {"geometry": None}, {"geometry": {"type": "Polygon"}},
         {"geometry": {"type": "Polygon", "coordinates": None}}, {"geometry": {"type": "Polygon", "coordinates": 5}},
-        {"geometry": {"type": "Polygon", "coordinates": [[]]}}, {"geometry": {"type": "Polygon", "coordinates": [[[1]]]}},
+        {"geometry": {"type": "Polygon", "coordinates": [[]]}},
+        {"geometry": {"type": "Polygon", "coordinates": [[[1]]]}},
         {"geometry": {"type": "Polygon", "coordinates": [[1, 2, 3, 4]]}}, {"geometry": {"type": "Circle"}},
         {"geometry": {"type": "Polygon", "coordinates": {"0": 1}}}, {"geometry": [1, 2]}, {"geometry": {"type": 7}},
-        {"geometry": {"type": "GeometryCollection", "geometries": []}}, {"geometry": {"type": "MultiPolygon", "coordinates": [[[[]]]]}},
-        {"geometry": features[0]["geometry"], "properties": 5}, {"geometry": features[0]["geometry"], "properties": {"classification": 5}},
+        {"geometry": {"type": "GeometryCollection", "geometries": []}},
+        {"geometry": {"type": "MultiPolygon", "coordinates": [[[[]]]]}},
+        {"geometry": features[0]["geometry"], "properties": 5},
+        {"geometry": features[0]["geometry"], "properties": {"classification": 5}},
         {"geometry": features[0]["geometry"], "properties": {"classification": {"name": ["a", 1]}}, "id": "q"},
         {"geometry": features[0]["geometry"], "properties": {"classification": [[]]}, "id": "q"},
         {"geometry": features[0]["geometry"], "properties": {"objectType": {"a": 1}}, "id": "q"},

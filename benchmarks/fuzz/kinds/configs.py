@@ -17,8 +17,9 @@ from .units import of_training
 _CONFIGS = Path(__file__).parents[3] / "configs"
 #: Where results go, which a case may not move; and what costs time or processes as it should.
 _KEPT = {
-    "output_dir", "dataset_dir", "bundle_root", "model_dir", "slides", "output", "map", "nifti", "work_dir", "run", "training",
-    "inferring", "evaluating", "initialize", "imports", "num_workers", "num_readers", "max_epochs", "crops_per_slide",
+    "output_dir", "dataset_dir", "bundle_root", "model_dir", "slides", "output", "map", "nifti", "work_dir", "run",
+    "training", "inferring", "evaluating", "initialize", "imports", "num_workers", "num_readers", "max_epochs",
+    "crops_per_slide",
 }  # fmt: skip
 
 
@@ -44,8 +45,8 @@ def set_values(build: Build) -> Case:
         out = build.out("o.h5ad")
         arguments = ["predict", str(build.slide()), str(out), "--model", str(build.base.run), "--bin-um", "55"]
         return Case(
-            f"--set {text[:60]}, predict", [*arguments, "--set", text], outputs=[out], leaves=work_of("o.h5ad"), trusted=True,
-            check=predicted(out),
+            f"--set {text[:60]}, predict", [*arguments, "--set", text], outputs=[out], leaves=work_of("o.h5ad"),
+            trusted=True, check=predicted(out),
         )  # fmt: skip
     run = build.out("run")
     arguments = ["train", str(build.base.dataset), str(run), *settings({**TINY, "max_epochs": 1}), "--set", text]
@@ -71,8 +72,8 @@ def files(build: Build) -> Case:
     text = json.dumps({key: value})
     if how == "cycle":
         text = build.word(
-            '{"learning_rate": "@max_epochs", "max_epochs": "@learning_rate"}', '{"mpp": "@mpp"}', '{"device": "$@device"}',
-            '{"panel": "@train#dataset"}', '{"head": "@network_def#head"}',
+            '{"learning_rate": "@max_epochs", "max_epochs": "@learning_rate"}', '{"mpp": "@mpp"}',
+            '{"device": "$@device"}', '{"panel": "@train#dataset"}', '{"head": "@network_def#head"}',
         )  # fmt: skip
     elif how == "unknown":
         text = json.dumps(

@@ -76,9 +76,10 @@ def datasets(build: Build) -> Case:
 
 def _values(build: Build) -> Any:
     values: list[Any] = [
-        None, "", "x", 3, -1.5, 0, float("nan"), float("inf"), 1e300, [], {}, [None], [1], {"a": "b"}, True, "../../etc/passwd",
-        "/dev/null", "slides", ".", f"${build.payload}", "@network", "%x", "a#b", ["slides/P1.tif", 5], "x" * 5000, "../evil",
-        "a/b", "\ud800", [0, 0, 300, 300], [300, 300, 0, 0], ["a", "b", "c", "d"], [0, 0], "P1", "unknown", "slides/P3.tif",
+        None, "", "x", 3, -1.5, 0, float("nan"), float("inf"), 1e300, [], {}, [None], [1], {"a": "b"}, True,
+        "../../etc/passwd", "/dev/null", "slides", ".", f"${build.payload}", "@network", "%x", "a#b",
+        ["slides/P1.tif", 5], "x" * 5000, "../evil", "a/b", "\ud800", [0, 0, 300, 300], [300, 300, 0, 0],
+        ["a", "b", "c", "d"], [0, 0], "P1", "unknown", "slides/P3.tif",
     ]  # fmt: skip
     return values[int(build.rng.integers(len(values)))]
 
@@ -86,8 +87,9 @@ def _values(build: Build) -> Any:
 def _renamed(build: Build, folder: Path, record: dict[str, Any]) -> tuple[str, Must]:
     """Files whose names look like something else."""
     name = build.word(
-        "P one.tif", "ä.tif", "P.1.2.tif", "$x.tif", "@network.tif", "%x.tif", "a#b.tif", "a::b.tif", "P'1.tif", "P\"1.tif",
-        "-x.tif", "{x}.tif", "P1", "$(touch EXECUTED).tif", "$open('EXECUTED','w').close().tif", "a\nb.tif", "*.tif", "[P].tif",
+        "P one.tif", "ä.tif", "P.1.2.tif", "$x.tif", "@network.tif", "%x.tif", "a#b.tif", "a::b.tif", "P'1.tif",
+        "P\"1.tif", "-x.tif", "{x}.tif", "P1", "$(touch EXECUTED).tif", "$open('EXECUTED','w').close().tif",
+        "a\nb.tif", "*.tif", "[P].tif",
     )  # fmt: skip
     shutil.move(folder / record["image"], folder / "slides" / name)
     record["image"] = f"slides/{name}"

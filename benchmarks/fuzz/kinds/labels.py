@@ -22,12 +22,13 @@ def labels(build: Build) -> Case:
         image = image.astype(dtype)
         how = build.word("npy", "Fortran", "tiled", "strips", "deflate", "bigtiff")
         path = build.input("labels.npy" if how in ("npy", "Fortran") else "labels.tif")
-        options: dict[str, Any] = {
+        forms: dict[str, dict[str, Any]] = {
             "tiled": {"tile": (64, 64)},
             "strips": {"rowsperstrip": 11},
-            "deflate": {"compression": "zlib", "predictor": True, "tile": (128, 128)},
+            "deflate": {"compression": "zlib", "tile": (128, 128)},
             "bigtiff": {"bigtiff": True, "byteorder": ">"},
-        }.get(how, {})
+        }
+        options = forms.get(how, {})
         if path.suffix == ".npy":
             np.save(path, np.asfortranarray(image) if how == "Fortran" else image)
         else:
@@ -36,8 +37,8 @@ def labels(build: Build) -> Case:
         return predict_cells(build, path, f"labels as {dtype}, {how}", must, like=like)
     path = build.input(build.word("labels.npy", "labels.tif"))
     how = build.word(
-        "negative", "float", "nan", "bool", "three planes", "cropped", "turned", "empty", "above 2^53", "one label", "complex",
-        "pickle", "lying header", "damage", "damage", "damage", "one pixel", "half", "text",
+        "negative", "float", "nan", "bool", "three planes", "cropped", "turned", "empty", "above 2^53", "one label",
+        "complex", "pickle", "lying header", "damage", "damage", "damage", "one pixel", "half", "text",
     )  # fmt: skip
     check: dict[str, Any] = {}
     must = "either"

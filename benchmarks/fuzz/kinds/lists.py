@@ -18,9 +18,9 @@ def lists(build: Build) -> Case:
     given = str(path)
     code = f"${build.payload}"
     how = build.word(
-        "BOM", "CRLF", "blank lines", "twice", "tabs", "commas", "csv", "one line", "code", "code", "code", "latin-1", "utf-16",
-        "empty", "binary", "huge", "folder", "missing", "unknown", "case", "header", "panel", "panel of code", "panel of code",
-        "bad panel", "typed", "typed code", "quotes", "comment", "dollar names",
+        "BOM", "CRLF", "blank lines", "twice", "tabs", "commas", "csv", "one line", "code", "code", "code", "latin-1",
+        "utf-16", "empty", "binary", "huge", "folder", "missing", "unknown", "case", "header", "panel",
+        "panel of code", "panel of code", "bad panel", "typed", "typed code", "quotes", "comment", "dollar names",
     )  # fmt: skip
     if how == "BOM":
         path.write_text("\n".join(genes), encoding="utf-8-sig")

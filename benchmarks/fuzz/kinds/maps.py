@@ -16,7 +16,14 @@ def resumed(build: Build) -> Case:
     out = build.out("o.h5ad")
     arguments = ["predict", str(build.slide()), str(out), "--model", str(build.base.run), "--bin-um", "55"]
     arguments += ["--set", "all_genes=true", "--set", "tile_px=128"]
-    case = Case("", arguments, "either", [out], leaves=work_of("o.h5ad"), writes=work_of("o.h5ad"))
+    case = Case(
+        "",
+        arguments,
+        "either",
+        [out],
+        leaves=[*work_of("o.h5ad"), "out/.o.h5ad.lock"],
+        writes=[*work_of("o.h5ad"), "out/.o.h5ad.lock"],
+    )
     case.first = [("interrupted", arguments)]
     case.check = predicted(out, build.base.result("bins.h5ad"))
     rng = build.rng

@@ -25,9 +25,10 @@ def _predict(build: Build, slide: Path, out: Path, *more: str) -> list[str]:
 def places(build: Build) -> Case:
     """Files and folders of the user's stay as they are."""
     how = build.word(
-        "the slide", "the spots", "the model", "a folder", "a full folder", "below a file", "too long", "no ending", "spaces",
-        "a map's folder", "a map's folder", "work_dir", "work_dir", "work_dir", "work folder", "run folder", "run file", "audit file",
-        "report folder", "zip", "same twice", "two maps", "nifti folder", "new folder", "train folder",
+        "the slide", "the spots", "the model", "a folder", "a full folder", "below a file", "too long", "no ending",
+        "spaces", "a map's folder", "a map's folder", "work_dir", "work_dir", "work_dir", "work folder", "run folder",
+        "run file", "audit file", "report folder", "zip", "same twice", "two maps", "nifti folder", "new folder",
+        "train folder",
     )  # fmt: skip
     slide, out = build.slide(), build.out("o.h5ad")
     must: Must = "either"
@@ -239,7 +240,10 @@ def _mount(folder: Path, options: str) -> bool:
 
 
 def _unmount(folder: Path) -> Callable[[], None]:
-    return lambda: subprocess.run(["umount", "-l", str(folder)], check=False, capture_output=True) and None
+    def unmount() -> None:
+        subprocess.run(["umount", "-l", str(folder)], check=False, capture_output=True)
+
+    return unmount
 
 
 @kind("signals", 25)

@@ -77,7 +77,7 @@ def layouts(build: Build) -> Case:
     if how == "png":
         path = build.input(f"S.{build.word('png', 'PNG')}")
         Image.fromarray(pixels).save(path)
-        return predict_bins(build, path, "the same pixels as PNG", "right", like=like, with_mpp=True)
+        return predict_bins(build, path, "the same pixels as PNG", "either", like=like, with_mpp=True)
     levels = [pixels]
     if how in ("pyramid", "subifds"):
         levels, like = [pixels, halved(pixels)], base.result("pyramid.h5ad")
@@ -118,7 +118,7 @@ def pictures(build: Build) -> Case:
     if how == 1:
         path = build.input("S.jpg")
         Image.fromarray(pixels).save(path, quality=95, subsampling=0)
-        return predict_bins(build, path, "a JPEG file", "right", like=like, tolerance=0.2, with_mpp=True)
+        return predict_bins(build, path, "a JPEG file", "either", like=like, tolerance=0.2, with_mpp=True)
     if how == 2:
         write_slide(path, [pixels.astype(np.uint16) * 257])
         return predict_bins(build, path, "16 bit", like=like, tolerance=0.02)
@@ -165,7 +165,7 @@ def pictures(build: Build) -> Case:
         write_slide(path, [pixels], mpp=None)
         return predict_bins(build, path, "no mpp in the tags", "sentence")
     if how == 12:
-        mpp = float(build.pick(1e-6, 1e-3, 40.0, 1e5, 9.9))  # type: ignore[arg-type]
+        mpp = float(build.pick(1e-5, 1e-3, 40.0, 9e3, 9.9))  # type: ignore[arg-type]
         write_slide(path, [pixels], mpp=mpp)
         return predict_bins(build, path, f"tags of {mpp:g} µm per pixel")
     if how == 13:
@@ -239,7 +239,7 @@ def _drawn(build: Build, choices: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _wrong_tag(build: Build, path: Path) -> str:
-    with tifffile.TiffFile(path, mode="r+b") as tiff:
+    with tifffile.TiffFile(path, mode="r+") as tiff:
         tags = tiff.pages[0].tags  # type: ignore[union-attr]
         name = build.word(*(tag for tag in _TAGS if tag in tags))
         value = _TAGS[name][int(build.rng.integers(len(_TAGS[name])))]
@@ -253,7 +253,7 @@ def _wrong_tag(build: Build, path: Path) -> str:
 
 def _missing_tiles(build: Build, path: Path) -> str:
     """Tiles that were never written: no offset, no bytes; or places beyond the file."""
-    with tifffile.TiffFile(path, mode="r+b") as tiff:
+    with tifffile.TiffFile(path, mode="r+") as tiff:
         tags = tiff.pages[0].tags  # type: ignore[union-attr]
         names = [name for name in ("TileOffsets", "StripOffsets") if name in tags]
         offsets = tags[names[0]]

@@ -137,7 +137,7 @@ def _change(build: Build, path: Path, zipped: bool) -> str:
 
 
 def _picture(build: Build, path: Path) -> str:
-    image = Image.open(path)
+    image: Image.Image = Image.open(path)
     image.load()
     how = build.word("grey", "CMYK", "small", "png inside", "turned", "one pixel", "huge header")
     if how == "grey":
@@ -175,16 +175,16 @@ def phantoms(build: Build) -> Case:
         "--truth": "none",
     }
     bad = {
-        "--slides": ("0", "-1", "nan", "1.5", "99999999"),
-        "--size-um": ("0", "-5", "nan", "1", "1e30", "inf", "101"),
-        "--mpp": ("0", "nan", "1e30", "299", "1e-9"),
-        "--genes": ("0", "1", "-3", "x", "99999999"),
-        "--units": ("", "spot", "spot:55", "bin:0", "bin:nan", "spot:55:1", "bin:-5", "cell:5", "bin:16,bin:16", "spot:1e30:1e30", ","),
-        "--blank-fraction": ("-1", "1", "nan", "0.95"),
-        "--seed": ("-1", "x", "99999999999999999999"),
-    }  # fmt: skip
+        "--slides": "0 -1 nan 1.5 99999999",
+        "--size-um": "0 -5 nan 1 1e30 inf 101",
+        "--mpp": "0 nan 1e30 299 1e-9",
+        "--genes": "0 1 -3 x 99999999",
+        "--units": "spot spot:55 bin:0 bin:nan spot:55:1 bin:-5 cell:5 bin:16,bin:16 spot:1e30:1e30 , : spot:55:60,",
+        "--blank-fraction": "-1 1 nan 0.95",
+        "--seed": "-1 x 99999999999999999999",
+    }
     key = build.word(*bad)
-    value = bad[key][int(build.rng.integers(len(bad[key])))]
+    value = build.word(*bad[key].split())
     if build.chance(0.15):
         mine = out / build.word("slides/P1.tif", "dataset.json", "notes.txt")
         mine.parent.mkdir(parents=True)

@@ -159,7 +159,7 @@ def harmless(build: Build) -> Case:
     ]
     what, change = changes[int(rng.integers(len(changes)))]
     reorders = what in ("permuted units", "permuted genes")
-    path = build.input("units.h5ad")
+    path = build.input(_training_source(build, command).name)
     change(adata).write_h5ad(path, compression="gzip" if build.chance(0.3) else None)
     return read_by(build, command, path, f"{what}, {command}", "right", True, not reorders)
 
@@ -200,8 +200,8 @@ def _positions(build: Build, a: ad.AnnData) -> str:
     n = len(xy)
     some = build.rng.random(n) < float(build.pick(0.02, 0.5, 1.0))  # type: ignore[arg-type]
     how = build.word(
-        "nan", "inf", "1e9", "1e300", "-50", "swapped", "one place", "shifted", "times 10", "a tenth", "one column", "none",
-        "text", "mirrored",
+        "nan", "inf", "1e9", "1e300", "-50", "swapped", "one place", "shifted", "times 10", "a tenth", "one column",
+        "none", "text", "mirrored",
     )  # fmt: skip
     if how in ("nan", "inf", "1e9", "1e300", "-50"):
         xy[some] = float(how)
@@ -319,7 +319,7 @@ def changed(build: Build) -> Case:
         adata, what, must = _table(build, adata)
         if must == "right" and command == "train":
             must = "either"
-    path = build.input("units.h5ad")
+    path = build.input(_training_source(build, command).name)
     adata.write_h5ad(path)
     return read_by(build, command, path, f"{what}, {command}", must, False)
 
@@ -328,7 +328,7 @@ def changed(build: Build) -> Case:
 def damaged(build: Build) -> Case:
     """Files that are damaged, or that anndata would not write."""
     command = build.word(*_COMMANDS)
-    path = build.input("units.h5ad")
+    path = build.input(_training_source(build, command).name)
     adata = ad.read_h5ad(_training_source(build, command))
     adata.X = sp.csc_matrix(adata.X) if build.chance(0.2) else sp.csr_matrix(adata.X)
     adata.write_h5ad(path, compression="gzip" if build.chance(0.3) else None)

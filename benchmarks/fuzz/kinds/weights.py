@@ -78,8 +78,8 @@ def weights(build: Build) -> Case:
     must: Must = "either"
     same = False
     how = build.word(
-        "damage", "damage", "damage", "flip", "4 KiB", "pickle", "old pickle", "shape", "nan", "huge", "extra", "missing",
-        "a list", "nested", "half", "float64", "saved again", "renamed", "int", "empty", "another pickle",
+        "damage", "damage", "damage", "flip", "4 KiB", "pickle", "old pickle", "shape", "nan", "huge", "extra",
+        "missing", "a list", "nested", "half", "float64", "saved again", "renamed", "int", "empty", "another pickle",
     )  # fmt: skip
     if how == "damage":
         how = damage(path, build.rng)
