@@ -35,6 +35,8 @@ class Case:
         first: commands that have to succeed before this one.
         between: what is done to the files after those, in words.
         signal: to send after so many seconds; the command is then run again.
+        at_once: another command, at the same time; at most one of the two may be refused.
+        alone: and exactly one has to be.
         function: of `runner`, to call in the place of `pixnet`.
         patience: how many times the usual time it may take.
         clean: undo what building the case did beyond its folder.
@@ -54,6 +56,8 @@ class Case:
     patience: float = 1.0
     clean: Callable[[], None] | None = None
     between: Callable[[], str] | None = None
+    at_once: Sequence[str] | None = None
+    alone: bool = False
 
 
 @dataclass

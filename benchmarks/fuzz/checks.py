@@ -15,7 +15,7 @@ import zarr
 
 from .case import Check
 
-__all__ = ["all_of", "finite_json", "predicted", "prepared", "same_scores", "trained", "whole_map"]
+__all__ = ["all_of", "finite_json", "predicted", "prepared", "region", "same_scores", "trained", "whole_map"]
 
 #: log1p of all of a unit's 10,000 counts, and rounding.
 _HIGHEST = math.log1p(1e4) + 1e-4
@@ -42,6 +42,7 @@ def predicted(
     names: Iterable[str] | None = None,
     genes: Iterable[str] | None = None,
     n: int | None = None,
+    unique: bool = True,
 ) -> Check:
     """A prediction is whole: finite, from 0 to log1p(1e4), every unit on a finite place.
 
@@ -53,6 +54,7 @@ def predicted(
         names: of the units, in any order.
         genes: that it holds, in any order.
         n: how many units it has.
+        unique: no name may occur twice.
     """
 
     def check() -> str | None:
@@ -66,7 +68,7 @@ def predicted(
             return f"X goes from {x.min():.3g} to {x.max():.3g}"
         if not np.isfinite(found.obsm["spatial"]).all():
             return "positions are not finite"
-        if not found.obs_names.is_unique:
+        if unique and not found.obs_names.is_unique:
             return "names of units occur twice"
         for what, wanted, there in (("units", names, found.obs_names), ("genes", genes, found.var_names)):
             if wanted is not None and set(wanted) != set(there):
@@ -109,6 +111,21 @@ def whole_map(path: Path, like: Path | None = None, tolerance: float = EXACT) ->
             off = float(np.abs(right[known] - values[known]).max())
             return f"the map is off by {off:.3g}" if off > tolerance else None
         return None
+
+    return check
+
+
+def region(path: Path) -> Check:
+    """A NIfTI of genes can be read, and its values are possible; NaN where nothing was computed."""
+
+    def check() -> str | None:
+        import nibabel
+
+        values = np.asarray(nibabel.load(path).dataobj)  # type: ignore[attr-defined]
+        known = values[np.isfinite(values)]
+        if not known.size:
+            return "the region has no value"
+        return None if known.min() >= -1e-6 and known.max() <= _HIGHEST else f"values to {np.abs(known).max():.3g}"
 
     return check
 

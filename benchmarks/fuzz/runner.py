@@ -65,6 +65,7 @@ def run(
     bounds: Bounds,
     function: str = "pixnet",
     send: tuple[int, float] | None = None,
+    number: str = "",
 ) -> Outcome:
     """Run a command to its end, or to the end of its time.
 
@@ -74,8 +75,9 @@ def run(
         bounds: of time and memory.
         function: one of `FUNCTIONS`.
         send: a signal, and after how many seconds to send it.
+        number: of the files, where two commands run at once.
     """
-    said = [folder / "stdout.txt", folder / "stderr.txt"]
+    said = [folder / f"stdout{number}.txt", folder / f"stderr{number}.txt"]
     for path in said:
         path.unlink(missing_ok=True)
     started = time.monotonic()

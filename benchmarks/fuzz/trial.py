@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +12,7 @@ from . import kinds  # noqa: F401  # registers them
 from .base import Base
 from .case import KINDS, Build, Case, draw
 from .runner import Bounds, Outcome, run
-from .verdict import judge, snapshot
+from .verdict import BAD, judge, snapshot
 
 __all__ = ["Result", "try_case", "try_seed"]
 
@@ -49,6 +51,8 @@ def try_case(case: Case, build: Build, bounds: Bounds) -> tuple[str, str, Outcom
         if case.between is not None:
             case.what += case.between()
         before = snapshot(build.folder)
+        if case.at_once is not None:
+            return _try_two(case, case.at_once, build, bounds, before)
         outcome = run(case.arguments, build.folder, bounds, case.function, case.signal)
         verdict, why = judge(case, outcome, build.folder, build.marker, before, snapshot(build.folder))
         if case.signal is not None and verdict == "right":
@@ -59,6 +63,27 @@ def try_case(case: Case, build: Build, bounds: Bounds) -> tuple[str, str, Outcom
         if case.clean is not None:
             case.clean()
     return verdict, why, outcome
+
+
+def _try_two(
+    case: Case, other: Sequence[str], build: Build, bounds: Bounds, before: dict[str, str]
+) -> tuple[str, str, Outcome]:
+    """Two commands at once: each is judged as if it were alone, but what a refused one finds is the other's."""
+    with ThreadPoolExecutor(2) as pool:
+        second = pool.submit(run, other, build.folder, bounds, case.function, None, "2")
+        outcomes = [run(case.arguments, build.folder, bounds, case.function), second.result()]
+    after = snapshot(build.folder)
+    succeeded = [outcome for outcome in outcomes if outcome.status == 0]
+    for outcome in outcomes:
+        nothing = before if outcome.status and succeeded else after
+        verdict, why = judge(case, outcome, build.folder, build.marker, before, nothing)
+        if verdict in BAD:
+            return verdict, why, outcome
+    if not succeeded:
+        return "wrong", "both were refused", outcomes[0]
+    if case.alone and len(succeeded) == 2:
+        return "wrong", "both report success, and one result is lost", outcomes[0]
+    return "right", "", outcomes[0]
 
 
 def try_seed(seed: int, work: Path, base: Base, bounds: Bounds, only: str | None = None, keep: bool = False) -> Result:

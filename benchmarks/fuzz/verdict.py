@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
+from glob import escape
 from pathlib import Path
 
 from .case import Case
@@ -17,7 +18,7 @@ __all__ = ["BAD", "VERDICTS", "judge", "snapshot"]
 VERDICTS = ("sentence", "right", "traceback", "crash", "hang", "wrong", "executed")
 BAD = VERDICTS[2:]
 #: What the runner itself writes beside the case's files.
-_OWN = ("stdout.txt", "stderr.txt")
+_OWN = ("stdout.txt", "stderr.txt", "stdout2.txt", "stderr2.txt")
 _TRACEBACK = "Traceback (most recent call last)"
 #: Statuses of a refusal: of a command, of a cohort whose slides failed, of one that was stopped.
 _REFUSED, _COHORT, _STOPPED = 2, 1, (130, 143, -2, -15)
@@ -81,7 +82,7 @@ def _of_success(case: Case, folder: Path, before: dict[str, str], after: dict[st
     missing = [path.name for path in case.outputs if not path.exists()]
     if missing:
         return f"exit status 0 without {', '.join(missing)}"
-    outputs = [path.relative_to(folder).as_posix() for path in case.outputs]
+    outputs = [escape(path.relative_to(folder).as_posix()) for path in case.outputs]
     allowed = [*outputs, *(f"{path}/*" for path in outputs), *case.writes]
     problem = _touched(before, after, allowed)
     if problem is None and case.check is not None:
@@ -98,7 +99,7 @@ def _of_refusal(
     said = _last_line(outcome.err) or _last_line(outcome.out)
     if outcome.status not in (_REFUSED, _COHORT):
         return f"exit status {outcome.status}: {said}"
-    if len(re.findall(r"\w+", said)) < 4:
+    if len(re.findall(r"\w+", said)) < 4 or re.search(r"invalid \w+ value", said):  # argparse names a function
         return f"refused without a sentence: {said!r}"
     if case.must == "right":
         return f"refused what is harmless: {said}"

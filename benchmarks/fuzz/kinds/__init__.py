@@ -1,6 +1,7 @@
 """One file for each kind of input; importing them registers the kinds."""
 
 from . import (
+    arguments,
     audits,
     cells,
     cohorts,
@@ -18,6 +19,7 @@ from . import (
 )
 
 __all__ = [
+    "arguments",
     "audits",
     "cells",
     "cohorts",

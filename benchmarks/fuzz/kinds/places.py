@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ..base import TINY, settings
 from ..case import Build, Case, Must, kind
-from ..checks import predicted, trained
+from ..checks import finite_json, predicted, trained, whole_map
 from .slides import work_of
 from .units import of_evaluation, of_training
 
@@ -273,4 +273,37 @@ def signals(build: Build) -> Case:
         case = Case(what, ["report", str(build.run()), str(build.out("r.html"))], "right", [build.out("r.html")])
     case.signal = (sent, after)
     case.leaves = [*case.leaves, *(str(path.relative_to(build.folder)) for path in case.outputs)]  # it may be done
+    return case
+
+
+@kind("at-once", 15)
+def at_once(build: Build) -> Case:
+    """Two commands with one output: one waits or is refused, and the result is that of a command alone."""
+    command = build.word("predict", "map", "train", "evaluate", "audit", "report", "export-bundle")
+    what = f"twice at once, {command}"
+    slide, out, run, base = build.slide(), build.out("o.h5ad"), build.out("run"), build.base
+    if command == "predict":
+        case = Case(what, _predict(build, slide, out), outputs=[out], check=predicted(out, base.result("bins.h5ad")))
+    elif command == "map":
+        zarr = build.out("m.zarr")
+        arguments = ["predict", str(slide), "--model", str(base.run), "--map", str(zarr)]
+        case = Case(what, arguments, outputs=[zarr], check=whole_map(zarr, base.result("map.zarr")))
+    elif command == "train":
+        arguments = ["train", str(base.dataset), str(run), *settings(TINY)]
+        case = Case(what, arguments, outputs=[run], check=trained(run, base.result("run")), alone=True)
+    elif command == "evaluate":
+        shutil.copytree(base.run, run)
+        arguments = ["evaluate", str(run), "--dataset", str(base.dataset)]
+        scores = run / "evaluation" / "test.json"
+        case = Case(what, arguments, writes=of_evaluation("run"), check=finite_json(scores))
+        case.at_once = [*arguments, "--split", "validation", "--name", "test2"] if build.chance(0.5) else arguments
+    elif command == "audit":
+        pred, audit = build.copy(base.result("spots.h5ad"), "pred.h5ad"), build.out("audit")
+        arguments = ["audit", str(pred), str(base.units), "--out", str(audit), "--min-total", "20"]
+        case = Case(what, arguments, outputs=[audit], check=finite_json(audit / "audit.json"))
+    elif command == "report":
+        case = Case(what, ["report", str(build.run()), str(build.out("r.html"))], outputs=[build.out("r.html")])
+    else:
+        case = Case(what, ["export-bundle", str(build.run()), str(build.out("m.zip"))], outputs=[build.out("m.zip")])
+    case.at_once = case.at_once or case.arguments
     return case

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ def predict_bins(build: Build, slide: Path, what: str, must: Must = "either", **
 
 def work_of(*names: str) -> list[str]:
     """Where a prediction that failed may go on: its work folder."""
-    return [pattern for name in names for pattern in (f"out/{name}.work", f"out/{name}.work/*")]
+    return [pattern for name in map(escape, names) for pattern in (f"out/{name}.work", f"out/{name}.work/*")]
 
 
 @kind("layouts", 90)
@@ -114,11 +115,11 @@ def pictures(build: Build) -> Case:
     like, how = base.result("bins.h5ad"), int(build.rng.integers(16))
     if how == 0:
         write_slide(path, [pixels], compression="jpeg", compressionargs={"level": 95})
-        return predict_bins(build, path, "JPEG tiles", "right", like=like, tolerance=0.2)
+        return predict_bins(build, path, "JPEG tiles", "right", like=like, tolerance=0.2, within=True)
     if how == 1:
         path = build.input("S.jpg")
         Image.fromarray(pixels).save(path, quality=95, subsampling=0)
-        return predict_bins(build, path, "a JPEG file", "either", like=like, tolerance=0.2, with_mpp=True)
+        return predict_bins(build, path, "a JPEG file", "either", like=like, tolerance=0.2, within=True, with_mpp=True)
     if how == 2:
         write_slide(path, [pixels.astype(np.uint16) * 257])
         return predict_bins(build, path, "16 bit", like=like, tolerance=0.02)
@@ -230,8 +231,10 @@ def damaged(build: Build) -> Case:
         arguments = ["predict", str(path), *model, "--map", str(out)]
         return Case(what, arguments, outputs=[out], leaves=work_of("m.zarr"), check=whole_map(out))
     out = build.out("n.nii.gz")
-    region = ["--nifti", str(out), "--region", "100,100,300,200", "--genes", build.base.genes[0]]
-    return Case(what, ["predict", str(path), *model, *region], outputs=[out], leaves=work_of("n.nii.gz"))
+    part = ["--nifti", str(out), "--region", "100,100,300,200", "--genes", build.base.genes[0]]
+    return Case(
+        what, ["predict", str(path), *model, *part], outputs=[out], leaves=work_of("n.nii.gz"), check=region(out)
+    )
 
 
 def _drawn(build: Build, choices: list[dict[str, Any]]) -> dict[str, Any]:

@@ -167,8 +167,8 @@ def phantoms(build: Build) -> Case:
     """What the phantom is asked for."""
     out = build.out("phantom")
     options = {
-        "--slides": "1",
-        "--size-um": "300",
+        "--slides": "3",
+        "--size-um": "200",
         "--mpp": "1",
         "--genes": "10",
         "--units": "spot:55:60",
