@@ -12,7 +12,7 @@ from PIL import Image
 
 from ..base import BIN_UM, MPP, halved, write_slide
 from ..case import Build, Case, Must, kind
-from ..checks import predicted, whole_map
+from ..checks import predicted, region, whole_map
 from ..damage import damage, flip_bits
 
 _LOSSLESS: list[dict[str, Any]] = [
