@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import math
 from collections.abc import Sequence
@@ -127,8 +128,9 @@ def settings(values: dict[str, Any]) -> list[str]:
     return [part for key, value in values.items() for part in ("--set", f"{key}={json.dumps(value)}")]
 
 
-def make_base(folder: Path) -> Base:
-    """Generate it, or take what is there."""
+def make_base(work: Path) -> Base:
+    """Generate it, or take what this very code has generated before."""
+    folder = work / f"base-{_identity()}"
     base = Base(folder)
     if (folder / _DONE).is_file():
         return base
@@ -147,6 +149,17 @@ def make_base(folder: Path) -> Base:
         _command(base, [a.replace("OUT", str(base.result(name))) for a in arguments])
     (folder / _DONE).write_text(json.dumps(sorted(_results(base))))
     return base
+
+
+def _identity() -> str:
+    """Of the code that is tried, and of this file."""
+    root = Path(__file__).parents[2]
+    digest = hashlib.sha256(Path(__file__).read_bytes())
+    for name in ("bundle", "configs", "networks", "transforms"):
+        for path in sorted((root / name).rglob("*.[pj][ys]*")):
+            if path.suffix in (".py", ".json"):
+                digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 def _results(base: Base) -> dict[str, list[str]]:

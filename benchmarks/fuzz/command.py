@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _try_all(seeds: Sequence[int], work: Path, args: argparse.Namespace) -> list[Result]:
     preload()
-    base, bounds = make_base(work / "base"), Bounds(seconds=args.seconds)
+    base, bounds = make_base(work), Bounds(seconds=args.seconds)
     state, started, results = base.state(), time.monotonic(), []
     with ThreadPoolExecutor(args.jobs) as pool:
         for result in pool.map(lambda seed: try_seed(seed, work, base, bounds, args.only, args.keep), seeds):

@@ -290,7 +290,8 @@ def at_once(build: Build) -> Case:
         case = Case(what, arguments, outputs=[zarr], check=whole_map(zarr, base.result("map.zarr")))
     elif command == "train":
         arguments = ["train", str(base.dataset), str(run), *settings(TINY)]
-        case = Case(what, arguments, outputs=[run], check=trained(run, base.result("run")), alone=True)
+        case = Case(what, arguments, outputs=[run], check=trained(run), alone=True)
+        case.at_once = [*arguments, "--set", "learning_rate=0.01"]
     elif command == "evaluate":
         shutil.copytree(base.run, run)
         arguments = ["evaluate", str(run), "--dataset", str(base.dataset)]
