@@ -13,7 +13,7 @@ ORIGINS ?=
 # true lets the model run code of its own.
 TRUST ?=
 
-.PHONY: env demo test label label-env test-label check clean
+.PHONY: env demo test fuzz label label-env test-label check clean
 
 env: $(VENV)/.ready
 
@@ -34,6 +34,12 @@ LONGEST := tests/test_workflow.py tests/test_ranks.py tests/test_wheel.py tests/
 
 test: env
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(LONGEST) tests
+
+# Of a nightly run: damaged and strange inputs, a second or two each, two at once. Others: make fuzz SEEDS="300 600".
+SEEDS ?= 0 300
+
+fuzz: env
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.fuzz --seeds $(SEEDS)
 
 label-env: $(LABEL)/.ready
 

@@ -1,0 +1,8 @@
+"""`python -m benchmarks.fuzz --seeds A B`: see the package's own description."""
+
+import sys
+
+if __name__ == "__main__":  # every case's process imports this module
+    from .command import main
+
+    sys.exit(main())
