@@ -12,6 +12,7 @@ from .commands import bundle_root
 from .errors import InputError
 from .export import load_network
 from .files import replacing
+from .ownership import check_output
 from .panel import load_panel
 
 __all__ = ["export_bundle"]
@@ -49,6 +50,7 @@ def export_bundle(run: str | Path, out: str | Path) -> Path:
         raise InputError(f"{out}: a bundle is written as a zip; end its name in .zip.")
     if out.is_dir():
         raise InputError(f"{out} is a folder; give the name of the file to write.")
+    check_output(out)
     network, _ = load_network(run)
     files = _code() | {"LICENSE": _license()}
     model = _carry_folders(json.loads((run / "configs" / "model.json").read_text()), files)

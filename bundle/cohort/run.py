@@ -16,7 +16,8 @@ import torch
 
 from ..commands import bundle_root, check_prediction, trained_run
 from ..errors import InputError, missing_extra
-from ..files import file_state, make_folder
+from ..files import file_state
+from ..ownership import claim
 from ..uncertainty import check_asked
 from . import remote
 from .slides import CohortSlide, read_cohort
@@ -78,8 +79,7 @@ def predict_cohort(
     if options.get("standard_error"):
         check_asked(ending, options)
     run, _ = trained_run(run)
-    folder = Path(out).resolve()
-    make_folder(folder)
+    folder = claim(Path(out).resolve(), ("summary.csv", "logs"), {"*.done.json": "asked"})
     model = _model_hash(run)
     check_prediction(run, {"output": str(folder), **dict(options.get("settings") or ())}, options.get("genes"))
     jobs: dict[str, dict[str, Any]] = {}
