@@ -18,8 +18,8 @@ from .files import make_folder, remove
 __all__ = ["MARKER", "check_output", "claim", "claim_run", "clear", "remove_ours"]
 
 #: The file that marks a folder as PixNet's.
-MARKER = ".pixnet"
-_TEXT = "PixNet made this folder and may replace or delete what is in it.\n"
+MARKER = ".pixnet.json"
+_TEXT = '{"about": "PixNet made this folder and may replace or delete what is in it."}\n'
 
 
 def check_output(path: str | Path, inputs: Iterable[str | Path | None] = ()) -> None:
