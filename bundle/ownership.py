@@ -11,6 +11,7 @@ import os
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from .errors import InputError
 from .files import make_folder, remove
@@ -44,14 +45,17 @@ def check_output(path: str | Path, inputs: Iterable[str | Path | None] = ()) -> 
     )
 
 
-def claim(folder: str | Path, names: Iterable[str] | None = None, earlier: Mapping[str, str] | None = None) -> Path:
+def claim(
+    folder: str | Path, names: Iterable[str] | None = None, earlier: Mapping[str, str] | None = None, mark: bool = True
+) -> Path:
     """Make a folder, and mark it as PixNet's unless something else would be lost.
 
     Args:
         folder: the folder.
         names: what PixNet writes into it; other things may lie beside them. By default it must be empty.
-        earlier: a file's name (or pattern) and a key of its JSON by which a folder of an earlier version, which had no
-            marker, is known.
+        earlier: a file's name (or pattern) and a key of its JSON by which a folder without a marker is known, such as
+            one of an earlier version.
+        mark: put the marker into it; needless where `earlier` knows the folder as soon as anything is in it.
 
     Raises:
         InputError: if it has no marker and holds what would be replaced, or cannot be written to.
@@ -67,7 +71,8 @@ def claim(folder: str | Path, names: Iterable[str] | None = None, earlier: Mappi
                 f"{folder} holds {', '.join(found[:3])}{' and more' * (len(found) > 3)}, which PixNet did not write "
                 "and would replace. Give another folder, or move that away first."
             )
-        (folder / MARKER).write_text(_TEXT)
+        if mark:
+            (folder / MARKER).write_text(_TEXT)
     return folder
 
 
@@ -151,7 +156,8 @@ def _is_our_h5ad(path: Path) -> bool:
 def _is_our_nifti(path: Path) -> bool:
     import nibabel as nib
 
-    return bytes(nib.load(path).header["intent_name"]) == b"PixNet"  # type: ignore[attr-defined]
+    header: Any = nib.load(path).header
+    return bytes(header["intent_name"]) == b"PixNet"
 
 
 def _is_our_page(path: Path) -> bool:

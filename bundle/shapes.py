@@ -23,7 +23,7 @@ _POINTS_AT_ONCE = 2**22
 
 
 def to_shapes(
-    vertices_px: np.ndarray, ring_offsets: np.ndarray, part_offsets: np.ndarray, unit_offsets: np.ndarray
+    vertices_px: np.ndarray, ring_offsets: Sequence[int], part_offsets: Sequence[int], unit_offsets: Sequence[int]
 ) -> np.ndarray:
     """Multipolygons of a ragged array, an object array (U,).
 
