@@ -53,8 +53,8 @@ def claim(
     Args:
         folder: the folder.
         names: what PixNet writes into it; other things may lie beside them. By default it must be empty.
-        earlier: a file's name (or pattern) and a key of its JSON by which a folder without a marker is known, such as
-            one of an earlier version.
+        earlier: a file's name (or pattern) and a key of its JSON, or a table's first line, by which a folder without a
+            marker is known, such as one of an earlier version.
         mark: put the marker into it; needless where `earlier` knows the folder as soon as anything is in it.
 
     Raises:
@@ -62,7 +62,7 @@ def claim(
     """
     folder = Path(folder)
     if os.path.lexists(folder) and not folder.is_dir():
-        raise InputError(f"{folder} is a file, and a folder is needed. Give another name, or move the file away.")
+        raise InputError(f"Nothing can be written to {folder}: it is a file, not a folder; choose another place.")
     make_folder(folder)
     if not (folder / MARKER).is_file():
         found = sorted(p.name for p in folder.iterdir() if names is None or p.name in set(names))
@@ -116,7 +116,10 @@ def _within(path: Path, item: Path) -> bool:
 
 def _has_key(path: Path, key: str) -> bool:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        if path.suffix != ".json":
+            return text.partition("\n")[0] == key
+        content = json.loads(text)
     except (OSError, ValueError, RecursionError):
         return False
     return isinstance(content, dict) and key in content

@@ -69,7 +69,7 @@ def simple(
     if len(crossed) == 0:
         return shapes, 0
     shapes, total = shapes.copy(), 0.0
-    for i in crossed:
+    for i in crossed.tolist():
         edges = _edges(shapes[i])
         found = _crossings(edges)
         total += found

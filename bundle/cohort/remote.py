@@ -26,7 +26,7 @@ import importlib, os, signal, sys, threading, time
 def end_with_parent():
     while os.read(0, 1):
         pass
-    os.kill(os.getpid(), signal.SIGTERM)
+    os.killpg(0, signal.SIGTERM)
     time.sleep(10)
     os.killpg(0, signal.SIGKILL)
 
@@ -101,7 +101,7 @@ def run_slide(job: dict[str, Any]) -> dict[str, Any]:
                         raise Reschedule from None  # nobody waits for it here
         finally:
             if child.poll() is None:
-                child.terminate()  # it tidies up
+                os.killpg(child.pid, signal.SIGTERM)  # it tidies up
                 try:
                     child.wait(_PATIENCE_S)
                 except subprocess.TimeoutExpired:

@@ -9,6 +9,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,8 @@ def predict_cohort(
     if options.get("standard_error"):
         check_asked(ending, options)
     run, _ = trained_run(run)
-    folder = claim(Path(out).resolve(), ("summary.csv", "logs"), {"*.done.json": "asked"})
+    records = {"*.done.json": "asked", "summary.csv": ",".join(field.name for field in fields(Result))}
+    folder = claim(Path(out).resolve(), ("summary.csv",), records, mark=False)
     model = _model_hash(run)
     check_prediction(run, {"output": str(folder), **dict(options.get("settings") or ())}, options.get("genes"))
     jobs: dict[str, dict[str, Any]] = {}
@@ -91,6 +93,11 @@ def predict_cohort(
         else:
             jobs[slide.name] = job
     if jobs:
+        claim(
+            folder / "logs",
+            [f"{slide.name}.log" for slide in slides],
+            {f"../{name}": key for name, key in records.items()},
+        )
         with _cluster(scheduler, workers, len(jobs)) as client:
             slots = _slots(client)
             at_once = f"{sum(slots.values())} at once" if slots else "as soon as there is a worker"
