@@ -15,6 +15,7 @@ from .commands import bundle_root
 from .errors import InputError
 from .export import load_network
 from .files import replacing
+from .ownership import check_output
 from .panel import load_panel
 from .trust import read_model
 
@@ -85,6 +86,7 @@ def export_bundle(run: str | Path, out: str | Path, trust: bool = False) -> Path
         raise InputError(f"{out}: a bundle is written as a zip; end its name in .zip.")
     if out.is_dir():
         raise InputError(f"{out} is a folder; give the name of the file to write.")
+    check_output(out)
     network, _ = load_network(run, trust)
     files = _code() | {"LICENSE": _license()}
     model = _carry_folders(read_model(_within(run, "configs/model.json"), trust), files)

@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
+import shapely
 
-from .errors import InputError
+from .errors import InputError, short
 from .geojson import read_polygons
 from .outlines import Labels, LabelSource, Outlines
-from .units import Shape, Units, off_slide
+from .shapes import clip, to_outlines
+from .units import Shape, Units
 
 __all__ = ["is_cells", "read_cells"]
 
@@ -25,6 +27,8 @@ _LABELS = (".tif", ".tiff", ".npy")
 _REGIONS = ("annotation", "tmaCore", "root")
 #: No cell is smaller across than this; outlines told in micrometres look so.
 _SMALLEST_UM = 3.0
+#: Drawing an outline takes memory by its length; an annotation of a whole slide's tissue stays far below this.
+_MAX_LENGTH_PX = 2**26
 
 
 def is_cells(path: str | Path) -> bool:
@@ -43,7 +47,8 @@ def read_cells(
     Polygons (`.geojson`, `.json`, also `.gz`) are in level-0 pixels, the slide's corner being (0, 0), as QuPath exports
     them (https://qupath.readthedocs.io, "Exporting annotations"). A cell is named by its `id`, else its `name`, else
     its number in the file. QuPath's annotations and cores are left out where the file also holds cells or detections;
-    so are polygons of fewer than three points or without area: both are counted in the log.
+    so are polygons of fewer than three points or without area, and features without polygons: all are counted in the
+    log. Of a cell that reaches over the slide's edge the part on the slide counts: area and centre are that part's.
 
     A label image (`.tif`, `.tiff`, `.npy`) covers the whole slide at level 0 or coarser; 0 is no cell and any other
     number is one. A cell is named by its number.
@@ -79,13 +84,13 @@ def read_cells(
 
 def _of_polygons(path: Path, mpp: float, slide_size_px: tuple[int, int]) -> Units:
     found = read_polygons(path)
-    outlines, names, classes = found.outlines, found.names, pd.Series(found.classes, dtype=object)
-    if len(outlines) == 0:
+    shapes, names, classes = found.shapes, found.names, pd.Series(found.classes, dtype=object)
+    if len(shapes) == 0:
         holds = []
         if found.degenerate:
             holds.append(f"{len(found.degenerate)} polygons of fewer than three points or without area")
         if found.others:
-            holds.append(f"{found.others} features that are no polygons")
+            holds.append(f"{found.others} features that are no polygons or have no geometry")
         raise InputError(
             f"{path} holds no polygon ({', '.join(holds) or 'it has no features'}). Export the cells as GeoJSON with "
             "their outlines, not their centres."
@@ -94,7 +99,11 @@ def _of_polygons(path: Path, mpp: float, slide_size_px: tuple[int, int]) -> Unit
     if region.any() and not region.all():
         logger.info("%s: %d annotations beside the cells are left out.", path.name, region.sum())
         kept = np.flatnonzero(~region)
-        outlines, names, classes = outlines.take(kept), names[kept], classes.iloc[kept]
+        shapes, names, classes = shapes[kept], names[kept], classes.iloc[kept]
+    if found.others:
+        logger.warning("%s: %d features are no polygons or have no geometry and are left out.", path.name, found.others)
+    if found.crossed:
+        logger.info("%s: %d outlines cross themselves; each counts as it is drawn.", path.name, found.crossed)
     if found.degenerate:
         logger.warning(
             "%s: %d polygons of fewer than three points or without area are left out (first: %s).",
@@ -103,12 +112,24 @@ def _of_polygons(path: Path, mpp: float, slide_size_px: tuple[int, int]) -> Unit
             found.degenerate[0],
         )
     _check_names(path, names)
-    outside = off_slide("cells", outlines.centroids_px, names, slide_size_px, "the slide")
-    if outside is not None:
+    on_slide, over = clip(shapes, slide_size_px)
+    lost = np.flatnonzero(shapely.area(on_slide) == 0)
+    if len(lost):
+        ((x, y),) = shapely.get_coordinates(shapely.centroid(shapes[lost[0]]))
         raise InputError(
-            f"{path}: {outside}. Coordinates must be (x, y) in level-0 pixels of this very slide, from its upper left "
-            "corner; are they in micrometres, or of another picture?"
+            f"{path}: {len(lost)} of {len(names)} cells lie outside the slide ({slide_size_px[0]} x {slide_size_px[1]} "
+            f"px), first {short(names[lost[0]])} at ({x:.0f}, {y:.0f}). Coordinates must be (x, y) in level-0 pixels "
+            "of this very slide, from its upper left corner; are they in micrometres, or of another picture?"
         )
+    length = shapely.length(on_slide)
+    if (length > _MAX_LENGTH_PX).any():
+        raise InputError(
+            f'{path}: the outline of "{short(names[length.argmax()])}" is {length.max():,.0f} px long, which no '
+            "cell's is. Simplify it, or leave it out."
+        )
+    if over.any():
+        logger.info("%s: %d cells reach over the slide's edge; the part on the slide counts.", path.name, over.sum())
+    outlines = to_outlines(on_slide)
     obs = None
     if classes.notna().any():
         obs = pd.DataFrame({"classification": pd.Categorical(classes)}, index=pd.Index(names))

@@ -5,8 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -139,15 +142,38 @@ def _wait_briefly() -> None:
         os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 
 
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, which ends a command as Ctrl+C does: outputs that are not whole are removed, locks are given back."""
+
+
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """Raise `_Terminated` on SIGTERM, unless the program that calls us handles it."""
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+
+    def stop(number: int, frame: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not stop the tidying
+        raise _Terminated
+
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; bad input is answered with a sentence and exit status 2."""
     _wait_briefly()
     args = build_parser().parse_args(argv)
     try:
-        return _run(args)
-    except KeyboardInterrupt:
+        with _terminated_as_interrupted():
+            return _run(args)
+    except KeyboardInterrupt as stopped:
         print("Stopped. The same command goes on after the last whole step.", file=sys.stderr)
-        return 130
+        return 143 if isinstance(stopped, _Terminated) else 130
     except Exception as error:
         message = user_message(error)
         if message is None:

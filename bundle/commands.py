@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 import sys
 import warnings
 import zipfile
@@ -26,6 +27,7 @@ from .inference.grids import file_suffixes, unit_grids
 from .inference.memory import keep_freed_memory
 from .manifest import read_split
 from .naming import check_name
+from .ownership import check_output, claim_run
 from .panel import load_panel
 from .quoting import Code, as_code, quoted, unquoted
 from .refusals import configuration_refused
@@ -233,7 +235,15 @@ def train(
         if is_of_a_run(file) and Path(file).resolve().parent != bundle_root() / "configs":
             read_model(file, trust)
     run = Path(run).resolve()
-    make_folder(run)
+    if os.environ.get("RANK", "0") != "0":  # of several processes the first writes
+        _train(dataset, run, configs, settings)
+        return
+    claim_run(run)
+    with alone_at(run / "training", what=str(run)):
+        _train(dataset, run, configs, settings)
+
+
+def _train(dataset: str | Path, run: Path, configs: Sequence[str | Path], settings: Mapping[str, Any] | None) -> None:
     files = [bundle_root() / "configs" / "train.json", *configs]
     overrides = {"dataset_dir": str(Path(dataset).resolve()), "output_dir": str(run), **(settings or {})}
     earlier = run / "configs" / "train.json"
@@ -308,7 +318,9 @@ def evaluate(
     if not read_split(overrides["dataset_dir"], overrides["split"]):
         raise InputError(f'{overrides["dataset_dir"]} has no slide to score in its split "{overrides["split"]}".')
     keep_freed_memory()
-    run_config("evaluating", [bundle_root() / "configs" / "evaluate.json", model], overrides)
+    claim_run(run)
+    with alone_at(run / "evaluation" / f"{written}.json"):
+        run_config("evaluating", [bundle_root() / "configs" / "evaluate.json", model], overrides)
     return run / "evaluation" / f"{written}.json"
 
 
@@ -345,6 +357,7 @@ def predict(
             raise InputError(f"{path}: end its name in {' or '.join(endings)}.")
         if Path(path).is_dir() and Path(path).suffix != ".zarr":
             raise InputError(f"{path} is a folder; give the name of the file to write.")
+        check_output(path, (slide, settings.get("units"), *_parts(run)))
         make_folder(Path(path).resolve().parent)
     if out is None and any(settings.get(key) is not None for key in ("units", "spot_um", "bin_um")):
         raise InputError("Units are asked for, but no file to write them to: give OUT.h5ad after the slide.")
@@ -370,6 +383,11 @@ def predict(
     grids = unit_grids(settings.get("spot_um"), settings.get("pitch_um"), bin_um=settings.get("bin_um"))
     units = [] if out is None else [Path(out).with_stem(Path(out).stem + suffix) for suffix in file_suffixes(grids)]
     return units + [Path(path) for key in ("map", "nifti") if (path := settings.get(key)) is not None]
+
+
+def _parts(run: str | Path) -> list[Path]:
+    """What a prediction reads of a run."""
+    return [Path(run) / part for part in ("models/model.pt", "models/panel.json", "configs/model.json")]
 
 
 def check_prediction(

@@ -99,7 +99,13 @@ def slide_units(record: Mapping[str, Any], slide: OpenSlide, sizes_um: Sequence[
                 f"{units.name} was registered at {units.mpp:.4g} µm per pixel, {record['image']} has {slide.mpp:.4g}. "
                 "One of them is wrong, or the units belong to another picture of the slide."
             )
+    longest_um = max(slide.level_dimensions[0]) * slide.mpp
     for units in found:
+        if units.size_um > longest_um:
+            raise InputError(
+                f"{units.name} holds units of {units.size_um:g} µm, and {record['image']} is {longest_um:g} µm long. "
+                'Correct the size in uns["unit"], or the mpp.'
+            )
         _check_distance(units, slide.mpp)
         outside = off_slide("units", units.centers_px, units.barcodes, slide.level_dimensions[0], record["image"])
         if outside is not None:

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 from . import commands
+from .ownership import claim
 from .phantom import make_phantom
 from .report import write_picture, write_report
 
@@ -30,7 +31,11 @@ def demo(out: str | Path) -> Path:
         The report.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    out = Path(out).resolve()
+    out = claim(
+        Path(out).resolve(),
+        ("phantom", "run", "prediction.h5ad", "picture.jpg"),
+        {"run/configs/train.json": "network_def"},
+    )
     started = time.monotonic()
 
     def step(text: str) -> None:

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import difflib
 import errno
+import os
+import re
 from collections.abc import Iterable
 
-__all__ = ["InputError", "did_you_mean", "missing_extra", "reason", "user_message"]
+__all__ = ["InputError", "cannot_write", "did_you_mean", "missing_extra", "reason", "short", "user_message"]
 
 #: The disk or the quota is full, or the file system is read-only.
 _NOT_WRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
+#: How libraries that write through C or C++ say the same (HDF5, and PyTorch's archives, which say no more than that).
+_NO_ROOM = re.compile(
+    r"No space left on device|Disk quota exceeded|Read-only file system|errno = (28|122|30)\b"
+    r"|inline_container\.cc:\d+\] \. unexpected pos|PytorchStreamWriter failed|iostream error"
+)
 
 
 class InputError(ValueError):
@@ -40,15 +47,50 @@ def reason(error: BaseException) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
+def short(text: object, most: int = 120) -> str:
+    """A user's own text, short enough to stand within a sentence."""
+    said = str(text)
+    return said if len(said) <= most else f"{said[:most]}... ({len(said):,} characters)"
+
+
 def user_message(error: BaseException) -> str | None:
-    """The sentence meant for the user among an exception and its causes, or None."""
+    """The sentence meant for the user among an exception and its causes, or None.
+
+    Such are sentences of our own, and what the operating system refuses about a file that it names. Anything else is a
+    fault of the program and stays a traceback.
+    """
     seen: BaseException | None = error
+    named = True  # by the error itself or its stated cause, and not by what merely was handled when it came up
     while seen is not None:
-        if isinstance(seen, OSError) and seen.errno in _NOT_WRITABLE:
-            what = f"{seen.filename or 'The output'} cannot be written ({seen.strerror})"
-            return f"{what}. Make room or choose another place, and run the command again."
         if getattr(seen, "for_user", False):
             # From a loader's worker it comes as "Caught ... Original Traceback ... <class>: <the sentence>".
             return str(seen).rpartition(f"{type(seen).__name__}: ")[2].strip()
+        if (sentence := cannot_write(seen) or (_of_system(seen) if named else None)) is not None:
+            return sentence
+        named = named and seen.__cause__ is not None
         seen = seen.__cause__ or seen.__context__
+    return None
+
+
+def cannot_write(error: BaseException, path: object = None) -> str | None:
+    """The sentence for a full disk or quota or a read-only file system, whatever library found it; else None.
+
+    Args:
+        error: what was raised.
+        path: what was being written, where the error does not name it.
+    """
+    known = isinstance(error, OSError) and error.errno in _NOT_WRITABLE
+    if not known and not (isinstance(error, (OSError, RuntimeError)) and _NO_ROOM.search(str(error))):
+        return None
+    name = path or getattr(error, "filename", None) or "The output"
+    why = getattr(error, "strerror", None) or "no room is left, or the file system is read-only"
+    return f"{name} cannot be written ({why}). Make room or choose another place, and run the command again."
+
+
+def _of_system(error: BaseException) -> str | None:
+    """What the operating system refused about a file that it names."""
+    if isinstance(error, OSError) and error.errno and isinstance(error.filename, (str, os.PathLike)):
+        return f"{short(error.filename, 300)} cannot be used ({error.strerror}). Check the path and its permissions."
+    if isinstance(error, RuntimeError) and str(error).startswith("Symlink loop from"):  # pathlib before Python 3.13
+        return f"{str(error).removeprefix('Symlink loop from ')} is a link that leads back to itself. Check the path."
     return None

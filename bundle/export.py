@@ -15,6 +15,7 @@ from .commands import bundle_root, merge_config, trained_run
 from .errors import InputError
 from .files import replacing
 from .inference.runtime import check_equal, onnx_model, onnx_session
+from .ownership import check_output
 from .panel import load_panel
 from .refusals import configuration_refused
 from .version import bundle_version
@@ -84,6 +85,7 @@ def export_onnx(run: str | Path, out: str | Path, size_px: int | None = None, tr
         raise InputError(f"{out}: an export is written as ONNX; end its name in .onnx.")
     if out.is_dir():
         raise InputError(f"{out} is a folder; give the name of the file to write.")
+    check_output(out)
     network, config = load_network(run, trust)
     grid = network.grid_px
     if size_px is None:

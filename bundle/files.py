@@ -8,14 +8,14 @@ import json
 import os
 import platform
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-from .errors import InputError
+from .errors import InputError, cannot_write
 
 __all__ = [
     "alone_at",
@@ -38,8 +38,9 @@ def replacing(path: str | Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _beside(path)
     try:
-        yield temporary
-        os.replace(temporary, path)
+        with _writing(path):
+            yield temporary
+            os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -53,34 +54,51 @@ def replacing_folder(path: str | Path) -> Iterator[Path]:
     temporary = _beside(path)
     shutil.rmtree(temporary, ignore_errors=True)
     try:
-        yield temporary
-        move(temporary, path)
+        with _writing(path):
+            yield temporary
+            move(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Say which file there was no room for, whichever library was writing it."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        sentence = None if getattr(error, "for_user", False) else cannot_write(error, path)
+        if sentence is None:
+            raise
+        raise InputError(sentence) from error
 
 
 #: Temporary names begin with the machine's, and go on with the process's number.
 _MACHINE = f".{platform.node()}-"
 
 
-def _beside(path: Path) -> Path:
+def _beside(path: Path, what: str = "part") -> Path:
     """A name of this process alone; the ending stays, since libraries go by it."""
-    return path.with_name(f"{_MACHINE}{os.getpid()}.part.{path.name}")
+    return path.with_name(f"{_MACHINE}{os.getpid()}.{what}.{path.name}")
 
 
-def remove_abandoned(path: Path) -> None:
+def remove_abandoned(path: Path, kinds: Sequence[str] = ("part", "old")) -> None:
     """Remove what processes of this machine that are no longer there had begun to write in the place of `path`."""
     if not Path("/proc/self").exists():  # who is still there is known on Linux alone
         return
-    for begun in path.parent.glob(f"{_MACHINE}*.part.{glob.escape(path.name)}"):
-        pid = begun.name.removeprefix(_MACHINE).partition(".")[0]
-        if not Path("/proc", pid).exists():
-            remove(begun)
+    for what in kinds:  # begun, and set aside
+        for begun in path.parent.glob(f"{glob.escape(_MACHINE)}*.{what}.{glob.escape(path.name)}"):
+            pid = begun.name.removeprefix(_MACHINE).partition(".")[0]
+            if pid.isdigit() and not Path("/proc", pid).exists():
+                remove(begun)
 
 
 def remove(path: Path) -> None:
-    """Remove a file or a folder, if it is there."""
-    if path.is_dir():
+    """Remove a file or a folder of our own making, if it is there; of a link, the link alone.
+
+    (`bundle.ownership` says what is of our own making.)
+    """
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     path.unlink(missing_ok=True)
 
@@ -108,19 +126,19 @@ def move(source: Path, target: Path) -> None:
 
 
 def _replace(source: Path, target: Path) -> None:
-    old = target.with_name(f".{target.name}.old")
+    old = _beside(target, "old")
     if not source.is_dir() or not target.exists():
         os.replace(source, target)
-        shutil.rmtree(old, ignore_errors=True)  # that a killed process had set aside
+        remove_abandoned(target, ("old",))
         return
-    shutil.rmtree(old, ignore_errors=True)
     os.replace(target, old)
     try:
         os.replace(source, target)
     except OSError:
         os.replace(old, target)
         raise
-    shutil.rmtree(old, ignore_errors=True)
+    remove(old)
+    remove_abandoned(target, ("old",))
 
 
 def make_folder(path: str | Path) -> None:
@@ -136,14 +154,15 @@ def make_folder(path: str | Path) -> None:
 
 
 @contextmanager
-def alone_at(path: str | Path, wait: bool = False) -> Iterator[None]:
+def alone_at(path: str | Path, wait: bool = False, what: str | None = None) -> Iterator[None]:
     """Have an output for this command alone, by a lock file beside it that is gone in the end.
 
-    A killed process leaves the file, but not the lock.
+    A killed process leaves the file, but not the lock. Within a thread it may be taken again.
 
     Args:
         path: the output.
         wait: until another command is done, instead of refusing.
+        what: is in use, for the message; the output by default.
 
     Raises:
         InputError: if another command is writing it, or nothing can be written there.
@@ -152,18 +171,19 @@ def alone_at(path: str | Path, wait: bool = False) -> Iterator[None]:
     make_folder(path.parent)
     if not os.access(path.parent, os.W_OK):
         raise InputError(f"Nothing can be written to {path.parent}; choose another place.")
-    lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=-1 if wait else 0)
+    lock = FileLock(path.with_name(f".{path.name}.lock"), is_singleton=True)
     try:
-        lock.acquire()
+        lock.acquire(timeout=-1 if wait else 0)
     except Timeout as error:
         raise InputError(
-            f"{path} is in use: another command is writing the same output. Wait until it is done, or give another "
-            "name."
+            f"{what or path} is in use: another command is writing the same output. Wait until it is done, or give "
+            "another name."
         ) from error
     try:
         yield
     finally:
-        Path(lock.lock_file).unlink(missing_ok=True)  # while it is held; who waits for it sees that it is gone
+        if lock.lock_counter == 1:
+            Path(lock.lock_file).unlink(missing_ok=True)  # while it is held; who waits for it sees that it is gone
         lock.release()
 
 

@@ -13,15 +13,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import shapely
 
-from .errors import InputError
+from .errors import InputError, short
 from .files import replacing
-from .outlines import Outlines
+from .reading import check_file, reading
+from .shapes import simple, to_shapes
 
 __all__ = ["Polygons", "read_polygons", "write_polygons"]
 
 _SPACE = re.compile(r"[ \t\n\r]*")
 _DECODE = json.JSONDecoder().raw_decode
+_END = object()
+_EXPORT = "Export the cells again (QuPath: File, Export objects as GeoJSON)."
+#: No slide reaches this far, and no cell's outline has more points.
+MAX_PX, MAX_POINTS = 2**31, 2**20
 #: QuPath before 0.3 wrote what an object is where its id belongs.
 _QUPATH_TYPES = {
     "PathCellObject": "cell",
@@ -41,15 +47,17 @@ class Polygons:
         names: each one's id, else its name, else its number in the file.
         types: QuPath's type of object (`cell`, `detection`, `annotation` ...), "" where none is said.
         classes: its classification, None where it has none.
-        outlines: their rings.
+        shapes: simple polygons and multipolygons of shapely, not empty (see `bundle.shapes`).
+        crossed: how many outlines crossed themselves and were resolved.
         degenerate: names of those left out for having fewer than three points or no area.
-        others: how many features are no polygons.
+        others: how many features are no polygons, or have no geometry.
     """
 
     names: np.ndarray
     types: np.ndarray
     classes: list[str | None]
-    outlines: Outlines
+    shapes: np.ndarray
+    crossed: int
     degenerate: list[str]
     others: int
 
@@ -58,10 +66,12 @@ def read_polygons(path: Path) -> Polygons:
     """Read a FeatureCollection, a list of Features or one Feature.
 
     `Polygon` and `MultiPolygon` are read (RFC 7946, section 3.1), as QuPath exports them: its `classification` and
-    type of object are kept, `nucleusGeometry` and measurements are not.
+    type of object are kept, `nucleusGeometry` and measurements are not. A point is inside a polygon where a ray from it
+    crosses the rings an odd number of times, whichever way round they run.
 
     Raises:
-        InputError: if the file is not JSON, or a polygon's coordinates are not finite numbers.
+        InputError: if the file is not JSON, or a polygon's coordinates are not numbers that a slide can have, or it
+            has too many points or crosses itself too often for a cell.
     """
     names: list[str] = []
     types: list[str] = []
@@ -69,7 +79,7 @@ def read_polygons(path: Path) -> Polygons:
     degenerate: list[str] = []
     others = 0
     flat = array("d")
-    rings, holes, units = array("q", [0]), array("b"), array("q", [0])
+    rings, pieces, units = array("q", [0]), array("q", [0]), array("q", [0])
     for number, feature in enumerate(_features(path), start=1):
         geometry = feature.get("geometry") if isinstance(feature, dict) else None
         geometry = geometry if isinstance(geometry, dict) else {}
@@ -81,34 +91,55 @@ def read_polygons(path: Path) -> Polygons:
             continue
         name, kind, label = _about(feature, number)
         try:
-            for part in parts:
-                _append(part, flat, rings, holes)
+            for part in parts or ():
+                _append(part or (), flat, rings)
+                if len(rings) - 1 > pieces[-1]:
+                    pieces.append(len(rings) - 1)
         except (TypeError, LookupError) as error:
             raise InputError(
                 f"{path}: the coordinates of feature {number} ({name}) are not lists of numbers. A Polygon holds rings "
                 "of [x, y]."
             ) from error
-        if len(holes) == units[-1]:
+        if len(pieces) - 1 == units[-1]:
             degenerate.append(name)
             continue
-        units.append(len(holes))
+        units.append(len(pieces) - 1)
         names.append(name)
         types.append(kind)
         classes.append(label)
 
     vertices = np.frombuffer(flat, dtype=np.float64).reshape(-1, 2)
-    if not np.isfinite(vertices).all():
+    first = np.asarray(rings)[np.asarray(pieces)[np.asarray(units)]]  # each unit's first vertex
+    _check_vertices(path, vertices, first, names)
+    shapes, crossed = simple(to_shapes(vertices, rings, pieces, units), names, str(path))
+    sound = shapely.area(shapes) > 0
+    if not sound.all():
+        degenerate += [names[i] for i in np.flatnonzero(~sound)]
+        kept = np.flatnonzero(sound)
+        names, types, classes = ([values[i] for i in kept] for values in (names, types, classes))  # type: ignore[assignment]
+        shapes = shapes[kept]
+    return Polygons(
+        np.array(names, dtype=str), np.array(types, dtype=str), classes, shapes, crossed, degenerate, others
+    )
+
+
+def _check_vertices(path: Path, vertices: np.ndarray, first: np.ndarray, names: Sequence[str]) -> None:
+    """Refuse what is no place on a slide, and outlines of more points than a cell's can have."""
+    with np.errstate(invalid="ignore"):
+        bad = ~(np.abs(vertices) < MAX_PX).all(1)  # NaN too
+    if bad.any():
+        at = int(bad.argmax())
+        name = names[int(np.searchsorted(first, at, side="right")) - 1]
         raise InputError(
-            f"{path}: {np.sum(~np.isfinite(vertices).all(1))} points have coordinates that are no numbers."
+            f'{path}: {bad.sum()} points have coordinates that are no numbers or lie on no slide, first of "'
+            f'{short(name)}": ({vertices[at, 0]:g}, {vertices[at, 1]:g}). Export the cells again, in level-0 pixels.'
         )
-    outlines = Outlines.of_rings(vertices, np.asarray(rings), np.asarray(units), np.asarray(holes, dtype=bool))
-    flat_ones = np.flatnonzero(outlines.areas_px2 == 0)
-    if len(flat_ones):
-        degenerate += [names[i] for i in flat_ones]
-        sound = np.flatnonzero(outlines.areas_px2 > 0)
-        names, types, classes = ([values[i] for i in sound] for values in (names, types, classes))  # type: ignore[assignment]
-        outlines = outlines.take(sound)
-    return Polygons(np.array(names, dtype=str), np.array(types, dtype=str), classes, outlines, degenerate, others)
+    count = np.diff(first)
+    if (count > MAX_POINTS).any():
+        raise InputError(
+            f'{path}: the outline of "{short(names[int(count.argmax())])}" has {count.max():,} points; a cell\'s may '
+            f"have {MAX_POINTS:,}. Simplify it, or leave it out."
+        )
 
 
 def write_polygons(
@@ -134,23 +165,23 @@ def write_polygons(
         file.write("\n]}\n")
 
 
-def _append(part: list, flat: array, rings: array, holes: array) -> None:
-    """Add one polygon's rings, without the repeated last point; nothing where its outer ring is no ring."""
+def _append(part: Sequence[Any], flat: array, rings: array) -> None:
+    """Add one polygon's rings, each closed; nothing where its outer ring is no ring."""
     for i, ring in enumerate(part):
+        ring = ring or ()
         start = len(flat)
         flat.extend(chain.from_iterable(ring))
         if len(flat) - start != 2 * len(ring):  # a height beside x and y
             del flat[start:]
             flat.extend(chain.from_iterable((point[0], point[1]) for point in ring))
-        if len(ring) > 1 and flat[start : start + 2] == flat[-2:]:
-            del flat[-2:]
-        if len(flat) - start < 6:
+        if len(ring) > 1 and flat[start : start + 2] != flat[-2:]:
+            flat.extend(flat[start : start + 2])
+        if len(flat) - start < 8:
             del flat[start:]
             if i == 0:
                 return
             continue
         rings.append(len(flat) // 2)
-        holes.append(i > 0)
 
 
 def _about(feature: dict[str, Any], number: int) -> tuple[str, str, str | None]:
@@ -172,16 +203,17 @@ def _about(feature: dict[str, Any], number: int) -> tuple[str, str, str | None]:
 
 def _features(path: Path) -> Iterator[Any]:
     """Decode one feature at a time: the whole as Python objects would take tens of times the file's size."""
-    try:
-        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
-            text = file.read().decode("utf-8-sig")
-        yield from _decoded(text)
-    except InputError:
-        raise
-    except (ValueError, EOFError, OSError, RecursionError) as error:
-        raise InputError(
-            f"{path} is not GeoJSON ({error}). Export the cells again (QuPath: File, Export objects as GeoJSON)."
-        ) from error
+    check_file(path, "Give the cells' outlines as GeoJSON.")
+    opened = gzip.open if path.suffix == ".gz" else open
+    with reading(path, "GeoJSON", _EXPORT), opened(path, "rb") as file:
+        text = file.read().decode("utf-8-sig")
+    found = _decoded(text)
+    while True:
+        with reading(path, "GeoJSON", _EXPORT):  # not what is made of a feature
+            feature = next(found, _END)
+        if feature is _END:
+            return
+        yield feature
 
 
 def _decoded(text: str) -> Iterator[Any]:

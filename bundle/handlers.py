@@ -9,6 +9,7 @@ import random
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 
 from .crops import CropDataset
 from .errors import InputError
-from .files import replacing, write_json
+from .files import alone_at, replacing, write_json
+from .ownership import claim_run
 from .panel import GenePanel, load_panel
 from .quoting import quoted, unquoted
 from .trust import MODEL_KEYS, TRAINING_KEYS, what_runs
@@ -227,17 +229,28 @@ class RunFolder:
         self.about = dict(about)
         self.resume_from = resume_from
         self.config = _enclosing_config()
+        self._held = ExitStack()
 
     def attach(self, engine: Engine) -> None:
         """Write when training starts."""
         engine.add_event_handler(Events.STARTED, self)
+        engine.add_event_handler(Events.COMPLETED, self._release)
+        engine.add_event_handler(Events.EXCEPTION_RAISED, self._release)
+
+    def _release(self, engine: Engine, error: BaseException | None = None) -> None:
+        self._held.close()
+        if error is not None:  # whoever handles an engine's exception raises it again
+            raise error
 
     def __call__(self, engine: Engine) -> None:
         """Write panel and configuration.
 
         Raises:
-            InputError: if the run to go on with was trained on other slides or genes.
+            InputError: if the run to go on with was trained on other slides or genes, another command is training into
+                the folder, or it holds what PixNet did not write.
         """
+        claim_run(self.folder)
+        self._held.enter_context(alone_at(self.folder / "training", what=str(self.folder)))
         path = self.folder / "models" / "panel.json"
         if self.resume_from is not None and path.is_file():
             earlier = load_panel(path)

@@ -13,14 +13,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .errors import InputError
+from .errors import InputError, short
 from .files import write_json
 from .naming import check_name
+from .reading import read_json
 
 __all__ = [
     "SPLITS",
     "SPLIT_BY",
+    "check_mpp",
     "check_splits",
+    "patient_of",
     "read_manifest",
     "read_split",
     "slide_name",
@@ -31,6 +34,46 @@ __all__ = [
 
 SPLITS = ("training", "validation", "test")
 SPLIT_BY = ("patient", "section", "block")
+_NAME = {"type": "string", "minLength": 1, "maxLength": 4096}
+#: The form of `dataset.json`; a description is what a message says that a value must be.
+_FORM: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        split: {
+            "description": "a list of slides, [] for none",
+            "type": "array",
+            "items": {
+                "description": 'a slide such as {"image": "slides/C2.tif", "label": "spots/C2.h5ad", "patient": "C"}',
+                "type": "object",
+                "required": ["image"],
+                "properties": {
+                    "image": {"description": "the path of a slide", **_NAME},
+                    "label": {
+                        "description": "the path of a file of units, or a list of such",
+                        "anyOf": [_NAME, {"type": "null"}, {"type": "array", "items": _NAME}],
+                    },
+                    "patient": {"description": "a name or a number", "type": ["string", "number", "null"]},
+                    "mpp": {"description": "a number of µm per pixel, or left out", "type": ["number", "null"]},
+                    "section": {
+                        "description": "a name without slashes",
+                        "type": ["string", "null"],
+                        "pattern": r"^[^/\\\x00]{0,200}$",
+                        "not": {"enum": [".", ".."]},
+                    },
+                    "block": {
+                        "description": "a rectangle [x0, y0, x1, y1] in level-0 pixels",
+                        "type": "array",
+                        "items": {"type": "number", "minimum": -1e9, "maximum": 1e9},
+                        "minItems": 4,
+                        "maxItems": 4,
+                    },
+                },
+            },
+        }
+        for split in SPLITS
+    }
+    | {"transcriptome": {"description": '"whole" or "panel"', "enum": ["whole", "panel"]}},
+}
 #: Keys of a record that have a meaning; others may be added.
 RECORD_KEYS = {"image", "label", "patient", "mpp", "section", "block", "split_by", "transcriptome"}
 SLIDE_ENDINGS = (".ome.tiff", ".ome.tif", ".tiff", ".tif", ".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".vms")
@@ -51,12 +94,29 @@ def slide_name(record: Mapping[str, Any]) -> str:
     return name + "".join(f"_{v:g}" for v in record.get("block", [])[:2])
 
 
+def check_mpp(mpp: float | None, what: str) -> None:
+    """Refuse a scale that no picture of a slide has.
+
+    Raises:
+        InputError: if it is not from 0.01 to 1,000 µm per pixel.
+    """
+    if mpp is not None and not 0.01 <= mpp <= 1000:
+        raise InputError(f"{what}: {mpp:g} µm per pixel is no scale of a slide (most have 0.2 to 1). Correct it.")
+
+
+def patient_of(record: Mapping[str, Any]) -> str:
+    """Whose tissue a record is; a slide whose patient is not named counts as a patient of its own."""
+    patient = record.get("patient")
+    return f"unknown, of {record['image']}" if patient is None else str(patient)
+
+
 def check_splits(manifest: dict[str, Any], where: str) -> None:
     """Refuse a data set whose splits leak.
 
     Raises:
         InputError: if a patient is in two splits although the split is by patient, or a slide is listed twice.
     """
+    _check_form(manifest, where)
     split_by = manifest.get("split_by", "patient")
     if split_by not in SPLIT_BY:
         raise InputError(f'{where}: split_by is "{split_by}"; it must be one of {", ".join(SPLIT_BY)}.')
@@ -65,11 +125,7 @@ def check_splits(manifest: dict[str, Any], where: str) -> None:
     patients: dict[str, str] = {}
     for split in SPLITS:
         for record in manifest.get(split, []):
-            if not isinstance(record, dict) or not isinstance(record.get("image"), str):
-                raise InputError(f'{where}: a record of "{split}" names no "image".')
-            mpp = record.get("mpp")
-            if mpp is not None and not isinstance(mpp, (int, float)):
-                raise InputError(f'{where}: the mpp of {record["image"]} is "{mpp}"; it must be a number, or left out.')
+            check_mpp(record.get("mpp"), f"{where}, {record['image']}")
             for key in set(record) - RECORD_KEYS:
                 close = difflib.get_close_matches(key, RECORD_KEYS, 1, 0.75)
                 if close:
@@ -101,6 +157,20 @@ def check_splits(manifest: dict[str, Any], where: str) -> None:
                 )
 
 
+def _check_form(manifest: dict[str, Any], where: str) -> None:
+    """Refuse what has not the form of a data set, with the first fault."""
+    from jsonschema import Draft202012Validator
+
+    fault = next(Draft202012Validator(_FORM).iter_errors(manifest), None)
+    if fault is None:
+        return
+    place = "".join(f"[{part}]" if isinstance(part, int) else f'"{part}"' for part in fault.absolute_path)
+    if fault.validator == "required":
+        raise InputError(f'{where}: {place} names no "image".')
+    wanted = fault.schema.get("description", "something else")
+    raise InputError(f"{where}: {place} is {short(json.dumps(fault.instance))}; it must be {wanted}.")
+
+
 def _overlap(a: Sequence[float], b: Sequence[float]) -> bool:
     """Whether two rectangles [x0, y0, x1, y1] share more than an edge."""
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
@@ -114,27 +184,27 @@ def read_manifest(dataset_dir: str | Path) -> dict[str, Any]:
     """
     root = Path(dataset_dir)
     path = root if root.suffix == ".json" and not root.is_dir() else root / "dataset.json"
-    if not path.is_file():
+    if not os.path.exists(path):
         raise InputError(
             f"No data set at {root}: {path.name} is missing. Make one with `pixnet prepare` or `pixnet phantom`."
         )
-    try:
-        manifest: dict[str, Any] = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path} is not valid JSON (line {error.lineno}: {error.msg}).") from error
+    manifest: dict[str, Any] = read_json(path, "Make a data set with `pixnet prepare` or `pixnet phantom`.")
     if not isinstance(manifest, dict):
         raise InputError(f'{path} is not a data set: it must hold {{"training": [...], "validation": [...], ...}}.')
     check_splits(manifest, str(path))
     for split in SPLITS:
         records = []
         for record in manifest.get(split, []):
-            labels = record.get("label", [])
+            labels = record.get("label") or []
             labels = [labels] if isinstance(labels, str) else list(labels)
-            full = {**record, "image": str(path.parent / record["image"])}
+            full = {key: value for key, value in record.items() if value is not None}
+            full["image"] = str(path.parent / record["image"])
             full["label"] = [str(path.parent / item) for item in labels]
             for item in (full["image"], *full["label"]):
-                if not Path(item).is_file():
-                    raise InputError(f"{path} names {item}, which does not exist. Put it there or remove the record.")
+                if not os.path.isfile(item):
+                    raise InputError(
+                        f"{path} names {short(item, 300)}, which does not exist. Put it there or remove the record."
+                    )
             records.append(full)
         manifest[split] = records
     return manifest
@@ -200,6 +270,7 @@ def slide_records(
         raise InputError(
             f"{units} holds the units of one slide, and {len(paths)} slides are given. Predict one at a time."
         )
+    check_mpp(mpp, "The slide's mpp")
     extra = {key: value for key, value in (("label", units), ("mpp", mpp)) if value is not None}
     names = [slide_name({"image": str(path)}) for path in paths]
     twice = sorted({name for name in names if names.count(name) > 1})

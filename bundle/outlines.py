@@ -147,7 +147,7 @@ class Labels:
 
     Attributes:
         image: the open label image, read region by region when it is drawn.
-        ids: each unit's value, int64 (U,).
+        ids: each unit's value, uint64 (U,).
         pixel_px: (x, y), level-0 pixels per label pixel.
         areas_px2: area of each unit in level-0 pixels, (U,).
         reach_px: largest distance along x or y from its centre to its outline in level-0 pixels, (U,).

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from .inference.header import model_sha256
 from .inference.requests import Request
 from .manifest import read_split
 from .metrics import coverage_95
+from .ownership import check_output, claim, remove_ours
 from .panel import load_panel, load_units
 from .quoting import unquoted
 from .units import Units
@@ -66,21 +66,23 @@ def with_standard_error(
     for file in files:
         if not file.is_file():
             raise InputError(f"No such file: {file}.")
+    check_output(out, files)
     with alone_at(out.resolve()):
         asked = [*map(file_state, files), model_sha256(run / "models" / "model.pt"), dict(settings)]
         folder = out.with_name(f".{out.stem}.members_{_digest(json.dumps(asked, sort_keys=True, default=str))}")
+        claim(folder, ())
         (first,) = _members(predict, str(slide), folder, settings, 1)
         try:
             _values(first)
         except InputError:  # before the work of all
-            shutil.rmtree(folder, ignore_errors=True)
+            remove_ours(folder)
             raise
         found = calibration(predict, run, {key: settings[key] for key in _HOW if key in settings})
         combined = combine(_members(predict, str(slide), folder, settings))
         _scale(combined, found)
         with replacing(out) as temporary:
             combined.write_h5ad(temporary)
-        shutil.rmtree(folder)
+        remove_ours(folder)
 
 
 def check_asked(ending: str, settings: Mapping[str, Any]) -> None:
@@ -183,12 +185,12 @@ def _measured(predict: Predict, run: Path, how: Mapping[str, Any], sha: str, pat
             continue
         places = _digest(Request(units).digest)
         folder = run / "evaluation" / f".members_{sha[:8]}_{record['section']}_{places}"
-        folder.mkdir(parents=True, exist_ok=True)
+        claim(folder, ())
         _write(units, folder / "units.h5ad")
         asked = {**how, "units": str(folder / "units.h5ad"), "slide_mpp": record.get("mpp"), "all_genes": True}
         logger.info("%s: measuring the standard error on this validation slide", record["section"])
         combined = combine(_members(predict, record["image"], folder, asked))
-        shutil.rmtree(folder)
+        remove_ours(folder)
         keep = np.flatnonzero(eligible(units, panel.min_total, training=False))
         y = log1p_cp10k(units.take(keep).counts_of(list(combined.var_names)), units.total[keep])
         errors.append(np.abs(y - combined.X[keep]))

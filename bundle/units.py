@@ -13,9 +13,12 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from .errors import InputError, reason
+from .anndata_file import read_anndata
+from .errors import InputError
 from .library import Library, libraries_of, library_of
+from .manifest import check_mpp
 from .outlines import Labels, Outlines
+from .reading import reading
 
 __all__ = [
     "Shape",
@@ -30,6 +33,8 @@ __all__ = [
 ]
 
 Shape = Literal["circle", "square", "polygon", "label"]
+#: A slide measures 25 x 75 mm.
+_LARGEST_UM = 1e5
 
 
 @dataclass(frozen=True)
@@ -279,17 +284,29 @@ def read_units(path: str | Path) -> Units:
     """Read the AnnData of measured units.
 
     Raises:
-        InputError: if the file is missing, is not AnnData, or lacks positions or the unit's size.
+        InputError: if the file is missing, damaged or not AnnData, lacks positions or the unit's size, or two units
+            have one name.
     """
     path = Path(path)
-    if not path.is_file():
-        raise InputError(f"No such file: {path}. Give the .h5ad of the units' counts and positions.")
-    try:
-        adata = ad.read_h5ad(path)
-    except Exception as error:
-        raise InputError(
-            f"{path} cannot be read as AnnData ({reason(error)}). Write it again with `pixnet prepare`."
-        ) from error
+    again = "Write it again with `pixnet prepare`."
+    adata = read_anndata(path, "Give the .h5ad of the units' counts and positions.", again)
+    with reading(path, "measured units", "Check what its obs, obsm and uns hold, or write it again."):
+        units = _units_of(adata, path)
+    _check(units, path)
+    return units
+
+
+def _check(units: Units, path: Path) -> None:
+    """Refuse names that occur twice, and numbers that no slide has."""
+    twice = len(units) - len(set(units.barcodes.tolist()))
+    if twice:
+        raise InputError(f"{path}: {twice} unit names occur twice; name each unit once.")
+    check_mpp(units.mpp, f'{path}, uns["spatial"]')
+    if not units.size_um < _LARGEST_UM:
+        raise InputError(f'{path}: units of {units.size_um:g} µm in uns["unit"] are larger than a slide; correct it.')
+
+
+def _units_of(adata: ad.AnnData, path: Path) -> Units:
     if "spatial" not in adata.obsm:
         raise InputError(f'{path} has no positions: put (x, y) in level-0 pixels into obsm["spatial"].')
     if np.ndim(adata.obsm["spatial"]) != 2 or np.shape(adata.obsm["spatial"])[1] < 2:

@@ -16,6 +16,7 @@ from .canvas import UnitError
 __all__ = ["LabelImage"]
 
 MAX_READ_PX = 2**23  # 32 MB as uint32
+MAX_WHOLE_BYTES = 2**33  # of a piece that can be decoded as a whole alone
 
 
 class LabelImage:
@@ -77,10 +78,10 @@ class LabelImage:
             rows: ascending, int64 (H,).
 
         Returns:
-            int64 (H, W).
+            uint64 (H, W): a label of any size stays itself.
         """
         width, height = self.size_px
-        out = np.zeros((len(rows), len(columns)), dtype=np.int64)
+        out = np.zeros((len(rows), len(columns)), dtype=np.uint64)
         across = slice(*np.searchsorted(columns, [0, width]))
         down = slice(*np.searchsorted(rows, [0, height]))
         inner = columns[across]
@@ -102,23 +103,24 @@ class LabelImage:
         """Every label's size and place, in one pass over the image that holds little of it at a time.
 
         Returns:
-            `ids` int64 (U,), ascending; `pixels` int64 (U,); and in pixels of this image, a pixel's corner being 0,
+            `ids` uint64 (U,), ascending; `pixels` int64 (U,); and in pixels of this image, a pixel's corner being 0,
             `center` (the centroid), `low` and `high` (the rectangle around it), all float64 (U, 2) as (x, y).
 
         Raises:
             UnitError: if there are negative labels, or the file is damaged.
         """
-        tables = [_runs(block, x, y) for x, y, block in self._blocks()]
-        table = _merged(np.concatenate([np.zeros((8, 0)), *tables], axis=1))
-        ids, pixels = table[:2].astype(np.int64)
-        if (ids < 0).any():
-            raise UnitError(f"{self.path} holds negative labels (first: {ids[0]}); use 0 for no cell.")
+        found = [(np.zeros(0, np.uint64), np.zeros((7, 0)))]
+        for x, y, block in self._blocks():
+            if block.dtype.kind == "i" and block.min() < 0:
+                raise UnitError(f"{self.path} holds negative labels (first: {block.min()}); use 0 for no cell.")
+            found.append(_runs(block, x, y))
+        ids, table = _merged(*(np.concatenate(parts, axis=-1) for parts in zip(*found, strict=True)))
         return {
             "ids": ids,
-            "pixels": pixels,
-            "center": (table[2:4] / table[1]).T,
-            "low": table[4:6].T,
-            "high": table[6:8].T,
+            "pixels": table[0].astype(np.int64),
+            "center": (table[1:3] / table[0]).T,
+            "low": table[3:5].T,
+            "high": table[5:7].T,
         }
 
     def _blocks(self) -> Iterator[tuple[int, int, np.ndarray]]:
@@ -173,6 +175,12 @@ def _open(path: Path) -> Any:
             import zarr
 
             array = zarr.open(series.aszarr(level=0, fillvalue=0), mode="r")
+            whole = math.prod(array.chunks) * array.dtype.itemsize
+            if whole > MAX_WHOLE_BYTES:
+                raise UnitError(
+                    f"{path} is compressed in pieces of {tuple(array.chunks)} px, {whole / 2**30:,.0f} GiB each. Save "
+                    "it in tiles."
+                )
             if math.prod(array.chunks) >= math.prod(shape):
                 array = np.asarray(array[...])
     if len(shape) != 2:
@@ -183,8 +191,8 @@ def _open(path: Path) -> Any:
     return array
 
 
-def _runs(block: np.ndarray, x_px: int, y_px: int) -> np.ndarray:
-    """The table of one block (see `_merged`), from the runs of equal labels along its rows."""
+def _runs(block: np.ndarray, x_px: int, y_px: int) -> tuple[np.ndarray, np.ndarray]:
+    """Labels and table of one block (see `_merged`), from the runs of equal labels along its rows."""
     begins = np.ones(block.shape, dtype=bool)
     np.not_equal(block[:, 1:], block[:, :-1], out=begins[:, 1:])
     start = np.flatnonzero(begins)
@@ -193,21 +201,23 @@ def _runs(block: np.ndarray, x_px: int, y_px: int) -> np.ndarray:
     held = label != 0
     row, column = np.divmod(start[held], block.shape[1])
     x, y, n = column + x_px, row + y_px, length[held]
-    table = np.stack([label[held], n, n * (x + n / 2), n * (y + 0.5), x, y, x + n, y + 1]).astype(np.float64)
-    return _merged(table)
+    table = np.stack([n, n * (x + n / 2), n * (y + 0.5), x, y, x + n, y + 1]).astype(np.float64)
+    return _merged(label[held].astype(np.uint64), table)
 
 
-def _merged(table: np.ndarray) -> np.ndarray:
-    """Add up the columns of equal labels; the rows are label, pixels, sums of x and y, low x and y, high x and y."""
-    if table.shape[1] == 0:
-        return table
-    table = table[:, np.argsort(table[0], kind="stable")]
-    first = np.flatnonzero(np.append(True, table[0, 1:] != table[0, :-1]))
-    return np.concatenate(
-        [
-            table[:1, first],
-            np.add.reduceat(table[1:4], first, axis=1),
-            np.minimum.reduceat(table[4:6], first, axis=1),
-            np.maximum.reduceat(table[6:8], first, axis=1),
-        ]
-    )
+def _merged(labels: np.ndarray, table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Add up the columns of equal labels; the rows are pixels, sums of x and y, low x and y, high x and y.
+
+    Labels are apart from them: beyond 2^53 a floating-point number is no longer one label.
+    """
+    if len(labels) == 0:
+        return labels, table
+    order = np.argsort(labels, kind="stable")
+    labels, table = labels[order], table[:, order]
+    first = np.flatnonzero(np.append(True, labels[1:] != labels[:-1]))
+    merged = [
+        np.add.reduceat(table[:3], first, axis=1),
+        np.minimum.reduceat(table[3:5], first, axis=1),
+        np.maximum.reduceat(table[5:7], first, axis=1),
+    ]
+    return labels[first], np.concatenate(merged)

@@ -85,11 +85,12 @@ class LabelLayer:
             for low, high, offset, um in zip(low_px, high_px, canvas.fraction_px, self.pixel_um, strict=True)
         )
         label = self.image.sample(columns, rows)
-        order = np.argsort(self.ids, kind="stable")
-        known = np.append(np.asarray(self.ids)[order], np.iinfo(np.int64).max)
-        held = np.flatnonzero(label)
+        ids = np.asarray(self.ids).astype(np.uint64)
+        order = np.argsort(ids, kind="stable")
+        known = ids[order]
+        held = np.flatnonzero(label) if len(ids) else np.zeros(0, np.int64)
         value = label.ravel()[held]
-        place = np.searchsorted(known, value)
+        place = np.minimum(np.searchsorted(known, value), len(known) - 1)
         found = known[place] == value
         drawn = np.zeros(label.size, dtype=np.int64)
         drawn[held[found]] = order[place[found]] + 1

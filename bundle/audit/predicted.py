@@ -12,10 +12,12 @@ import anndata as ad
 import numpy as np
 import scipy.sparse as sp
 
-from ..errors import InputError, reason
+from ..anndata_file import read_anndata
+from ..errors import InputError
 from ..expression import TARGET_SUM, log1p_cp10k
 from ..library import Library, library_of
 from ..metrics.score import Prediction
+from ..reading import reading
 
 __all__ = ["UNITS_OF_X", "Predicted", "read_predicted"]
 
@@ -122,6 +124,11 @@ def read_predicted(path: str | Path, unit_of_x: str | None = None, option: str =
     """
     path = Path(path)
     adata = _read(path)
+    with reading(path, "a prediction", "Check what its layers, obs, obsm and uns hold, or write it again."):
+        return _predicted(adata, path, unit_of_x, option)
+
+
+def _predicted(adata: ad.AnnData, path: Path, unit_of_x: str | None, option: str) -> Predicted:
     for what, names in (("unit names", adata.obs_names), ("gene names", adata.var_names)):
         if not names.is_unique:
             raise InputError(f"{path}: {names.duplicated().sum()} {what} occur twice; name each once.")
@@ -162,16 +169,9 @@ def read_predicted(path: str | Path, unit_of_x: str | None = None, option: str =
 
 
 def _read(path: Path) -> ad.AnnData:
-    if not path.is_file():
-        raise InputError(f"No such file: {path}. Give the .h5ad of a prediction.")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # names that occur twice are refused in a sentence
-            adata = ad.read_h5ad(path)
-    except Exception as error:
-        raise InputError(
-            f"{path} cannot be read as AnnData ({reason(error)}). Write the prediction as .h5ad."
-        ) from error
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # names that occur twice are refused in a sentence
+        adata = read_anndata(path, "Give the .h5ad of a prediction.", "Write the prediction as .h5ad.")
     if adata.X is None or not adata.n_obs or not adata.n_vars:
         raise InputError(f"{path} holds no prediction: X must be (units, genes).")
     return adata

@@ -11,8 +11,9 @@ import numpy as np
 
 from ..errors import InputError, did_you_mean
 from ..expression import LARGE_UNIT_UM, eligible, log1p_cp10k
-from ..files import make_folder, replacing, write_json
+from ..files import replacing, write_json
 from ..metrics import coverage_95, gene_table
+from ..ownership import claim
 from ..report.text import plural
 from ..units import Units, read_units
 from ..version import bundle_version
@@ -101,8 +102,7 @@ def audit(
         table["share_of_ceiling_native"] = table["pcc_native"] / table["ceiling_native"].where(lambda c: c > 0)
     if covered is not None:
         table["coverage_95"] = covered
-    folder = Path(out)
-    make_folder(folder)
+    folder = claim(out, ("audit.json", "audit_genes.csv", "audit.png"), {"audit.json": "matched"}, mark=False)
     write_json(folder / "audit.json", result)
     with replacing(folder / "audit_genes.csv") as temporary:
         table.to_csv(temporary, index=False)

@@ -19,18 +19,24 @@ from typing import Any
 __all__ = ["place", "record_path", "run_slide"]
 
 # The worker holds the other end of the child's standard input. However the worker ends, that end is closed; then the
-# child ends too, and whatever it has started.
+# child tidies up and ends too, and whatever it has started.
 _CHILD = """
-import importlib, os, signal, sys, threading
+import importlib, os, signal, sys, threading, time
 
 def end_with_parent():
     while os.read(0, 1):
         pass
+    os.killpg(0, signal.SIGTERM)
+    time.sleep(10)
     os.killpg(0, signal.SIGKILL)
 
 threading.Thread(target=end_with_parent, daemon=True).start()
 sys.exit(importlib.import_module(sys.argv[1]).main(sys.argv[2:]))
 """
+
+
+#: How long a child may tidy up before it is killed.
+_PATIENCE_S = 10.0
 
 
 def place() -> str:
@@ -95,8 +101,12 @@ def run_slide(job: dict[str, Any]) -> dict[str, Any]:
                         raise Reschedule from None  # nobody waits for it here
         finally:
             if child.poll() is None:
-                os.killpg(child.pid, signal.SIGKILL)
-                child.wait()
+                os.killpg(child.pid, signal.SIGTERM)  # it tidies up
+                try:
+                    child.wait(_PATIENCE_S)
+                except subprocess.TimeoutExpired:
+                    os.killpg(child.pid, signal.SIGKILL)
+                    child.wait()
             assert child.stdin is not None
             child.stdin.close()
     seconds = time.monotonic() - started

@@ -9,6 +9,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ import torch
 
 from ..commands import bundle_root, check_prediction, trained_run
 from ..errors import InputError, missing_extra
-from ..files import file_state, make_folder
+from ..files import file_state
+from ..ownership import claim
 from ..uncertainty import check_asked
 from . import remote
 from .slides import CohortSlide, read_cohort
@@ -79,8 +81,8 @@ def predict_cohort(
         check_asked(ending, options)
     trust = bool(options.get("trust"))
     run, _ = trained_run(run, trust)
-    folder = Path(out).resolve()
-    make_folder(folder)
+    records = {"*.done.json": "asked", "summary.csv": ",".join(field.name for field in fields(Result))}
+    folder = claim(Path(out).resolve(), ("summary.csv",), records, mark=False)
     model = _model_hash(run)
     settings = {"output": str(folder), **dict(options.get("settings") or ())}
     check_prediction(run, settings, options.get("genes"), trust)
@@ -93,6 +95,11 @@ def predict_cohort(
         else:
             jobs[slide.name] = job
     if jobs:
+        claim(
+            folder / "logs",
+            [f"{slide.name}.log" for slide in slides],
+            {f"../{name}": key for name, key in records.items()},
+        )
         with _cluster(scheduler, workers, len(jobs)) as client:
             slots = _slots(client)
             at_once = f"{sum(slots.values())} at once" if slots else "as soon as there is a worker"

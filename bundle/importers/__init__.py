@@ -8,6 +8,7 @@ from typing import Any
 
 from ..errors import InputError
 from ..manifest import SPLITS, check_splits, write_manifest
+from ..ownership import claim
 from .legacy_st import SOURCES, convert_section, find_sections
 from .splits import assign, bands, check_split_by
 
@@ -66,6 +67,7 @@ def prepare(
     if split_by != "block":
         splits = assign(records, split_by, validation, test)
         check_splits({"split_by": split_by, **splits}, str(src))  # before an hour of writing slides
+    claim(out, ("slides", "spots", "dataset.json"))
     for record, section in zip(records, sections, strict=True):
         converted = convert_section(
             section, out, known.array, mpp=mpp, pitch_um=pitch_um, spot_diameter_um=spot_diameter_um

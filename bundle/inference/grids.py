@@ -22,6 +22,10 @@ from ..units import Shape, Units, bin_prefix, is_interpolated, unit_area_um2
 __all__ = ["Band", "GridUnits", "UnitGrid", "empty_units", "file_suffixes", "unit_grids"]
 
 
+#: Places of a lattice that can be counted, named and written in hours.
+MAX_PLACES = 1e9
+
+
 def empty_units(barcodes: np.ndarray, centers_px: np.ndarray, shape: Shape, size_um: float, name: str) -> Units:
     """Units without measurements."""
     n = len(barcodes)
@@ -81,6 +85,16 @@ class UnitGrid:
         if bounds is None or (bounds[0] >= bounds[1]).any():
             raise InputError(f"{name}: no tissue found {where}. Give the units with --spots to predict anyway.")
         low, high = bounds
+        longest_um = max(tissue.mask.shape) * tissue.mpp
+        if self.size_um > longest_um:
+            raise InputError(f"{name} is {longest_um:g} µm long, too small for units of {self.size_um:g} µm.")
+        sides = (np.asarray(high) - low) / np.array([self.pitch_um, self.row_pitch_um])
+        spots = float(np.maximum(sides, 1).prod())
+        if spots > MAX_PLACES:
+            raise InputError(
+                f"Units {self.pitch_um:g} µm apart on the tissue of {name} would be {spots:.3g}; {MAX_PLACES:.0e} are "
+                "the most that can be written. Take larger ones, or a part with --region."
+            )
         rows = range(math.floor(low[1] / self.row_pitch_um), math.ceil(high[1] / self.row_pitch_um) + 1)
         columns = range(
             math.floor(low[0] / self.pitch_um) - (self.lattice == "hex"), math.ceil(high[0] / self.pitch_um) + 1

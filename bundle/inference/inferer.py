@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -18,6 +17,7 @@ from monai.inferers import SimpleInferer
 from ..crops import OpenSlide, SlideOpener
 from ..errors import InputError
 from ..files import write_json
+from ..ownership import claim, clear
 from ..version import bundle_version
 from .accumulate import UnitAccumulator
 from .dense_map import DenseMap, create_map, in_blocks
@@ -31,6 +31,9 @@ from .tiles import Tile, block_px
 __all__ = ["MapInferer", "SlideInferer", "UnitInferer", "prepare_crops", "prepare_slide"]
 
 logger = logging.getLogger(__name__)
+
+#: By which a work folder of an earlier version is known.
+_EARLIER = {"plan.json": "tiles"}
 
 
 def prepare_crops(
@@ -216,6 +219,7 @@ class MapInferer(TiledInferer):
         tiles: Sequence[Tile],
     ) -> tuple[DenseMap, int]:
         """The map in the making and how many tiles it holds; begun anew where it was of anything else."""
+        claim(work, None, _EARLIER)
         stat, like = Path(inputs["image"]).stat(), next(network.parameters())
         plan = {
             "version": bundle_version(),
@@ -235,8 +239,7 @@ class MapInferer(TiledInferer):
             if done:
                 logger.info("%s: %d of %d tiles were done already.", inputs["section"], done, len(tiles))
             return DenseMap(work / "map.zarr", "r+"), done
-        shutil.rmtree(work, ignore_errors=True)
-        work.mkdir(parents=True)
+        clear(work, _EARLIER)
         dense = create_map(
             work / "map.zarr",
             channels=network.channels,

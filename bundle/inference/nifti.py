@@ -58,6 +58,7 @@ def write_nifti(dense: DenseMap, path: str | Path, genes: Sequence[str], region_
     affine[:2, 3] = (x + 0.5) * mm, (y + 0.5) * mm
     image = nib.Nifti1Image(values, affine)
     image.header.set_xyzt_units("mm")
+    image.header["intent_name"] = b"PixNet"  # by which `bundle.ownership` knows the file
     image.header["descrip"] = ",".join(genes)[:79].encode("ascii", "replace")
     remove_abandoned(Path(path))
     with replacing(path) as temporary:

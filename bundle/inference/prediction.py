@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,7 +23,8 @@ from ignite.engine import Engine, Events
 from monai.utils import CommonKeys
 
 from ..errors import InputError
-from ..files import move
+from ..files import make_folder, move
+from ..ownership import check_output, claim, remove_ours
 from ..panel import GenePanel
 from ..units import Units
 from .answers import Answer, answers
@@ -138,8 +138,13 @@ class PredictionWriter:
 
     def _check(self, engine: Engine) -> None:
         slide: Any = engine.state.batch
+        inputs = [slide["image"], slide.get("label"), self.header.model_file]
+        for extra in (self.map_path, self.nifti_path):
+            if extra is not None:
+                check_output(extra, inputs)
         for request in slide.get("requests", []):
             path = self._path(slide, request)
+            check_output(path, inputs)
             if path.suffix == ".h5ad" and len(request.units) > MAX_H5AD_UNITS:
                 raise InputError(
                     f"{len(request.units):,} units of {request.units.size_um:g} µm are too many for an .h5ad, which "
@@ -160,7 +165,7 @@ class PredictionWriter:
             write_nifti(pred, self.nifti_path, self.genes, slide["region_um"])
             logger.info("%s: region written to %s", slide["section"], self.nifti_path)
         if self.work_dir is not None:
-            shutil.rmtree(self.work_dir / slide["section"], ignore_errors=True)
+            remove_ours(self.work_dir / slide["section"])
             if self.work_dir.is_dir() and not any(self.work_dir.iterdir()):
                 self.work_dir.rmdir()
 
@@ -182,8 +187,8 @@ class PredictionWriter:
         """Write one request's AnnData; it appears when it is whole."""
         path = self._path(slide, request)
         units = request.units
-        folder = path.parent if self.work_dir is None else self.work_dir / slide["section"]
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = path.parent if self.work_dir is None else claim(self.work_dir / slide["section"])
+        make_folder(folder)
         express: Express
         if isinstance(pred, DenseMap):
             projection = pred.projection

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 from ..commands import bundle_root, train
 from ..errors import InputError
 from ..manifest import write_manifest
+from ..ownership import clear
 from ..panel import load_panel
 
 __all__ = ["current_run", "fine_tune"]
@@ -50,8 +50,7 @@ def _fine_tune(run: str | Path, records: Sequence[Mapping[str, Any]], settings: 
     start = current_run(run)
     last = int(start.name) if start != Path(run) else 0
     out = Path(run) / "tuned" / f"{last + 1:04d}"
-    shutil.rmtree(out, ignore_errors=True)  # of a training that was stopped
-    out.mkdir(parents=True)
+    clear(out, {"configs/train.json": "network_def"})  # of a training that was stopped
     panel = load_panel(start / "models" / "panel.json")
     manifest = {"training": list(records), "split_by": "section", "transcriptome": panel.transcriptome}
     write_manifest(out, manifest)

@@ -13,6 +13,7 @@ from monai.handlers import IgniteMetricHandler
 from monai.utils import CommonKeys
 
 from ..files import replacing, write_json
+from ..manifest import patient_of
 from ..naming import check_name
 from ..panel import GenePanel
 from .metric import ExpressionMetric
@@ -102,7 +103,7 @@ class EvaluationWriter:
             "split": self.split,
             "split_by": str(self.records[0].get("split_by", "patient")),
             "same_patient": self.panel.shares_patients(self.records),
-            "patients": len({str(r.get("patient", "unknown")) for r in self.records}),
+            "patients": len({patient_of(r) for r in self.records}),
             "min_total": self.panel.min_total,
             "transcriptome": self.panel.transcriptome,
         }

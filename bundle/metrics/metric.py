@@ -11,7 +11,7 @@ import scipy.sparse as sp
 import torch
 from monai.metrics import CumulativeIterationMetric
 
-from ..manifest import slide_name
+from ..manifest import patient_of, slide_name
 from ..panel import GenePanel
 from .score import TARGETS, Score, score_slide
 from .summary import ScoredSlide, summarise
@@ -144,7 +144,7 @@ class ExpressionMetric(CumulativeIterationMetric):
         for index in sorted(found):
             record, header = self.records[index], about[index]
             scores = list(found[index].values())
-            patient = str(record.get("patient", index))
+            patient = patient_of(record)
             slides.append(ScoredSlide(slide_name(record), patient, float(header[6]), int(header[5]), scores))
         panels = {name: self.panel.index(name) for name in self.panel.panels}
         return summarise(slides, panels, self.scales_um)

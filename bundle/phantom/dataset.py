@@ -16,6 +16,7 @@ import tifffile
 from ..errors import InputError
 from ..files import replacing
 from ..manifest import write_manifest
+from ..ownership import claim
 from ..pyramid import write_pyramid
 from ..units import build_units
 from .expression import Expression, Mixture
@@ -130,6 +131,7 @@ def make_phantom(
         umi_per_um2=umi_per_um2,
         blank_fraction=blank_fraction,
     )
+    claim(out, ("slides", "units", "truth", "dataset.json"))
     measured: dict[str, Any] = {"split_by": "patient", "training": [], "validation": [], "test": []}
     exact: dict[str, Any] = {"split_by": "patient", "training": [], "validation": [], "test": []}
     for k, specimen in enumerate(specimens):

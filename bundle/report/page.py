@@ -7,6 +7,7 @@ from html import escape
 from pathlib import Path
 
 from ..files import replacing
+from ..ownership import check_output
 from .figures import genes_section, headline_section, scales_section, training_section
 from .maps import maps_section
 from .protocol import limits_section, protocol_section
@@ -35,6 +36,7 @@ def write_report(run: str | Path, out: str | Path | None = None, genes: Sequence
     """
     content = read_run(run)
     path = Path(out) if out is not None else Path(run) / "report.html"
+    check_output(path)
     page = _page(content, genes)
     with replacing(path) as temporary:
         temporary.write_text(page, encoding="utf-8")

@@ -133,9 +133,9 @@ def test_outlines_in_micrometres_are_suspected(tmp_path, caplog):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("hello", "is not GeoJSON"),
-        ("", "is not GeoJSON"),
-        ('{"type": "FeatureCollection", "features": [{"type": "Feature"', "is not GeoJSON"),
+        ("hello", "cannot be read as GeoJSON"),
+        ("", "is empty"),
+        ('{"type": "FeatureCollection", "features": [{"type": "Feature"', "cannot be read as GeoJSON"),
         ('[{"type": "Feature"} {"type": "Feature"}]', "breaks off or is damaged"),
         ('{"type": "FeatureCollection", "features": []}', r"no polygon \(it has no features\)"),
         (
@@ -145,7 +145,7 @@ def test_outlines_in_micrometres_are_suspected(tmp_path, caplog):
         ('[{"geometry": {"type": "Polygon", "coordinates": [[[1, 2], [3, 4]]]}}]', "1 polygons of fewer than three"),
         ('[{"geometry": {"type": "Polygon", "coordinates": [1, 2]}}]', "feature 1 .* not lists of numbers"),
         ('[{"geometry": {"type": "Polygon", "coordinates": [[["a", "b"]]]}}]', "not lists of numbers"),
-        ('[{"geometry": {"type": "Polygon", "coordinates": null}}]', "not lists of numbers"),
+        ('[{"geometry": {"type": "Polygon", "coordinates": null}}]', "1 polygons of fewer than three"),
         ('[{"geometry": {"type": "Polygon", "coordinates": [[[0, 0], [NaN, 1], [1, 1]]]}}]', "no numbers"),
         ('[{"geometry": {"type": "Polygon", "coordinates": [[[0], [1], [1]]]}}]', "not lists of numbers"),
     ],
@@ -170,10 +170,10 @@ def test_bad_cells_are_told_in_a_sentence(tmp_path):
     with pytest.raises(InputError, match="its ending"):
         read_cells(tmp_path / "c.csv", 0.5, SIZE)
     (tmp_path / "c.geojson.gz").write_bytes(b"not gzip")
-    with pytest.raises(InputError, match="is not GeoJSON"):
+    with pytest.raises(InputError, match="cannot be read as GeoJSON"):
         read_cells(tmp_path / "c.geojson.gz", 0.5, SIZE)
     (tmp_path / "latin.json").write_bytes('[{"id": "Zürich"}]'.encode("latin-1"))
-    with pytest.raises(InputError, match="is not GeoJSON"):
+    with pytest.raises(InputError, match="cannot be read as GeoJSON"):
         read_cells(tmp_path / "latin.json", 0.5, SIZE)
 
 
@@ -251,6 +251,26 @@ def test_bad_label_images_are_told_in_a_sentence(tmp_path):
     np.save(tmp_path / "l.npy", np.zeros((300, 400), np.float32))
     with pytest.raises(ValueError, match="float32 values"):
         read_cells(tmp_path / "l.npy", 0.5, SIZE, LabelImage)
+
+
+@pytest.mark.parametrize("first", [2**53, 2**63, 2**64 - 3])
+@pytest.mark.parametrize("ending", ["tif", "npy"])
+def test_neighbouring_labels_stay_apart_however_large(tmp_path, first, ending):
+    image = np.zeros(SIZE[::-1], np.uint64)
+    for i in range(3):
+        image[20:40, 20 + 40 * i : 40 + 40 * i] = first + i
+    path = tmp_path / f"l.{ending}"
+    np.save(path, image) if ending == "npy" else tifffile.imwrite(path, image)
+    cells = read_cells(path, 0.5, SIZE, LabelImage)
+    assert list(cells.barcodes) == [str(first + i) for i in range(3)]
+    np.testing.assert_allclose(cells.centers_px, [[30, 30], [70, 30], [110, 30]])
+    mask, _ = RasterizeUnits()([layer_of(cells, 0.5)], SIZE[::-1], (0, 0), 0.5)
+    np.testing.assert_array_equal(np.bincount(mask.ravel())[1:], [400] * 3)
+
+
+def test_large_ids_of_outlines_stay_apart(tmp_path):
+    units = read_cells(write(tmp_path, [cell(0, 0, id=2**53), cell(50, 0, id=2**53 + 1)]), 0.5, SIZE)
+    assert list(units.barcodes) == [str(2**53), str(2**53 + 1)]
 
 
 # What a prediction carries
