@@ -8,7 +8,6 @@ import math
 import re
 import sys
 import warnings
-import zipfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -26,6 +25,7 @@ from .inference.memory import keep_freed_memory
 from .manifest import read_split
 from .panel import load_panel
 from .uncertainty import with_standard_error
+from .weights import check_archive
 
 __all__ = [
     "bundle_root",
@@ -42,6 +42,8 @@ logger = logging.getLogger(__name__)
 
 #: Keys that may differ when a run goes on where it was.
 _FREE_ON_RESUME = {"max_epochs", "num_workers", "device", "is_main", "output_dir", "dataset_dir", "bundle_root"}
+#: What a checkpoint is written and read with; runs of earlier versions name MONAI's.
+_FREE_ON_RESUME |= {"checkpoint_handlers", "head_start"}
 #: Keys that an override may add.
 _MAY_ADD = {"finalize", "start_from"}
 _NIFTI = (".nii", ".nii.gz")
@@ -386,6 +388,5 @@ def trained_run(run: str | Path) -> tuple[Path, Path]:
     for needed in (model, run / "models" / "model.pt"):
         if not needed.is_file():
             raise InputError(f"{run} is not a finished training run: {needed.relative_to(run)} is missing.")
-    if not zipfile.is_zipfile(run / "models" / "model.pt"):
-        raise InputError(f"{run / 'models' / 'model.pt'} is cut short or holds no weights. Copy it again.")
+    check_archive(run / "models" / "model.pt")
     return run, model

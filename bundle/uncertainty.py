@@ -20,8 +20,9 @@ import numpy as np
 import pandas as pd
 
 from .errors import InputError
-from .expression import LARGE_UNIT_UM, eligible, log1p_cp10k
+from .expression import LARGE_UNIT_UM, bounded, eligible, log1p_cp10k
 from .files import alone_at, file_state, replacing, write_json
+from .inference.clipping import CLIPPED, NOT_CLIPPED, clipped_genes, told_clipped
 from .inference.header import model_sha256
 from .inference.requests import Request
 from .manifest import read_split
@@ -95,6 +96,9 @@ def check_asked(ending: str, settings: Mapping[str, Any]) -> None:
 def combine(members: Sequence[Path]) -> ad.AnnData:
     """The mean of several predictions of the same units, with `layers["standard_error"]`, their spread (n - 1).
 
+    The members' X are not clipped to the range of log1p CP10k (`PredictionWriter.bounded`), or their mean and their
+    spread would depend on where the range ends; their mean is.
+
     They are read one after the other (Welford 1962), so that memory does not grow with their number.
 
     Args:
@@ -118,11 +122,27 @@ def combine(members: Sequence[Path]) -> ad.AnnData:
         spread += delta * (np.asarray(other.X, np.float64) - mean)
         if rate is not None:
             rate = rate + (other.layers["rate_per_um2"] - rate) / n
-    first.X = mean.astype(np.float32)
+    _clip(first, mean.astype(np.float32))
     first.layers["standard_error"] = np.sqrt(spread / (len(members) - 1)).astype(np.float32)
     if rate is not None:
         first.layers["rate_per_um2"] = rate
     return first
+
+
+def _clip(adata: ad.AnnData, y: np.ndarray) -> None:
+    """Let X be y, clipped to its range; say so as a prediction does."""
+    adata.X = bounded(y)
+    about = adata.uns.get("pixnet", {})
+    if not str(about.get("unit_of_X", "")).endswith(NOT_CLIPPED):
+        return
+    about["unit_of_X"] = about["unit_of_X"].removesuffix(NOT_CLIPPED)
+    if "rate_per_um2" in adata.layers:
+        return
+    adata.obs[CLIPPED] = clipped_genes(y)
+    about["clipped"], message = told_clipped(int(adata.obs[CLIPPED].sum()), y.size)
+    if message is not None:
+        logger.warning("%s", message)
+        about["warnings"] = np.array([*about["warnings"], message], dtype=str)
 
 
 def _values(path: Path) -> ad.AnnData:
@@ -212,7 +232,7 @@ def _members(
     paths = [folder / f"{symmetry}.h5ad" for symmetry in range(first or _MEMBERS)]
     for number, path in enumerate(paths):
         if not path.is_file():
-            predict(slide, path, {**settings, "symmetries": [number]})
+            predict(slide, path, {**settings, "symmetries": [number], "bounded": False})
     return paths
 
 

@@ -19,6 +19,7 @@ from ..panel import GenePanel
 from ..tissue import stain_unlike
 from ..units import is_interpolated
 from ..version import bundle_version
+from .clipping import NOT_CLIPPED
 from .projection import Projection
 from .requests import Request
 
@@ -52,12 +53,14 @@ class Header:
         mpp: working resolution.
         resolution_um: side of a cell of the map.
         model_file: the weights, whose hash identifies the model.
+        bounded: whether X is clipped to its range.
     """
 
     panel: GenePanel
     mpp: float
     resolution_um: float
     model_file: Path
+    bounded: bool = True
 
     def build(
         self,
@@ -87,7 +90,8 @@ class Header:
             spatial["images"]["hires"] = slide["hires"]
             scalefactors["tissue_hires_scalef"] = slide["hires_scale"]
         about: dict[str, Any] = {
-            "unit_of_X": f"log1p of counts per 10,000 ({self.panel.transcriptome} transcriptome), predicted",
+            "unit_of_X": f"log1p of counts per 10,000 ({self.panel.transcriptome} transcriptome), predicted"
+            + ("" if self.bounded else NOT_CLIPPED),
             "slide_mpp": slide["mpp"],
             "working_mpp": self.mpp,
             "effective_resolution_um": self.resolution_um,
