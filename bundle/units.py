@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import anndata as ad
 import numpy as np
@@ -16,6 +17,7 @@ import scipy.sparse as sp
 from .errors import InputError, reason
 from .library import Library, libraries_of, library_of
 from .outlines import Labels, Outlines
+from .visium import CAPTURE_DISK_UM, CONVENTION_UM, PITCH_UM, visium_pitch_px
 
 __all__ = [
     "Shape",
@@ -28,6 +30,11 @@ __all__ = [
     "unit_area_um2",
     "units_table",
 ]
+
+logger = logging.getLogger(__name__)
+
+#: A stated mpp this far from what the pitch of spots says is refused.
+_PITCH_TOLERANCE = 0.05
 
 Shape = Literal["circle", "square", "polygon", "label"]
 
@@ -298,12 +305,7 @@ def read_units(path: str | Path) -> Units:
     mpp = library.get("metadata", {}).get("mpp")
     unit = adata.uns.get("unit")
     if unit is None:
-        diameter_px = library.get("scalefactors", {}).get("spot_diameter_fullres")
-        if diameter_px is None or mpp is None:
-            raise InputError(
-                f'{path} does not say how large its units are: set uns["unit"] = {{"shape": "circle", "size_um": 55}}.'
-            )
-        unit = {"shape": "circle", "size_um": float(diameter_px) * float(mpp)}
+        unit, mpp = _guessed_unit(path, adata, library.get("scalefactors", {}).get("spot_diameter_fullres"), mpp)
     if unit.get("shape") not in ("circle", "square") or not float(unit.get("size_um", 0)) > 0:
         raise InputError(
             f'{path}: uns["unit"] needs a "shape", circle or square, and a "size_um" above 0; cells, which have '
@@ -332,3 +334,47 @@ def read_units(path: str | Path) -> Units:
         library=library_of(adata.uns, path.name),
         obs=adata.obs[grid] if grid else None,
     )
+
+
+def _guessed_unit(
+    path: Path, adata: ad.AnnData, diameter_px: float | None, mpp: float | None
+) -> tuple[dict[str, Any], float | None]:
+    """The unit of a file without `uns["unit"]`, and its mpp: Visium's where it is Visium, else with a warning."""
+    centers = np.asarray(adata.obsm["spatial"], dtype=np.float64)[:, :2]
+    pitch_px = visium_pitch_px(adata.obs, centers, diameter_px) if np.isfinite(centers).all() else None
+    if pitch_px is not None:
+        found_mpp = PITCH_UM / pitch_px
+        if mpp is not None and abs(mpp / found_mpp - 1) > _PITCH_TOLERANCE:
+            raise InputError(
+                f"{path} states {mpp:.4g} µm per pixel, but its Visium spots lie {PITCH_UM:g} µm apart only at "
+                f'{found_mpp:.4g}. Put positions in level-0 pixels into obsm["spatial"], or correct the mpp in '
+                'uns["spatial"].'
+            )
+        logger.info(
+            "%s: Visium spots, %g µm across and %g µm apart (%.4g µm per pixel).",
+            path.name,
+            CAPTURE_DISK_UM,
+            PITCH_UM,
+            found_mpp,
+        )
+        if diameter_px is not None and abs(diameter_px * found_mpp / CONVENTION_UM - 1) > _PITCH_TOLERANCE:
+            logger.warning(
+                "%s: spot_diameter_fullres is %.3g µm by the spots' pitch, and Space Ranger writes %g. Positions must be (x, "
+                "y) in level-0 pixels; are they in those of a smaller picture?",
+                path.name,
+                diameter_px * found_mpp,
+                CONVENTION_UM,
+            )
+        return {"shape": "circle", "size_um": CAPTURE_DISK_UM}, found_mpp if mpp is None else mpp
+    if diameter_px is None or mpp is None:
+        raise InputError(
+            f'{path} does not say how large its units are: set uns["unit"] = {{"shape": "circle", "size_um": 55}}.'
+        )
+    size_um = float(diameter_px) * float(mpp)
+    logger.warning(
+        "%s does not say how large its units are. PixNet takes disks of %.3g µm, its spot_diameter_fullres; set "
+        'uns["unit"] = {"shape": "circle", "size_um": ...} if they are not.',
+        path.name,
+        size_um,
+    )
+    return {"shape": "circle", "size_um": size_um}, mpp
