@@ -359,8 +359,8 @@ def _guessed_unit(
         )
         if diameter_px is not None and abs(diameter_px * found_mpp / CONVENTION_UM - 1) > _PITCH_TOLERANCE:
             logger.warning(
-                "%s: spot_diameter_fullres is %.3g µm by the spots' pitch, and Space Ranger writes %g. Positions must be (x, "
-                "y) in level-0 pixels; are they in those of a smaller picture?",
+                "%s: spot_diameter_fullres is %.3g µm by the spots' pitch, and Space Ranger writes %g. Are positions in "
+                "pixels of a smaller picture? They must be in level-0 pixels.",
                 path.name,
                 diameter_px * found_mpp,
                 CONVENTION_UM,

@@ -90,7 +90,7 @@ def test_a_real_slide(real_data, tmp_path):
     if not outs.is_dir():
         pytest.skip(f"no Visium slide at {outs}")
     place = pd.read_csv(outs / "tissue_positions_list.csv", header=None, index_col=0)
-    place.index = place.index.astype(str)
+    place.index = place.index.astype(str).rename(None)
     adata = ad.AnnData(np.ones((len(place), 1), np.float32), obs=pd.DataFrame(index=place.index))
     adata.obs["in_tissue"], adata.obs["array_row"], adata.obs["array_col"] = place[1], place[2], place[3]
     adata.obsm["spatial"] = place[[5, 4]].to_numpy(float)
