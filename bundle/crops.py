@@ -248,7 +248,7 @@ class CropDataset(Dataset):
             near = units.take(index)
             total = near.total
             layers.append(layer_of(near, slide.mpp))
-            targets.append(log1p_cp10k(near.counts_of(self.panel.genes), total))
+            targets.append(log1p_cp10k(near.counts_of(self.panel.genes, partly=True), total))
             totals.append(total)
             factors.append(np.full(len(near), factor))
             normalised.append(np.full(len(near), not self.rates or units.size_um >= LARGE_UNIT_UM))
@@ -280,7 +280,7 @@ class SlideDataset(Dataset):
         scales_um: sides of the cells that units will be summed to.
 
     Raises:
-        InputError: if a slide's counts are no measurements, lack a gene of the panel or are coarser than a scale.
+        InputError: if a slide's counts are no measurements, lack most genes of the panel or are coarser than a scale.
     """
 
     def __init__(
@@ -301,7 +301,7 @@ class SlideDataset(Dataset):
             slide = reader.open(record["image"], record.get("mpp"))
             for units in slide_units(record, slide, self.sizes_um):
                 units.check_counts()
-                units.columns(panel.genes)
+                units.check_panel(panel.genes, "scores")
                 units.check_scales(scales_um)
 
     def __len__(self) -> int:

@@ -206,7 +206,7 @@ def _measured(predict: Predict, run: Path, how: Mapping[str, Any], sha: str, pat
         combined = combine(_members(predict, record["image"], folder, asked))
         shutil.rmtree(folder)
         keep = np.flatnonzero(eligible(units, panel.min_total, training=False))
-        y = log1p_cp10k(units.take(keep).counts_of(list(combined.var_names)), units.total[keep])
+        y = log1p_cp10k(units.take(keep).counts_of(list(combined.var_names), partly=True), units.total[keep])
         errors.append(np.abs(y - combined.X[keep]))
         spreads.append(combined.layers["standard_error"][keep])
         slides.append(record["section"])
@@ -214,12 +214,17 @@ def _measured(predict: Predict, run: Path, how: Mapping[str, Any], sha: str, pat
     about: dict[str, Any] = {"checkpoint_sha256": sha, "members": _MEMBERS, "slides": slides, "factor": {}}
     if errors:
         error, spread = np.concatenate(errors).astype(float), np.concatenate(spreads).astype(float)
-        factor = np.sqrt((error**2).mean(0) / np.maximum((spread**2).mean(0), 1e-12))
+        measured = np.isfinite(error)  # a slide need not have measured all genes
+        n = np.maximum(measured.sum(0), 1)
+        square, spread2 = (np.where(measured, values, 0).sum(0) / n for values in (error**2, spread**2))
+        factor = np.sqrt(square / np.maximum(spread2, 1e-12))
+        seen = measured.any(0)
+        factor[~seen] = np.median(factor[seen])
         about |= {
             "unit_size_um": size_um,
             "factor": dict(zip(panel.genes, factor.tolist(), strict=True)),
-            "coverage_95": float(coverage_95(error, factor * spread).mean()),
-            "ranking": _ranking(spread, error),
+            "coverage_95": float(np.nanmean(coverage_95(error, factor * spread))),
+            "ranking": _ranking(spread[:, seen], error[:, seen]),
         }
         write_json(path, about)
     return about
@@ -273,7 +278,8 @@ def _write(units: Units, path: Path) -> None:
 
 
 def _ranking(spread: np.ndarray, error: np.ndarray) -> float:
-    a, b = spread - spread.mean(0), error - error.mean(0)
+    spread = np.where(np.isfinite(error), spread, np.nan)
+    a, b = (np.nan_to_num(values - np.nanmean(values, 0)) for values in (spread, error))
     scale = np.sqrt((a**2).sum(0) * (b**2).sum(0))
     return float(((a * b).sum(0)[scale > 0] / scale[scale > 0]).mean()) if (scale > 0).any() else float("nan")
 

@@ -20,6 +20,7 @@ from .outlines import Labels, Outlines
 from .visium import CAPTURE_DISK_UM, CONVENTION_UM, PITCH_UM, visium_pitch_px
 
 __all__ = [
+    "MIN_MEASURED",
     "Shape",
     "Units",
     "bin_prefix",
@@ -33,6 +34,8 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
+#: The share of a panel's genes that a slide must have measured.
+MIN_MEASURED = 0.1
 #: A stated mpp this far from what the pitch of spots says is refused.
 _PITCH_TOLERANCE = 0.05
 
@@ -148,13 +151,51 @@ class Units:
                 "to compare with. Leave it out of scales_um, or evaluate on a data set with finer units."
             )
 
-    def counts_of(self, genes: Sequence[str]) -> np.ndarray:
+    def counts_of(self, genes: Sequence[str], partly: bool = False) -> np.ndarray:
         """Dense counts of `genes` in their order, float32 (U, len(genes)).
+
+        Args:
+            genes: which.
+            partly: give NaN for a gene that was not measured here, instead of refusing it.
 
         Raises:
             InputError: if a gene was not measured here.
         """
-        return np.asarray(self.counts[:, self.columns(genes)].todense(), dtype=np.float32)
+        if not partly:
+            return np.asarray(self.counts[:, self.columns(genes)].todense(), dtype=np.float32)
+        measured = self.measures(genes)
+        counts = np.full((len(self), len(genes)), np.nan, np.float32)
+        counts[:, measured] = self.counts_of([gene for gene, here in zip(genes, measured, strict=True) if here])
+        return counts
+
+    def measures(self, genes: Sequence[str]) -> np.ndarray:
+        """Which of `genes` were measured here, bool (len(genes),)."""
+        return np.isin(np.asarray(genes, dtype=str), self.genes)
+
+    def check_panel(self, genes: Sequence[str], what: str) -> None:
+        """Say which genes of a panel were not measured here.
+
+        Args:
+            genes: the panel.
+            what: what is done with the others, such as "scores".
+
+        Raises:
+            InputError: if fewer than a tenth of them were measured.
+        """
+        measured = self.measures(genes)
+        missing = [gene for gene, here in zip(genes, measured, strict=True) if not here]
+        if not missing:
+            return
+        lacks = (
+            f"{self.name} lacks {len(missing)} of the {len(genes)} genes of the model's panel (first: "
+            f"{', '.join(missing[:3])})"
+        )
+        if measured.mean() < MIN_MEASURED:
+            raise InputError(
+                f"{lacks}; PixNet needs {MIN_MEASURED:.0%} of them. Do both use symbols, or both ids? Else choose the "
+                "panel from the genes that this slide measures."
+            )
+        logger.warning("%s. They were not measured there: PixNet %s the other %d.", lacks, what, measured.sum())
 
     def columns(self, genes: Sequence[str]) -> list[int]:
         """Where `genes` stand among the genes measured.
@@ -167,8 +208,7 @@ class Units:
         if missing:
             raise InputError(
                 f"{self.name} lacks {len(missing)} of the {len(genes)} genes asked for (first: "
-                f"{', '.join(missing[:3])}). Measure the same genes on every slide of a data set, or choose the "
-                "panel from the genes that are shared."
+                f"{', '.join(missing[:3])}). Choose genes that it measures."
             )
         return [column[g] for g in genes]
 
@@ -359,8 +399,8 @@ def _guessed_unit(
         )
         if diameter_px is not None and abs(diameter_px * found_mpp / CONVENTION_UM - 1) > _PITCH_TOLERANCE:
             logger.warning(
-                "%s: spot_diameter_fullres is %.3g µm by the spots' pitch, and Space Ranger writes %g. Are positions in "
-                "pixels of a smaller picture? They must be in level-0 pixels.",
+                "%s: spot_diameter_fullres is %.3g µm by the spots' pitch, and Space Ranger writes %g. Are positions "
+                "in pixels of a smaller picture? They must be in level-0 pixels.",
                 path.name,
                 diameter_px * found_mpp,
                 CONVENTION_UM,

@@ -66,7 +66,8 @@ class ExpressionLoss(nn.Module):
         Args:
             pred: what the model gave for the batch's U units.
             batch: `target` (U, G), log1p of counts per 10 000; `unit_batch` and `unit_layer` (U,), or `unit_group`
-                (U,) to name the groups of the Pearson term outright; for Poisson also `total`, `area_um2` and
+                (U,) to name the groups of the Pearson term outright; NaN of `target` is a gene that was not measured,
+                and teaches nothing; for Poisson also `total`, `area_um2` and
                 `size_factor` (U,); `normalised` (U,) bool, whether y is meaningful, all by default.
 
         Raises:
@@ -79,17 +80,21 @@ class ExpressionLoss(nn.Module):
             return log_cp10k.sum()
 
         std = self.std.to(log_cp10k)
+        measured = ~batch["target"].isnan()
+        if not bool(measured.all()):
+            batch = {**batch, "target": batch["target"].nan_to_num(), "measured": measured}
+            log_cp10k = log_cp10k * measured
         predicted, truth = log_cp10k / std, batch["target"] / std
         normalised = batch.get("normalised")
         if normalised is None or bool(normalised.all()):
-            loss = self.mse_weight * (predicted - truth).square().mean()
+            loss = self.mse_weight * _mean_of((predicted - truth).square(), measured)
         else:
             if pred.rate is None:
                 raise ValueError("This head gives no rate, so every unit must be normalised; or choose 'programs'.")
             error = (predicted - truth)[normalised].square()
-            loss = self.mse_weight * (error.mean() if len(error) else error.sum())
+            loss = self.mse_weight * _mean_of(error, measured[normalised])
             predicted = torch.where(
-                normalised.unsqueeze(1), predicted, _expected(pred.rate.float(), batch)[:, :-1].log1p()
+                normalised.unsqueeze(1), predicted, _expected(pred.rate.float(), batch)[:, :-1].log1p() * measured
             )
             truth = torch.where(normalised.unsqueeze(1), truth, _counts(batch)[:, :-1].log1p())
         if self.pearson_weight:
@@ -97,6 +102,11 @@ class ExpressionLoss(nn.Module):
         if self.poisson_weight and pred.rate is not None:
             loss = loss + self.poisson_weight * poisson_loss(pred.rate.float(), batch)
         return loss
+
+
+def _mean_of(error: torch.Tensor, measured: torch.Tensor) -> torch.Tensor:
+    """Mean of an error that is 0 where nothing was measured, over the rest; 0 where that is empty."""
+    return error.mean() if len(error) and bool(measured.all()) else error.sum() / measured.sum().clamp_min(1)
 
 
 def pearson_loss(predicted: torch.Tensor, truth: torch.Tensor, group: torch.Tensor, min_units: int) -> torch.Tensor:
@@ -139,7 +149,14 @@ def poisson_loss(rate: torch.Tensor, batch: Mapping[str, torch.Tensor]) -> torch
     def mean(values: torch.Tensor) -> torch.Tensor:
         return values.new_zeros(len(n_units), values.shape[1]).index_add(0, layer, values) / n_units.unsqueeze(1)
 
-    return (mean(deviance) / (1 + mean(counts))).mean()
+    measured = batch.get("measured")
+    if measured is None:
+        return (mean(deviance) / (1 + mean(counts))).mean()
+    # All other genes are others where some of the panel's were not measured.
+    known = torch.cat([measured, measured.all(1, keepdim=True)], dim=1).to(deviance)
+    share = mean(known)
+    per_gene = mean(deviance * known) / share.clamp_min(1e-12) / (1 + mean(counts * known) / share.clamp_min(1e-12))
+    return per_gene.sum() / (share > 0).sum().clamp_min(1)
 
 
 def _counts(batch: Mapping[str, torch.Tensor]) -> torch.Tensor:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -111,3 +113,37 @@ def test_groups_of_units_have_the_mean_of_their_features():
     y, rate = grouped(pooled, lambda x: x * 2, lambda x: x.abs(), chunk=1)(groups)
     np.testing.assert_allclose(y[0], [0, 3, MAX_Y], rtol=1e-5)  # the mean first, and clipped as when it is written
     np.testing.assert_allclose(rate[1], pooled[2:5].mean(0).abs().numpy() * 3, rtol=1e-5)
+
+
+def test_a_gene_is_scored_on_the_slides_that_measured_it():
+    slides = [_slide(i) for i in range(3)]
+    whole = _evaluate(slides)["per_gene"]["native"]
+    genes = np.array(["G0", "G1", "other", "G3", "G4"])  # the total stays, so that the other genes' y does
+    slides[1][1]["units"] = replace(slides[1][1]["units"], genes=genes)
+    partly = _evaluate(slides)
+    found = partly["per_gene"]["native"]
+    others = [0, 1, 3, 4]
+    for column in ("pcc", "pcc_pooled", "pcc_residual", "mse", "mae"):
+        np.testing.assert_allclose(found[column][others], whole[column][others])
+    of_two = _evaluate([slides[0], slides[2]])["per_gene"]["native"]
+    for column in ("pcc", "pcc_pooled", "pcc_residual", "mse", "mae"):
+        np.testing.assert_allclose(found[column][2], of_two[column][2])
+    np.testing.assert_array_equal(found["slides_measured"], [3, 3, 2, 3, 3])
+    assert partly["scales"]["native"]["unmeasured_genes"] == 0
+    assert partly["per_slide"]["B2"]["native"]["unmeasured_genes"] == 1
+    assert partly["per_slide"]["B2"]["native"]["constant_genes"] == 0
+
+
+def test_a_gene_that_no_slide_measured_is_counted_and_left_out():
+    pooled, slide = _slide(0)
+    slide["units"] = replace(slide["units"], genes=np.array(["G0", "G1", "other", "G3", "G4"]))
+    result = _evaluate([(pooled, slide)])
+    pcc = result["per_gene"]["native"]["pcc"]
+    assert np.isnan(pcc[2])
+    assert result["scales"]["native"]["unmeasured_genes"] == 1
+    assert result["scales"]["native"]["PCC@M"] == pytest.approx(pcc[[0, 1, 3]].mean())
+    metric = ExpressionMetric(PANEL, RECORDS, project=lambda x: x, rate=lambda x: None)  # with ceilings
+    metric([pooled], [slide])
+    ceiling = metric.aggregate()["per_gene"]["native"]["ceiling"]
+    assert np.isfinite(ceiling[[0, 1, 3, 4]]).all()
+    assert np.isnan(ceiling[2])
