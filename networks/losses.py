@@ -65,9 +65,9 @@ class ExpressionLoss(nn.Module):
 
         Args:
             pred: what the model gave for the batch's U units.
-            batch: `target` (U, G), log1p of counts per 10 000; `unit_batch` and `unit_layer` (U,), or `unit_group`
-                (U,) to name the groups of the Pearson term outright; NaN of `target` is a gene that was not measured,
-                and teaches nothing; for Poisson also `total`, `area_um2` and
+            batch: `target` (U, G), log1p of counts per 10 000, NaN for a gene that was not measured and teaches
+                nothing; `unit_batch` and `unit_size` (or `unit_layer`) (U,), or `unit_group` (U,) to name the groups of
+                the Pearson term outright; for Poisson also `total`, `area_um2` and
                 `size_factor` (U,); `normalised` (U,) bool, whether y is meaningful, all by default.
 
         Raises:
@@ -144,7 +144,7 @@ def poisson_loss(rate: torch.Tensor, batch: Mapping[str, torch.Tensor]) -> torch
     """
     counts, expected = _counts(batch), _expected(rate, batch)
     deviance = 2 * (torch.xlogy(counts, counts) - torch.xlogy(counts, expected) - (counts - expected))
-    _, layer, n_units = torch.unique(batch["unit_layer"], return_inverse=True, return_counts=True)
+    _, layer, n_units = torch.unique(_sizes(batch), return_inverse=True, return_counts=True)
 
     def mean(values: torch.Tensor) -> torch.Tensor:
         return values.new_zeros(len(n_units), values.shape[1]).index_add(0, layer, values) / n_units.unsqueeze(1)
@@ -171,8 +171,13 @@ def _expected(rate: torch.Tensor, batch: Mapping[str, torch.Tensor]) -> torch.Te
     return (rate * (batch["area_um2"] * batch["size_factor"]).unsqueeze(1)).clamp_min(1e-12)
 
 
+def _sizes(batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """A number for each unit's size, (U,): units that overlap lie on several mask layers."""
+    return batch.get("unit_size", batch["unit_layer"])
+
+
 def _groups(batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
     if "unit_group" in batch:
         return batch["unit_group"]
-    layer = batch["unit_layer"]
+    layer = _sizes(batch)
     return batch["unit_batch"] * (layer.amax() + 1) + layer
