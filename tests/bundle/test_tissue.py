@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from bundle.manifest import read_split
-from bundle.tissue import TissueMap, stain_of_slides, stain_unlike, tissue_fraction
+from bundle.tissue import TissueMap, stain_distance, stain_of_slides, tissue_fraction
 from transforms import SlideReader, TissueMask
 
 
@@ -31,7 +31,8 @@ def test_a_slide_is_like_itself_and_unlike_one_restained(phantom, tissue):
     (stain,) = stain_of_slides(read_split(phantom, "test"), SlideReader(), TissueMask())
     np.testing.assert_allclose(stain, tissue.stain)
     assert (tissue.stain > 0.02).all()
-    assert not stain_unlike(tissue.stain, [stain])
-    assert not stain_unlike(tissue.stain, [[1.0, 1.0, 1.0], stain])
-    assert stain_unlike(tissue.stain * 1.5, [stain])
-    assert not stain_unlike(tissue.stain, [])
+    assert stain_distance(tissue.stain, [stain]) == pytest.approx(0, abs=1e-6)
+    assert stain_distance(tissue.stain, [[1.0, 1.0, 1.0], stain]) == pytest.approx(0, abs=1e-6)
+    assert stain_distance(tissue.stain * 2, [stain]) == pytest.approx(np.log(2))
+    assert np.isnan(stain_distance(tissue.stain, []))
+    assert np.isnan(stain_distance(np.zeros(3), [stain]))
