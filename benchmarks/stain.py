@@ -66,7 +66,8 @@ def measure(data: Path, draws: int = 20) -> dict[str, Any]:
     slides = {lab: [_read(data / path, mpp) for path, mpp in paths.items()] for lab, paths in LABORATORIES.items()}
     stains = {lab: [_stain(picture) for picture in pictures] for lab, pictures in slides.items()}
     own, foreign = [], []
-    jitter = RandHEStain(prob=1.0).set_random_state(0)
+    jitter = RandHEStain(prob=1.0)
+    jitter.set_random_state(0)
     for lab, pictures in slides.items():
         for number, picture in enumerate(pictures):
             rest = [s for i, s in enumerate(stains[lab]) if i != number] or stains[lab]

@@ -87,7 +87,7 @@ def stain_of_slides(
     return [[float(v) for v in m.stain] for m in maps]
 
 
-def stain_distance(stain: np.ndarray, training: Sequence[Sequence[float]]) -> float:
+def stain_distance(stain: np.ndarray, training: Sequence[Sequence[float] | np.ndarray]) -> float:
     """How far a slide's stain lies from the nearest training slide's; NaN where either is unknown.
 
     The length of two parts: the logarithm of the ratio of both optical densities (0.69 is a slide twice as dark), and

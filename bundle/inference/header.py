@@ -162,7 +162,7 @@ class Header:
         stain = self._stain(slide)
         if stain > STAIN_LIMIT:
             found.append(
-                f"The slide is stained unlike every training slide: it lies {stain:.2g} from the nearest. Slides of one "
+                f"The slide is stained unlike every training slide, {stain:.2g} from the nearest. Slides of one "
                 f"laboratory lie within {STAIN_OWN:g}, H&E of other laboratories within {STAIN_FOREIGN:g}. Is it H&E?"
             )
         fraction = request.tissue_fraction
