@@ -26,6 +26,7 @@ from .texture import fit_texture
 from .tissue import stain_of_slides
 from .tracking import MLFlowTracking
 from .units import Units, build_units, read_units, units_table
+from .weights import LoadCheckpoint, load_weights, read_weights
 
 __all__ = [
     "BestModel",
@@ -36,6 +37,7 @@ __all__ = [
     "ExpressionMetricHandler",
     "GenePanel",
     "InputError",
+    "LoadCheckpoint",
     "MLFlowTracking",
     "MapInferer",
     "MetricsCsv",
@@ -58,6 +60,7 @@ __all__ = [
     "inference",
     "is_cells",
     "load_panel",
+    "load_weights",
     "metrics",
     "model_sha256",
     "n_genes",
@@ -69,6 +72,7 @@ __all__ = [
     "read_manifest",
     "read_split",
     "read_units",
+    "read_weights",
     "slide_records",
     "stain_of_slides",
     "take_one",

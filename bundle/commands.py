@@ -8,7 +8,6 @@ import math
 import os
 import sys
 import warnings
-import zipfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -33,6 +32,7 @@ from .quoting import Code, as_code, quoted, unquoted
 from .refusals import configuration_refused
 from .trust import is_of_a_run, read_model
 from .uncertainty import with_standard_error
+from .weights import check_archive
 
 __all__ = [
     "bundle_root",
@@ -49,6 +49,8 @@ logger = logging.getLogger(__name__)
 
 #: Keys that may differ when a run goes on where it was.
 _FREE_ON_RESUME = {"max_epochs", "num_workers", "device", "is_main", "output_dir", "dataset_dir", "bundle_root"}
+#: What a checkpoint is written and read with; runs of earlier versions name MONAI's.
+_FREE_ON_RESUME |= {"checkpoint_handlers", "head_start"}
 #: Keys that an override may add.
 _MAY_ADD = {"finalize", "start_from"}
 _NIFTI = (".nii", ".nii.gz")
@@ -419,7 +421,6 @@ def trained_run(run: str | Path, trust: bool = False) -> tuple[Path, Path]:
     for needed in (model, run / "models" / "model.pt"):
         if not needed.is_file():
             raise InputError(f"{run} is not a finished training run: {needed.relative_to(run)} is missing.")
-    if not zipfile.is_zipfile(run / "models" / "model.pt"):
-        raise InputError(f"{run / 'models' / 'model.pt'} is cut short or holds no weights. Copy it again.")
+    check_archive(run / "models" / "model.pt")
     read_model(model, trust)
     return run, model

@@ -84,7 +84,7 @@ def slide_units(record: Mapping[str, Any], slide: OpenSlide, sizes_um: Sequence[
     """Read a record's units and check that they lie on the slide.
 
     Raises:
-        InputError: if units lie outside the slide, overlap, or were registered at another scale.
+        InputError: if units lie outside the slide, or were registered at another scale.
     """
     found = load_units(record, sizes_um)
     sizes = [units.size_um for units in found]
@@ -124,7 +124,7 @@ def _check_distance(units: Units, mpp: float) -> None:
     nearest = cKDTree(units.centers_px).query(sample, k=2)[0][:, 1] * mpp
     if np.median(nearest) < 0.65 * units.size_um:
         raise InputError(
-            f"{units.name}: units of {units.size_um:g} µm lie {np.median(nearest):.3g} µm apart, so they overlap. "
+            f"{units.name}: units of {units.size_um:g} µm lie {np.median(nearest):.3g} µm apart. "
             f"Positions must be (x, y) in level-0 pixels of a slide of {mpp:.4g} µm per pixel; was a smaller picture "
             "registered, or is the size or mpp wrong?"
         )
@@ -254,7 +254,7 @@ class CropDataset(Dataset):
             near = units.take(index)
             total = near.total
             layers.append(layer_of(near, slide.mpp))
-            targets.append(log1p_cp10k(near.counts_of(self.panel.genes), total))
+            targets.append(log1p_cp10k(near.counts_of(self.panel.genes, partly=True), total))
             totals.append(total)
             factors.append(np.full(len(near), factor))
             normalised.append(np.full(len(near), not self.rates or units.size_um >= LARGE_UNIT_UM))
@@ -286,7 +286,7 @@ class SlideDataset(Dataset):
         scales_um: sides of the cells that units will be summed to.
 
     Raises:
-        InputError: if a slide's counts are no measurements, lack a gene of the panel or are coarser than a scale.
+        InputError: if a slide's counts are no measurements, lack most genes of the panel or are coarser than a scale.
     """
 
     def __init__(
@@ -307,7 +307,7 @@ class SlideDataset(Dataset):
             slide = reader.open(record["image"], record.get("mpp"))
             for units in slide_units(record, slide, self.sizes_um):
                 units.check_counts()
-                units.columns(panel.genes)
+                units.check_panel(panel.genes, "scores")
                 units.check_scales(scales_um)
 
     def __len__(self) -> int:
@@ -337,7 +337,7 @@ class SlideDataset(Dataset):
 def collate_units(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Batch samples: images and masks are stacked, units concatenated with `unit_batch` saying whose they are.
 
-    `unit_group` numbers slide and layer, so that two crops of one slide share their Pearson term.
+    `unit_group` numbers slide and unit size, so that two crops of one slide share their Pearson term.
     """
     n_layers = max(s["label"].shape[0] for s in samples)
     labels = []
@@ -349,12 +349,13 @@ def collate_units(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "image": torch.stack([torch.as_tensor(s["image"]).as_subclass(torch.Tensor) for s in samples]),
         "label": torch.stack(labels),
     }
-    for key in ("target", "total", "size_factor", "normalised", "area_um2", "unit_layer", "unit_index"):
+    for key in ("target", "total", "size_factor", "normalised", "area_um2", "unit_layer", "unit_size", "unit_index"):
         if key in samples[0]:
             batch[key] = torch.cat([torch.as_tensor(s[key]) for s in samples])
     batch["unit_batch"] = torch.cat([torch.full((len(s["total"]),), i) for i, s in enumerate(samples)])
     slide = torch.cat([torch.full((len(s["total"]),), int(s["slide_index"])) for s in samples])
-    batch["unit_group"] = slide * n_layers + batch["unit_layer"]
+    size = batch.get("unit_size", batch["unit_layer"])
+    batch["unit_group"] = slide * (int(size.amax()) + 1 if len(size) else 1) + size
     return batch
 
 

@@ -13,12 +13,14 @@ from monai.bundle import ConfigParser
 
 from .commands import bundle_root, merge_config, trained_run
 from .errors import InputError
+from .expression import MAX_Y
 from .files import replacing
 from .inference.runtime import check_equal, onnx_model, onnx_session
 from .ownership import check_output
 from .panel import load_panel
 from .refusals import configuration_refused
 from .version import bundle_version
+from .weights import load_weights
 
 __all__ = ["SIZE_PX", "export_onnx", "load_network"]
 
@@ -43,11 +45,7 @@ def load_network(run: str | Path, trust: bool = False) -> tuple[Any, dict[str, A
     config = merge_config([bundle_root() / "configs" / "inference.json", model], {"model_dir": str(run / "models")})
     with configuration_refused():
         network = ConfigParser(config).get_parsed_content("network_def")
-    try:
-        network.load_state_dict(torch.load(run / "models" / "model.pt", map_location="cpu", weights_only=True))
-    except RuntimeError as error:
-        raise InputError(f"{run / 'models' / 'model.pt'} does not hold the weights of {model}'s network.") from error
-    return network.eval(), config
+    return load_weights(network, run / "models" / "model.pt").eval(), config
 
 
 class _Expression(torch.nn.Module):
@@ -59,7 +57,7 @@ class _Expression(torch.nn.Module):
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
         features = self.network.features(image).movedim(1, -1)
-        found = (self.network.project(features), self.network.rate(features))
+        found = (self.network.project(features).clamp(0, MAX_Y), self.network.rate(features))
         return tuple(value.movedim(-1, 1) for value in found if value is not None)
 
 

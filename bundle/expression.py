@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from .errors import InputError
@@ -9,7 +11,9 @@ from .units import Units
 
 __all__ = [
     "LARGE_UNIT_UM",
+    "MAX_Y",
     "TARGET_SUM",
+    "bounded",
     "eligible",
     "log1p_cp10k",
     "pearson_residuals",
@@ -18,6 +22,8 @@ __all__ = [
 ]
 
 TARGET_SUM = 1e4
+#: Largest y = log1p CP10k: one gene has all of a unit's counts.
+MAX_Y = float(np.log1p(TARGET_SUM))
 #: From this size on a unit holds enough transcripts to be normalised by its own total.
 LARGE_UNIT_UM = 55.0
 
@@ -31,6 +37,14 @@ def log1p_cp10k(counts: np.ndarray, total: np.ndarray) -> np.ndarray:
     """
     total = np.asarray(total, dtype=np.float64)
     return np.log1p(TARGET_SUM * counts / np.where(total > 0, total, np.inf)[:, None]).astype(np.float32)
+
+
+def bounded(y: Any) -> Any:
+    """Clip y = log1p CP10k to the values that it can have, 0 to `MAX_Y`; NaN stays. NumPy or dask.
+
+    A linear map can leave that range, and does so on pictures unlike those it was trained on.
+    """
+    return np.clip(y, np.float32(0), np.float32(MAX_Y))
 
 
 def eligible(units: Units, min_total: float, training: bool = True) -> np.ndarray:

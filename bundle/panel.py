@@ -19,7 +19,7 @@ from .errors import InputError, did_you_mean
 from .expression import LARGE_UNIT_UM, eligible, log1p_cp10k, pearson_residuals
 from .files import write_json
 from .summing import squares_at, summed_to
-from .units import Units, read_units
+from .units import MIN_MEASURED, Units, read_units
 from .version import bundle_version
 
 __all__ = ["GenePanel", "extend_panel", "fit_panel", "in_block", "load_panel", "load_units", "n_genes"]
@@ -249,7 +249,7 @@ def fit_panel(
         unit_sizes_um: unit sizes to use; the coarsest of each slide by default.
 
     Raises:
-        InputError: if no gene is shared by all training slides, or no unit has enough counts.
+        InputError: if hardly a gene is shared by all training slides, or no unit has enough counts.
     """
     if not records:
         raise InputError('The data set has no training slides: list some under "training" in its dataset.json.')
@@ -261,9 +261,21 @@ def fit_panel(
     for units in everything[1:]:
         present = set(units.genes)
         genes = [g for g in genes if g in present]
-    if not genes:
+    fewest = min(everything, key=lambda units: len(units.genes))
+    if len(genes) < MIN_MEASURED * len(fewest.genes) or not genes:
         names = ", ".join(u.name for u in everything[:3])
-        raise InputError(f"No gene is shared by all training slides ({names}, ...). Do all use symbols, or all ids?")
+        shared = f"Only {len(genes)} genes are" if genes else "No gene is"
+        raise InputError(f"{shared} shared by all training slides ({names}, ...). Do all use symbols, or all ids?")
+    most = max(everything, key=lambda units: len(units.genes))
+    if len(genes) < len(most.genes):
+        logger.info(
+            "PixNet learns from the %d genes that all training slides measured; %s has %d, %s %d.",
+            len(genes),
+            most.name,
+            len(most.genes),
+            fewest.name,
+            len(fewest.genes),
+        )
     if not any(len(u) for u in everything):
         raise InputError(
             f"No training unit on tissue has {min_total:g} counts or more. Lower min_total, or check the counts."
@@ -336,13 +348,15 @@ def extend_panel(
 ) -> GenePanel:
     """A trained model's panel for training that goes on with its weights: same genes and statistics, further slides.
 
+    Slides that measured some of the genes alone teach those.
+
     Args:
         path: the model's `panel.json`.
         records: the training records that are added.
         unit_sizes_um: see `fit_panel`.
 
     Raises:
-        InputError: if there are no records, or their units lack a gene of the panel.
+        InputError: if there are no records, or their units lack most genes of the panel.
     """
     if not records:
         raise InputError("There are no training slides to go on with.")
@@ -350,7 +364,7 @@ def extend_panel(
     for record in records:
         for units in load_units(record, unit_sizes_um):
             units.check_counts()
-            units.columns(panel.genes)
+            units.check_panel(panel.genes, "learns")
             panel.unit_sizes_um = sorted({*panel.unit_sizes_um, units.size_um})
         slide = _about(record)
         panel.training += [] if slide in panel.training else [slide]

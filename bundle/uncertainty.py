@@ -20,8 +20,9 @@ import pandas as pd
 
 from .checked_json import STANDARD_ERROR, TRAINED, read_json
 from .errors import InputError
-from .expression import LARGE_UNIT_UM, eligible, log1p_cp10k
+from .expression import LARGE_UNIT_UM, bounded, eligible, log1p_cp10k
 from .files import alone_at, file_state, replacing, write_json
+from .inference.clipping import CLIPPED, NOT_CLIPPED, clipped_genes, told_clipped
 from .inference.header import model_sha256
 from .inference.requests import Request
 from .manifest import read_split
@@ -99,6 +100,9 @@ def check_asked(ending: str, settings: Mapping[str, Any]) -> None:
 def combine(members: Sequence[Path]) -> ad.AnnData:
     """The mean of several predictions of the same units, with `layers["standard_error"]`, their spread (n - 1).
 
+    The members' X are not clipped to the range of log1p CP10k (`PredictionWriter.bounded`), or their mean and their
+    spread would depend on where the range ends; their mean is.
+
     They are read one after the other (Welford 1962), so that memory does not grow with their number.
 
     Args:
@@ -122,11 +126,27 @@ def combine(members: Sequence[Path]) -> ad.AnnData:
         spread += delta * (np.asarray(other.X, np.float64) - mean)
         if rate is not None:
             rate = rate + (other.layers["rate_per_um2"] - rate) / n
-    first.X = mean.astype(np.float32)
+    _clip(first, mean.astype(np.float32))
     first.layers["standard_error"] = np.sqrt(spread / (len(members) - 1)).astype(np.float32)
     if rate is not None:
         first.layers["rate_per_um2"] = rate
     return first
+
+
+def _clip(adata: ad.AnnData, y: np.ndarray) -> None:
+    """Let X be y, clipped to its range; say so as a prediction does."""
+    adata.X = bounded(y)
+    about = adata.uns.get("pixnet", {})
+    if not str(about.get("unit_of_X", "")).endswith(NOT_CLIPPED):
+        return
+    about["unit_of_X"] = about["unit_of_X"].removesuffix(NOT_CLIPPED)
+    if "rate_per_um2" in adata.layers:
+        return
+    adata.obs[CLIPPED] = clipped_genes(y)
+    about["clipped"], message = told_clipped(int(adata.obs[CLIPPED].sum()), y.size)
+    if message is not None:
+        logger.warning("%s", message)
+        about["warnings"] = np.array([*about["warnings"], message], dtype=str)
 
 
 def _values(path: Path) -> ad.AnnData:
@@ -192,7 +212,7 @@ def _measured(predict: Predict, run: Path, how: Mapping[str, Any], sha: str, pat
         combined = combine(_members(predict, record["image"], folder, asked))
         remove_ours(folder)
         keep = np.flatnonzero(eligible(units, panel.min_total, training=False))
-        y = log1p_cp10k(units.take(keep).counts_of(list(combined.var_names)), units.total[keep])
+        y = log1p_cp10k(units.take(keep).counts_of(list(combined.var_names), partly=True), units.total[keep])
         errors.append(np.abs(y - combined.X[keep]))
         spreads.append(combined.layers["standard_error"][keep])
         slides.append(record["section"])
@@ -200,12 +220,17 @@ def _measured(predict: Predict, run: Path, how: Mapping[str, Any], sha: str, pat
     about: dict[str, Any] = {"checkpoint_sha256": sha, "members": _MEMBERS, "slides": slides, "factor": {}}
     if errors:
         error, spread = np.concatenate(errors).astype(float), np.concatenate(spreads).astype(float)
-        factor = np.sqrt((error**2).mean(0) / np.maximum((spread**2).mean(0), 1e-12))
+        measured = np.isfinite(error)  # a slide need not have measured all genes
+        n = np.maximum(measured.sum(0), 1)
+        square, spread2 = (np.where(measured, values, 0).sum(0) / n for values in (error**2, spread**2))
+        factor = np.sqrt(square / np.maximum(spread2, 1e-12))
+        seen = measured.any(0)
+        factor[~seen] = np.median(factor[seen])
         about |= {
             "unit_size_um": size_um,
             "factor": dict(zip(panel.genes, factor.tolist(), strict=True)),
-            "coverage_95": float(coverage_95(error, factor * spread).mean()),
-            "ranking": _ranking(spread, error),
+            "coverage_95": float(np.nanmean(coverage_95(error, factor * spread))),
+            "ranking": _ranking(spread[:, seen], error[:, seen]),
         }
         write_json(path, about)
     return about
@@ -218,7 +243,7 @@ def _members(
     paths = [folder / f"{symmetry}.h5ad" for symmetry in range(first or _MEMBERS)]
     for number, path in enumerate(paths):
         if not path.is_file():
-            predict(slide, path, {**settings, "symmetries": [number]})
+            predict(slide, path, {**settings, "symmetries": [number], "bounded": False})
     return paths
 
 
@@ -260,7 +285,8 @@ def _write(units: Units, path: Path) -> None:
 
 
 def _ranking(spread: np.ndarray, error: np.ndarray) -> float:
-    a, b = spread - spread.mean(0), error - error.mean(0)
+    spread = np.where(np.isfinite(error), spread, np.nan)
+    a, b = (np.nan_to_num(values - np.nanmean(values, 0)) for values in (spread, error))
     scale = np.sqrt((a**2).sum(0) * (b**2).sum(0))
     return float(((a * b).sum(0)[scale > 0] / scale[scale > 0]).mean()) if (scale > 0).any() else float("nan")
 

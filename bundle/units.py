@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import anndata as ad
 import numpy as np
@@ -19,8 +20,10 @@ from .library import Library, libraries_of, library_of
 from .manifest import check_mpp
 from .outlines import Labels, Outlines
 from .reading import reading
+from .visium import CAPTURE_DISK_UM, CONVENTION_UM, PITCH_UM, visium_pitch_px
 
 __all__ = [
+    "MIN_MEASURED",
     "Shape",
     "Units",
     "bin_prefix",
@@ -31,6 +34,13 @@ __all__ = [
     "unit_area_um2",
     "units_table",
 ]
+
+logger = logging.getLogger(__name__)
+
+#: The share of a panel's genes that a slide must have measured.
+MIN_MEASURED = 0.1
+#: A stated mpp this far from what the pitch of spots says is refused.
+_PITCH_TOLERANCE = 0.05
 
 Shape = Literal["circle", "square", "polygon", "label"]
 #: A slide measures 25 x 75 mm.
@@ -146,13 +156,51 @@ class Units:
                 "to compare with. Leave it out of scales_um, or evaluate on a data set with finer units."
             )
 
-    def counts_of(self, genes: Sequence[str]) -> np.ndarray:
+    def counts_of(self, genes: Sequence[str], partly: bool = False) -> np.ndarray:
         """Dense counts of `genes` in their order, float32 (U, len(genes)).
+
+        Args:
+            genes: which.
+            partly: give NaN for a gene that was not measured here, instead of refusing it.
 
         Raises:
             InputError: if a gene was not measured here.
         """
-        return np.asarray(self.counts[:, self.columns(genes)].todense(), dtype=np.float32)
+        if not partly:
+            return np.asarray(self.counts[:, self.columns(genes)].todense(), dtype=np.float32)
+        measured = self.measures(genes)
+        counts = np.full((len(self), len(genes)), np.nan, np.float32)
+        counts[:, measured] = self.counts_of([gene for gene, here in zip(genes, measured, strict=True) if here])
+        return counts
+
+    def measures(self, genes: Sequence[str]) -> np.ndarray:
+        """Which of `genes` were measured here, bool (len(genes),)."""
+        return np.isin(np.asarray(genes, dtype=str), self.genes)
+
+    def check_panel(self, genes: Sequence[str], what: str) -> None:
+        """Say which genes of a panel were not measured here.
+
+        Args:
+            genes: the panel.
+            what: what is done with the others, such as "scores".
+
+        Raises:
+            InputError: if fewer than a tenth of them were measured.
+        """
+        measured = self.measures(genes)
+        missing = [gene for gene, here in zip(genes, measured, strict=True) if not here]
+        if not missing:
+            return
+        lacks = (
+            f"{self.name} lacks {len(missing)} of the {len(genes)} genes of the model's panel (first: "
+            f"{', '.join(missing[:3])})"
+        )
+        if measured.mean() < MIN_MEASURED:
+            raise InputError(
+                f"{lacks}; PixNet needs {MIN_MEASURED:.0%} of them. Do both use symbols, or both ids? Else choose the "
+                "panel from the genes that this slide measures."
+            )
+        logger.warning("%s. They were not measured there: PixNet %s the other %d.", lacks, what, measured.sum())
 
     def columns(self, genes: Sequence[str]) -> list[int]:
         """Where `genes` stand among the genes measured.
@@ -165,8 +213,7 @@ class Units:
         if missing:
             raise InputError(
                 f"{self.name} lacks {len(missing)} of the {len(genes)} genes asked for (first: "
-                f"{', '.join(missing[:3])}). Measure the same genes on every slide of a data set, or choose the "
-                "panel from the genes that are shared."
+                f"{', '.join(missing[:3])}). Choose genes that it measures."
             )
         return [column[g] for g in genes]
 
@@ -315,12 +362,7 @@ def _units_of(adata: ad.AnnData, path: Path) -> Units:
     mpp = library.get("metadata", {}).get("mpp")
     unit = adata.uns.get("unit")
     if unit is None:
-        diameter_px = library.get("scalefactors", {}).get("spot_diameter_fullres")
-        if diameter_px is None or mpp is None:
-            raise InputError(
-                f'{path} does not say how large its units are: set uns["unit"] = {{"shape": "circle", "size_um": 55}}.'
-            )
-        unit = {"shape": "circle", "size_um": float(diameter_px) * float(mpp)}
+        unit, mpp = _guessed_unit(path, adata, library.get("scalefactors", {}).get("spot_diameter_fullres"), mpp)
     if unit.get("shape") not in ("circle", "square") or not float(unit.get("size_um", 0)) > 0:
         raise InputError(
             f'{path}: uns["unit"] needs a "shape", circle or square, and a "size_um" above 0; cells, which have '
@@ -349,3 +391,47 @@ def _units_of(adata: ad.AnnData, path: Path) -> Units:
         library=library_of(adata.uns, path.name),
         obs=adata.obs[grid] if grid else None,
     )
+
+
+def _guessed_unit(
+    path: Path, adata: ad.AnnData, diameter_px: float | None, mpp: float | None
+) -> tuple[dict[str, Any], float | None]:
+    """The unit of a file without `uns["unit"]`, and its mpp: Visium's where it is Visium, else with a warning."""
+    centers = np.asarray(adata.obsm["spatial"], dtype=np.float64)[:, :2]
+    pitch_px = visium_pitch_px(adata.obs, centers, diameter_px) if np.isfinite(centers).all() else None
+    if pitch_px is not None:
+        found_mpp = PITCH_UM / pitch_px
+        if mpp is not None and abs(mpp / found_mpp - 1) > _PITCH_TOLERANCE:
+            raise InputError(
+                f"{path} states {mpp:.4g} µm per pixel, but its Visium spots lie {PITCH_UM:g} µm apart only at "
+                f'{found_mpp:.4g}. Put positions in level-0 pixels into obsm["spatial"], or correct the mpp in '
+                'uns["spatial"].'
+            )
+        logger.info(
+            "%s: Visium spots, %g µm across and %g µm apart (%.4g µm per pixel).",
+            path.name,
+            CAPTURE_DISK_UM,
+            PITCH_UM,
+            found_mpp,
+        )
+        if diameter_px is not None and abs(diameter_px * found_mpp / CONVENTION_UM - 1) > _PITCH_TOLERANCE:
+            logger.warning(
+                "%s: spot_diameter_fullres is %.3g µm by the spots' pitch, and Space Ranger writes %g. Are positions "
+                "in pixels of a smaller picture? They must be in level-0 pixels.",
+                path.name,
+                diameter_px * found_mpp,
+                CONVENTION_UM,
+            )
+        return {"shape": "circle", "size_um": CAPTURE_DISK_UM}, found_mpp if mpp is None else mpp
+    if diameter_px is None or mpp is None:
+        raise InputError(
+            f'{path} does not say how large its units are: set uns["unit"] = {{"shape": "circle", "size_um": 55}}.'
+        )
+    size_um = float(diameter_px) * float(mpp)
+    logger.warning(
+        "%s does not say how large its units are. PixNet takes disks of %.3g µm, its spot_diameter_fullres; set "
+        'uns["unit"] = {"shape": "circle", "size_um": ...} if they are not.',
+        path.name,
+        size_um,
+    )
+    return {"shape": "circle", "size_um": size_um}, mpp

@@ -11,7 +11,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-__all__ = ["Head", "LinearHead", "ProgramsHead", "build_head"]
+__all__ = ["MAX_LOG_CP10K", "Head", "LinearHead", "ProgramsHead", "build_head"]
+
+#: Largest log1p of counts per 10 000: one gene has all counts.
+MAX_LOG_CP10K = math.log1p(1e4)
 
 
 class Head(nn.Module, ABC):
@@ -31,7 +34,10 @@ class Head(nn.Module, ABC):
 
     @abstractmethod
     def project(self, pooled: torch.Tensor) -> torch.Tensor:
-        """Mean over a unit (..., channels) -> log1p of counts per 10 000, (..., G)."""
+        """Mean over a unit (..., channels) -> log1p of counts per 10 000, (..., G).
+
+        Not clipped to the range of that quantity, 0 to `MAX_LOG_CP10K`, so that training has a gradient everywhere.
+        """
 
     @abstractmethod
     def rate(self, pooled: torch.Tensor) -> torch.Tensor | None:

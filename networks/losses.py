@@ -65,8 +65,9 @@ class ExpressionLoss(nn.Module):
 
         Args:
             pred: what the model gave for the batch's U units.
-            batch: `target` (U, G), log1p of counts per 10 000; `unit_batch` and `unit_layer` (U,), or `unit_group`
-                (U,) to name the groups of the Pearson term outright; for Poisson also `total`, `area_um2` and
+            batch: `target` (U, G), log1p of counts per 10 000, NaN for a gene that was not measured and teaches
+                nothing; `unit_batch` and `unit_size` (or `unit_layer`) (U,), or `unit_group` (U,) to name the groups of
+                the Pearson term outright; for Poisson also `total`, `area_um2` and
                 `size_factor` (U,); `normalised` (U,) bool, whether y is meaningful, all by default.
 
         Raises:
@@ -79,17 +80,21 @@ class ExpressionLoss(nn.Module):
             return log_cp10k.sum()
 
         std = self.std.to(log_cp10k)
+        measured = ~batch["target"].isnan()
+        if not bool(measured.all()):
+            batch = {**batch, "target": batch["target"].nan_to_num(), "measured": measured}
+            log_cp10k = log_cp10k * measured
         predicted, truth = log_cp10k / std, batch["target"] / std
         normalised = batch.get("normalised")
         if normalised is None or bool(normalised.all()):
-            loss = self.mse_weight * (predicted - truth).square().mean()
+            loss = self.mse_weight * _mean_of((predicted - truth).square(), measured)
         else:
             if pred.rate is None:
                 raise ValueError("This head gives no rate, so every unit must be normalised; or choose 'programs'.")
             error = (predicted - truth)[normalised].square()
-            loss = self.mse_weight * (error.mean() if len(error) else error.sum())
+            loss = self.mse_weight * _mean_of(error, measured[normalised])
             predicted = torch.where(
-                normalised.unsqueeze(1), predicted, _expected(pred.rate.float(), batch)[:, :-1].log1p()
+                normalised.unsqueeze(1), predicted, _expected(pred.rate.float(), batch)[:, :-1].log1p() * measured
             )
             truth = torch.where(normalised.unsqueeze(1), truth, _counts(batch)[:, :-1].log1p())
         if self.pearson_weight:
@@ -97,6 +102,11 @@ class ExpressionLoss(nn.Module):
         if self.poisson_weight and pred.rate is not None:
             loss = loss + self.poisson_weight * poisson_loss(pred.rate.float(), batch)
         return loss
+
+
+def _mean_of(error: torch.Tensor, measured: torch.Tensor) -> torch.Tensor:
+    """Mean of an error that is 0 where nothing was measured, over the rest; 0 where that is empty."""
+    return error.mean() if len(error) and bool(measured.all()) else error.sum() / measured.sum().clamp_min(1)
 
 
 def pearson_loss(predicted: torch.Tensor, truth: torch.Tensor, group: torch.Tensor, min_units: int) -> torch.Tensor:
@@ -134,12 +144,19 @@ def poisson_loss(rate: torch.Tensor, batch: Mapping[str, torch.Tensor]) -> torch
     """
     counts, expected = _counts(batch), _expected(rate, batch)
     deviance = 2 * (torch.xlogy(counts, counts) - torch.xlogy(counts, expected) - (counts - expected))
-    _, layer, n_units = torch.unique(batch["unit_layer"], return_inverse=True, return_counts=True)
+    _, layer, n_units = torch.unique(_sizes(batch), return_inverse=True, return_counts=True)
 
     def mean(values: torch.Tensor) -> torch.Tensor:
         return values.new_zeros(len(n_units), values.shape[1]).index_add(0, layer, values) / n_units.unsqueeze(1)
 
-    return (mean(deviance) / (1 + mean(counts))).mean()
+    measured = batch.get("measured")
+    if measured is None:
+        return (mean(deviance) / (1 + mean(counts))).mean()
+    # All other genes are others where some of the panel's were not measured.
+    known = torch.cat([measured, measured.all(1, keepdim=True)], dim=1).to(deviance)
+    share = mean(known)
+    per_gene = mean(deviance * known) / share.clamp_min(1e-12) / (1 + mean(counts * known) / share.clamp_min(1e-12))
+    return per_gene.sum() / (share > 0).sum().clamp_min(1)
 
 
 def _counts(batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
@@ -154,8 +171,13 @@ def _expected(rate: torch.Tensor, batch: Mapping[str, torch.Tensor]) -> torch.Te
     return (rate * (batch["area_um2"] * batch["size_factor"]).unsqueeze(1)).clamp_min(1e-12)
 
 
+def _sizes(batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """A number for each unit's size, (U,): units that overlap lie on several mask layers."""
+    return batch.get("unit_size", batch["unit_layer"])
+
+
 def _groups(batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
     if "unit_group" in batch:
         return batch["unit_group"]
-    layer = batch["unit_layer"]
+    layer = _sizes(batch)
     return batch["unit_batch"] * (layer.amax() + 1) + layer

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from .decoder import Decoder
 from .encoders import Encoder, SwinEncoder
-from .heads import Head, build_head
+from .heads import MAX_LOG_CP10K, Head, build_head
 from .pooling import pool_units
 from .symmetry import SYMMETRIES, average_over
 from .texture import TextureExpert
@@ -119,7 +119,7 @@ class ExpressionModel(nn.Module, ABC):
         return pool_units(features, label, self.stride)
 
     def project(self, pooled: torch.Tensor) -> torch.Tensor:
-        """Means over units (..., channels) -> log1p of counts per 10 000, (..., G)."""
+        """Means over units (..., channels) -> log1p of counts per 10 000, (..., G), unclipped; see `Head.project`."""
         return self.head.project(pooled)
 
     def rate(self, pooled: torch.Tensor) -> torch.Tensor | None:
@@ -134,12 +134,13 @@ class ExpressionModel(nn.Module, ABC):
             label: (B, L, H, W) index mask of units.
 
         Returns:
-            `UnitExpression` with a mask; else log1p of counts per 10 000 at each cell, (B, G, H / stride, W / stride),
-            whose memory grows with the genes: meant for small regions.
+            `UnitExpression` with a mask, unclipped, for a loss; else log1p of counts per 10 000 at each cell, clipped
+            to 0..`MAX_LOG_CP10K`, (B, G, H / stride, W / stride), whose memory grows with the genes: meant for small
+            regions.
         """
         features = self.features(image)
         if label is None:
-            return self.project(features.movedim(1, -1)).movedim(-1, 1)
+            return self.project(features.movedim(1, -1)).movedim(-1, 1).clamp(0, MAX_LOG_CP10K)
         pooled = self.pool(features, label)
         return UnitExpression(self.project(pooled), self.rate(pooled))
 

@@ -1,4 +1,4 @@
-"""A region's pixels on the slide's grid, and which of several units owns one: what all shapes are drawn with."""
+"""A region's pixels on the slide's grid: what all shapes are drawn with."""
 
 from __future__ import annotations
 
@@ -57,43 +57,34 @@ class Canvas:
         """Whether pixels (x, y) lie in the region proper, bool (N,)."""
         return np.all((home >= self.low_px) & (home < self.high_px), axis=1)
 
-    def settle(self, pixel: np.ndarray, unit: np.ndarray, center_px: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Give every claimed pixel to the claimant with the nearest centre, the first of equals.
+    def at_home(self, unit: np.ndarray, center_px: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The pixel of its own centre for each unit that covers no pixel centre, where that is in the region.
 
         Args:
-            pixel: places in the flat drawing, (N,).
-            unit: who claims each, (N,).
+            unit: such units, ascending.
             center_px: centres of all units on the grid, (U, 2).
 
         Returns:
-            The flat drawing, unit + 1 or 0, int64; and pairs of units that claimed one pixel, (P, 2).
+            Places in the flat drawing, and whose they are.
         """
-        drawn = np.zeros(self.height * self.width, dtype=np.int64)
-        drawn[pixel] = unit + 1
-        beaten = drawn[pixel] != unit + 1
-        rivals = np.stack([unit[beaten], drawn[pixel[beaten]] - 1], axis=1)
-        if beaten.any():
-            contested = np.zeros(drawn.shape, dtype=bool)
-            contested[pixel[beaten]] = True
-            shared = np.flatnonzero(contested[pixel])
-            row, column = np.divmod(pixel[shared], self.width)
-            at = np.stack([column, row], axis=1) + self.corner_px
-            distance2 = ((at + 0.5 - center_px[unit[shared]]) ** 2).sum(axis=1)
-            order = shared[np.lexsort((-unit[shared], -distance2))]  # the nearest last, so that it stays
-            drawn[pixel[order]] = unit[order] + 1
-        return drawn, rivals
+        home = np.floor(center_px[unit]).astype(np.int64)
+        held = self.holds(home)
+        return self.pixel(home[held, 0], home[held, 1]), unit[held]
 
-    def place(self, drawn: np.ndarray, unit: np.ndarray, home: np.ndarray) -> None:
-        """Give units that cover no pixel centre the pixel of their own centre, where that is free.
+    def draw(self, pixel: np.ndarray, number: np.ndarray) -> np.ndarray:
+        """Numbers at places in the flat drawing and 0 elsewhere, without the margin, int32 (height, width)."""
+        drawn = np.zeros(self.height * self.width, dtype=np.int32)
+        drawn[pixel] = number
+        return self.region(drawn)
 
-        Args:
-            drawn: the flat drawing, changed in place.
-            unit: such units whose home is in the region, ascending.
-            home: their pixels (x, y), (N, 2).
-        """
-        target = self.pixel(home[:, 0], home[:, 1])
-        free = np.flatnonzero(drawn[target] == 0)[::-1]  # the first of two that want one pixel is written last
-        drawn[target[free]] = unit[free] + 1
+    def place(self, pixel: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Which places in the flat drawing lie in the region proper, bool (N,), and row and column of those."""
+        row, column = np.divmod(pixel, self.width)
+        row, column = row - MARGIN_PX, column - MARGIN_PX
+        inside = (
+            (row >= 0) & (column >= 0) & (row < self.height - 2 * MARGIN_PX) & (column < self.width - 2 * MARGIN_PX)
+        )
+        return inside, row[inside], column[inside]
 
     def region(self, drawn: np.ndarray) -> np.ndarray:
         """The drawing without its margin, (height, width)."""

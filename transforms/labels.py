@@ -54,29 +54,29 @@ class LabelLayer:
         reach = np.asarray(self.reach_um)[:, None]
         return canvas.contains(self.centers_um - reach, self.centers_um + reach)
 
-    def draw(self, canvas: Canvas, number: int) -> np.ndarray:
-        """Mask by the units' own numbers (from 1), int64 (height, width).
+    def cover(self, canvas: Canvas) -> tuple[np.ndarray, np.ndarray]:
+        """The pixels of each unit by itself: places in the flat drawing, and whose they are.
 
-        A unit that no pixel centre falls on takes the pixel of its own centre, if that is free.
+        A unit that no pixel centre falls on has the pixel of its own centre.
         """
-        drawn = self._sampled(canvas, canvas.corner_px, canvas.far_px)
-        seen = np.zeros(len(self.ids) + 1, dtype=bool)
-        seen[drawn] = True
+        drawn = self._sampled(canvas, canvas.corner_px, canvas.far_px).ravel()
+        places = np.flatnonzero(drawn)
+        units = drawn[places] - 1
+        lost = np.ones(len(self.ids), dtype=bool)
+        lost[units] = False
         center = canvas.to_px(self.centers_um)
-        home = np.floor(center).astype(np.int64)
-        lost = canvas.holds(home) & ~seen[1:]
+        lost &= canvas.holds(np.floor(center).astype(np.int64))
         # Some of them may be on pixels elsewhere: a unit's centre need not lie in it.
         reach = np.asarray(self.reach_um)[:, None] / canvas.mpp
         beyond = np.any((center - reach < canvas.corner_px) | (center + reach > canvas.far_px), axis=1) & lost
         if beyond.any():
             low = np.floor((center - reach)[beyond].min(0)).astype(np.int64)
             high = np.ceil((center + reach)[beyond].max(0)).astype(np.int64)
+            seen = np.zeros(len(self.ids) + 1, dtype=bool)
             seen[self._sampled(canvas, low, high)] = True
             lost &= ~seen[1:]
-        drawn = drawn.ravel()
-        unit = np.flatnonzero(lost)
-        canvas.place(drawn, unit, home[unit])
-        return canvas.region(drawn)
+        home, alone = canvas.at_home(np.flatnonzero(lost), center)
+        return np.concatenate([places, home]), np.concatenate([units, alone])
 
     def _sampled(self, canvas: Canvas, low_px: np.ndarray, high_px: np.ndarray) -> np.ndarray:
         """Unit + 1 at the centres of the grid's pixels from low to high, 0 for none, int64 (h, w)."""

@@ -14,7 +14,7 @@ __all__ = ["PolygonLayer"]
 
 @dataclass(frozen=True)
 class PolygonLayer:
-    """Units with outlines of their own, which may overlap at their borders.
+    """Units with outlines of their own, which may overlap.
 
     A unit is a set of rings, closed without repeating the first vertex; a point is inside where a ray from it crosses
     them an odd number of times (even-odd), so rings inside rings are holes and several parts are allowed.
@@ -60,15 +60,14 @@ class PolygonLayer:
         low, high = self._bounds(np.asarray(self.vertices_px, dtype=np.float64) * self.vertex_mpp)
         return canvas.contains(low, high)
 
-    def draw(self, canvas: Canvas, number: int) -> np.ndarray:
-        """Mask by the units' own numbers (from 1), int64 (height, width).
+    def cover(self, canvas: Canvas) -> tuple[np.ndarray, np.ndarray]:
+        """The pixels of each unit by itself: places in the flat drawing, and whose they are.
 
-        A pixel belongs to the unit its centre lies in; of several, to the one with the nearest centre. A unit that
-        covers no pixel centre anywhere takes the pixel of its own centre, if that is free.
+        Those whose centre lies in it. A unit that covers no pixel centre anywhere has the pixel of its own centre.
         """
         n_units = len(self.centers_um)
         if n_units == 0:
-            return canvas.region(np.zeros(canvas.height * canvas.width, dtype=np.int64))
+            return np.zeros(0, np.int64), np.zeros(0, np.int64)
         # Pixel centres become whole numbers, and lie EPSILON inside, so that rounding decides no edge.
         point = canvas.to_px(np.asarray(self.vertices_px, dtype=np.float64) * self.vertex_mpp) - (0.5 + EPSILON_PX)
         low, high = self._bounds(point)
@@ -95,13 +94,9 @@ class PolygonLayer:
         seen = (row >= canvas.corner_px[1]) & (row < canvas.far_px[1]) & (stop > start)
         unit, start, length = unit[seen], canvas.pixel(start[seen], row[seen]), (stop - start)[seen]
         ramp = np.arange(length.sum()) - np.repeat(np.cumsum(length) - length, length)
-        center = canvas.to_px(self.centers_um)
-        drawn, _ = canvas.settle(np.repeat(start, length) + ramp, np.repeat(unit, length), center)
-
-        home = np.floor(center).astype(np.int64)
-        lost = np.flatnonzero(near & ~covers & canvas.holds(home))
-        canvas.place(drawn, lost, home[lost])
-        return canvas.region(drawn)
+        places, units = np.repeat(start, length) + ramp, np.repeat(unit, length)
+        home, lost = canvas.at_home(np.flatnonzero(near & ~covers), canvas.to_px(self.centers_um))
+        return np.concatenate([places, home]), np.concatenate([units, lost])
 
     def _bounds(self, point: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Each unit's rectangle, (low, high), both (U, 2)."""

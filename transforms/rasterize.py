@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform, Transform
 from monai.utils.enums import TransformBackends
 
+from .apart import layers_apart
 from .canvas import EPSILON_PX, Canvas, UnitError
 from .labels import LabelLayer
 from .polygons import PolygonLayer
@@ -21,14 +22,11 @@ from .polygons import PolygonLayer
 __all__ = ["RasterizeUnits", "RasterizeUnitsD", "RasterizeUnitsDict", "RasterizeUnitsd", "UnitLayer"]
 
 STAMP_PX = 2**22  # candidates tested at once
-# Centres closer than this many sizes mean overlapping units. Squares may come as near as a lattice of bins turned by
-# 45 degrees against the image, whose upright squares share slivers; the nearer centre owns those pixels.
-CLOSEST = {"circle": 0.98, "square": 0.7}
 
 
 @dataclass(frozen=True)
 class UnitLayer:
-    """Units of one size that do not overlap each other.
+    """Units of one size.
 
     Attributes:
         centers_um: (U, 2), (x, y) in micrometres from the slide's corner.
@@ -63,16 +61,14 @@ class UnitLayer:
         """Which units lie wholly inside the region, bool (U,)."""
         return canvas.contains(self.centers_um - self.size_um / 2, self.centers_um + self.size_um / 2)
 
-    def draw(self, canvas: Canvas, number: int) -> np.ndarray:
-        """Mask by the units' own numbers (from 1), int64 (height, width).
+    def cover(self, canvas: Canvas) -> tuple[np.ndarray, np.ndarray]:
+        """The pixels of each unit by itself: places in the flat drawing, and whose they are.
 
-        Raises:
-            UnitError: if units overlap.
+        Those whose centre lies in it. A unit that covers no pixel centre has the pixel of its own centre.
         """
         center = canvas.to_px(self.centers_um)
         radius = self.size_um / canvas.mpp / 2
         start = np.ceil(center - radius - 0.5 - EPSILON_PX).astype(np.int64)
-        home = np.floor(center).astype(np.int64)
         reach = math.ceil(2 * radius) + 1
         near = np.flatnonzero(((start + reach > canvas.corner_px) & (start < canvas.far_px)).all(axis=1))
 
@@ -91,39 +87,37 @@ class UnitLayer:
             claims.append((canvas.pixel(index[unit, 0, column], index[unit, 1, row]), chunk[unit]))
         pixel, unit = (np.concatenate(parts) for parts in zip(*claims, strict=True))
 
-        drawn, rivals = canvas.settle(pixel, unit, center)
-        if len(rivals):
-            self._refuse_overlap(number, *rivals.T)
-        seen = np.zeros(len(center) + 1, dtype=bool)
-        seen[drawn] = True
-        lost = near[canvas.holds(home[near]) & ~seen[near + 1]]
-        canvas.place(drawn, lost, home[lost])
-        return canvas.region(drawn)
-
-    def _refuse_overlap(self, number: int, first: np.ndarray, second: np.ndarray) -> None:
-        apart = np.abs(self.centers_um[first] - self.centers_um[second])
-        distance = apart.max(axis=1) if self.shape == "square" else np.hypot(*apart.T)
-        worst = int(distance.argmin())
-        if distance[worst] < CLOSEST[self.shape] * self.size_um:
-            raise UnitError(
-                f"Layer {number}: units {first[worst]} and {second[worst]} overlap: they measure {self.size_um:g} um "
-                f"and their centres are {distance[worst]:.3g} um apart. Check the units' size and the slide's mpp, or "
-                "put them in layers of their own."
-            )
+        covers = np.zeros(len(center), dtype=bool)
+        covers[unit] = True
+        home, lost = canvas.at_home(near[~covers[near]], center)
+        return np.concatenate([pixel, home]), np.concatenate([unit, lost])
 
 
 Layer = UnitLayer | PolygonLayer | LabelLayer
 LAYERS: dict[str, Any] = {"circle": UnitLayer, "square": UnitLayer, "polygon": PolygonLayer, "label": LabelLayer}
 
 
+class Drawing(NamedTuple):
+    """Some units of a layer that do not overlap.
+
+    Attributes:
+        layer: number of their layer among those given.
+        units: which of its units they are, ascending, (n,).
+        mask: int32 (height, width), 1..n in their order.
+    """
+
+    layer: int
+    units: np.ndarray
+    mask: np.ndarray
+
+
 class RasterizeUnits(Transform):
     """Index masks of units: 0 where there is none, 1..n for the units of a layer in their order.
 
     A unit covers a pixel whose centre lies inside it (a disk: nearer than half its size; a square: half-open, so that
-    neighbours never share one; a polygon: by the even-odd rule; a label: as its image says). Where polygons overlap,
-    the nearer centre owns the pixel; disks and squares may not overlap. A unit that covers no pixel centre takes the
-    pixel that its own centre falls in, if that is free. What a pixel holds does not depend on how the slide is cut into
-    regions.
+    neighbours never share one; a polygon: by the even-odd rule; a label: as its image says). A unit that covers no
+    pixel centre has the pixel that its own centre falls in. Units that overlap are drawn on several masks, each unit
+    whole. What a pixel holds does not depend on how the slide is cut into regions.
 
     Args:
         drop_cut: leave out units that are not wholly inside the region; else they are drawn as far as they reach in.
@@ -150,33 +144,74 @@ class RasterizeUnits(Transform):
             mpp: micrometres per pixel.
 
         Returns:
-            The mask, int32 (L, height, width), and per layer which of its units are in it, bool (U,).
+            The masks, int32 (L, height, width): one for each layer, or several one after the other where its units
+            overlap. And for each mask which of its layer's units are in it, bool (U,).
 
         Raises:
-            UnitError: if a layer is malformed or its units overlap.
+            UnitError: if a layer is malformed, or more than 64 units cover one pixel.
+        """
+        checked = [_checked(given, i) for i, given in enumerate(layers)]
+        drawings = self.draw(checked, size_px, origin_um, mpp)
+        keep = [np.isin(np.arange(len(checked[d.layer].centers_um)), d.units) for d in drawings]
+        height, width = (int(v) for v in size_px)
+        return np.stack([np.zeros((height, width), np.int32), *(d.mask for d in drawings)])[1:], keep
+
+    def draw(
+        self, layers: Sequence[Layer], size_px: Sequence[int], origin_um: Sequence[float], mpp: float
+    ) -> list[Drawing]:
+        """The same as a list, one for each mask; see `__call__`."""
+        height, width = (int(v) for v in size_px)
+        canvas = Canvas((height, width), origin_um, mpp)
+        drawings = []
+        for number, layer in enumerate(layers):
+            n_units = len(layer.centers_um)
+            pixel, unit = layer.cover(canvas)
+            inside, _, _ = canvas.place(pixel)
+            kept = np.zeros(n_units, dtype=bool)
+            kept[unit[inside]] = True
+            if self.drop_cut:
+                kept &= layer.contained(canvas)
+            drawn = inside & kept[unit]
+            pixel, unit = pixel[drawn], unit[drawn]
+            mask = layers_apart(pixel, unit, n_units)
+            for m in range(int(mask.max(initial=0)) + 1):
+                units = np.flatnonzero(kept & (mask == m))
+                here = mask[unit] == m
+                index = np.searchsorted(units, unit[here]) + 1
+                drawings.append(Drawing(number, units, canvas.draw(pixel[here], index)))
+        return drawings
+
+    def pixels(
+        self, layer: Layer | Mapping[str, Any], size_px: Sequence[int], origin_um: Sequence[float], mpp: float
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The pixels in a region of each unit by itself, as far as it reaches in, whatever other units cover them.
+
+        Args:
+            layer: as one of `__call__`'s.
+            size_px: (height, width) of the region.
+            origin_um: (x, y) of the region's corner.
+            mpp: micrometres per pixel.
+
+        Returns:
+            Unit, row and column of each, (N,); a pixel that several units cover comes once for each.
+
+        Raises:
+            UnitError: if the layer is malformed.
         """
         height, width = (int(v) for v in size_px)
         canvas = Canvas((height, width), origin_um, mpp)
-        mask = np.zeros((len(layers), height, width), dtype=np.int32)
-        keep = []
-        for i, given in enumerate(layers):
-            layer = _checked(given, i)
-            drawn = layer.draw(canvas, i)
-            kept = np.bincount(drawn.ravel(), minlength=len(layer.centers_um) + 1)[1:] > 0
-            if self.drop_cut:
-                kept &= layer.contained(canvas)
-            index = np.concatenate([[0], np.where(kept, np.cumsum(kept), 0)]).astype(np.int32)
-            mask[i] = index[drawn]
-            keep.append(kept)
-        return mask, keep
+        pixel, unit = _checked(layer, 0).cover(canvas)
+        inside, row, column = canvas.place(pixel)
+        return unit[inside], row, column
 
 
 class RasterizeUnitsd(MapTransform):
     """Dictionary form of `RasterizeUnits`: the list of layers becomes the label of the sample's image.
 
     Size, place and mpp are the image's; put it before flips, rotations and crops, which then move both alike.
-    Vectors are filtered to the units drawn. It adds `unit_layer` and `unit_index` (the value in the mask), int64 (U,),
-    and `area_um2`, float32 (U,).
+    Vectors are filtered to the units drawn, in the order of the masks. It adds `unit_layer` (the mask), `unit_index`
+    (the value in it) and `unit_size` (the layer given, of which there is one for each size), int64 (U,), and
+    `area_um2`, float32 (U,). Where the units of a layer overlap, it takes several masks.
 
     Args:
         keys: keys that hold a list of layers.
@@ -210,23 +245,25 @@ class RasterizeUnitsd(MapTransform):
             image: MetaTensor = sample[self.image_key]
             mpp, origin_um = _place(image, self.image_key)
             layers = [_checked(layer, i) for i, layer in enumerate(sample[key])]
-            mask, keep = self.rasterize(layers, image.shape[-2:], origin_um, mpp)
-            kept = np.concatenate([np.zeros(0, bool), *keep])
+            drawings = self.rasterize.draw(layers, image.shape[-2:], origin_um, mpp)
+            start = np.cumsum([0, *(len(layer.centers_um) for layer in layers)])
+            order = np.concatenate([np.zeros(0, np.int64), *(start[d.layer] + d.units for d in drawings)])
             for name in self.vector_keys:
                 if name not in sample:
                     continue
-                if len(sample[name]) != len(kept):
+                if len(sample[name]) != start[-1]:
                     raise UnitError(
-                        f'"{name}" has {len(sample[name])} entries for {len(kept)} units in "{key}"; give one per '
+                        f'"{name}" has {len(sample[name])} entries for {start[-1]} units in "{key}"; give one per '
                         "unit, ordered by layer."
                     )
-                choose = torch.from_numpy(kept) if isinstance(sample[name], torch.Tensor) else kept
-                sample[name] = sample[name][choose]
-            counts = [int(k.sum()) for k in keep]
-            sample[key] = MetaTensor(torch.from_numpy(mask), meta=dict(image.meta))
-            sample["unit_layer"] = torch.repeat_interleave(torch.arange(len(layers)), torch.tensor(counts).long())
-            sample["unit_index"] = torch.cat([torch.arange(0), *(torch.arange(1, n + 1) for n in counts)])
-            areas = [layer.areas_um2[k] for layer, k in zip(layers, keep, strict=True)]
+                sample[name] = sample[name][torch.from_numpy(order) if torch.is_tensor(sample[name]) else order]
+            masks = np.stack([np.zeros(image.shape[-2:], np.int32), *(d.mask for d in drawings)])[1:]
+            sample[key] = MetaTensor(torch.from_numpy(masks), meta=dict(image.meta))
+            counts = torch.tensor([len(d.units) for d in drawings]).long()
+            sample["unit_layer"] = torch.repeat_interleave(torch.arange(len(drawings)), counts)
+            sample["unit_size"] = torch.repeat_interleave(torch.tensor([d.layer for d in drawings]).long(), counts)
+            sample["unit_index"] = torch.cat([torch.arange(0), *(torch.arange(1, int(n) + 1) for n in counts)])
+            areas = [layers[d.layer].areas_um2[d.units] for d in drawings]
             sample["area_um2"] = torch.from_numpy(np.concatenate([np.zeros(0), *areas])).float()
         return sample
 

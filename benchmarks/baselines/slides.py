@@ -30,7 +30,7 @@ class Slide:
         size_um: diameter (or side) of its units.
         centers_um: centres (x, y) of the units, (U, 2).
         total: counts of all genes per unit, (U,).
-        y: log1p CP10k of the panel, (U, G).
+        y: log1p CP10k of the panel, (U, G); NaN for a gene that the slide did not measure.
         record: its record in the data set.
         units: the measured units, in the same order.
         filtered_units: how many were left out.
@@ -65,7 +65,7 @@ def load_slide(record: Mapping[str, Any], genes: Sequence[str], min_total: float
     mpp = record.get("mpp") or units.mpp
     if mpp is None or not len(units):
         raise InputError(f"{record['image']} has no mpp, or no unit on tissue with {min_total:g} counts or more.")
-    y = log1p_cp10k(units.counts_of(genes), units.total).astype(np.float64)
+    y = log1p_cp10k(units.counts_of(genes, partly=True), units.total).astype(np.float64)
     return Slide(
         slide_name(record),
         Path(record["image"]),

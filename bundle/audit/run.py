@@ -92,7 +92,7 @@ def audit(
     }
     covered = _covered(slides)
     if covered is not None:
-        about["coverage_95"] = float(covered[[place[g] for g in panels[found["panel"]]]].mean())
+        about["coverage_95"] = float(np.nanmean(covered[[place[g] for g in panels[found["panel"]]]]))
         about["coverage_95_units"] = sum(len(slide.units) for slide in slides if slide.covered is not None)
     compared = compare_tools(read, others, panels[found["panel"]], min_total, mpp) if others else None
     about["warnings"] += compared.pop("warnings") if compared else []
@@ -121,13 +121,17 @@ def _measured(path: Path) -> Units:
 
 
 def _shared_genes(read: Sequence[tuple[Pair, Predicted, Units]]) -> list[str]:
-    """Genes of the first prediction, in its order, that every file has."""
+    """Genes of the first prediction, in its order, that every prediction has and some slide measured.
+
+    A slide is scored on those that it measured.
+    """
     _, first, measured = read[0]
-    shared = [str(gene) for gene in first.genes]
+    predicted_by_all = set(first.genes).intersection(*(predicted.genes for _, predicted, _ in read))
+    somewhere = {gene for _, _, units in read for gene in units.genes}
+    shared = [str(gene) for gene in first.genes if gene in predicted_by_all & somewhere]
     for _, predicted, units in read:
-        for genes in (predicted.genes, units.genes):
-            present = set(genes)
-            shared = [gene for gene in shared if gene in present]
+        if shared and not units.measures(shared).any():
+            shared, first, measured = [], predicted, units
     if not shared:
         raise InputError(
             f"No gene is shared by {first.name} ({', '.join(first.genes[:3])}, ...) and {measured.name} "
@@ -190,7 +194,16 @@ def _same_patient(slides: Sequence[MatchedSlide]) -> bool | None:
 def _covered(slides: Sequence[MatchedSlide]) -> np.ndarray | None:
     """Per gene, over the units of all slides that have standard errors; None where none has."""
     own = [(slide.covered, len(slide.units)) for slide in slides if slide.covered is not None]
-    return np.average([c for c, _ in own], axis=0, weights=[n for _, n in own]) if own else None
+    if not own:
+        return None
+    covered, units = np.array([c for c, _ in own]), np.array([n for _, n in own], dtype=float)
+    weight = np.isfinite(covered) * units[:, None]
+    return np.divide(
+        (np.nan_to_num(covered) * weight).sum(0),
+        weight.sum(0),
+        out=np.full(covered.shape[1], np.nan),
+        where=weight.any(0),
+    )
 
 
 def _matched(
@@ -221,6 +234,11 @@ def _matched(
     doubts = slide_doubts(predicted, units, match, mpp) + _doubts(predicted, units, match.by)
     covered, why_not = _coverage(predicted, kept, np.ix_(rows, columns), genes)
     doubts += why_not
+    unmeasured = int((~kept.measures(genes)).sum())
+    if unmeasured:
+        doubts.append(
+            f"{units.name} did not measure {unmeasured} of the {len(genes)} genes: it is scored on the others."
+        )
     if unanswered > 0.05 * keep.sum():
         doubts.append(
             f"{unanswered:,} of the {int(keep.sum()):,} measured units have no prediction and are not scored; figures "
@@ -240,6 +258,7 @@ def _matched(
         "filtered_units": filtered,
         "predicted_genes": len(predicted.genes),
         "measured_genes": len(units.genes),
+        "unmeasured_genes": unmeasured,
         "unit_of_X": predicted.unit_of_x,
         "cells": predicted.coarser,
         "warnings": [f"{pair.name}: {text}" for text in doubts],
@@ -262,7 +281,7 @@ def _coverage(
     elif spread.dtype.kind != "f" or not np.isfinite(spread).all() or (spread < 0).any():
         why = "some are missing or negative"
     else:
-        return coverage_95(predicted.y[at] - log1p_cp10k(units.counts_of(genes), units.total), spread), []
+        return coverage_95(predicted.y[at] - log1p_cp10k(units.counts_of(genes, partly=True), units.total), spread), []
     return None, [f'layers["standard_error"] is not scored: {why}.']
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from ..errors import InputError
 from ..manifest import SPLITS, check_splits, write_manifest
 from ..ownership import claim
-from .legacy_st import SOURCES, convert_section, find_sections
+from .legacy_st import SOURCES, convert_section, find_sections, genes_of
 from .splits import assign, bands, check_split_by
 
 __all__ = ["SOURCES", "prepare"]
@@ -68,9 +68,10 @@ def prepare(
         splits = assign(records, split_by, validation, test)
         check_splits({"split_by": split_by, **splits}, str(src))  # before an hour of writing slides
     claim(out, ("slides", "spots", "dataset.json"))
+    genes = genes_of(sections)
     for record, section in zip(records, sections, strict=True):
         converted = convert_section(
-            section, out, known.array, mpp=mpp, pitch_um=pitch_um, spot_diameter_um=spot_diameter_um
+            section, out, known.array, mpp=mpp, pitch_um=pitch_um, spot_diameter_um=spot_diameter_um, genes=genes
         )
         record["mpp"] = converted.mpp
         if split_by == "block":

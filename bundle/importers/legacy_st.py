@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -240,6 +241,17 @@ def _only(paths: list[Path], what: str, expected: str, root: Path) -> Path:
     return paths[0]
 
 
+def genes_of(sections: Sequence[Section]) -> list[str]:
+    """Every gene that a table of one of the sections names, in their order.
+
+    Tables of counts leave out the genes that their section never saw.
+
+    Raises:
+        InputError: if a table cannot be read.
+    """
+    return list(dict.fromkeys(gene for section in sections for gene in _read_genes(section.counts)))
+
+
 def convert_section(
     section: Section,
     out: str | Path,
@@ -248,6 +260,7 @@ def convert_section(
     mpp: float | None = None,
     pitch_um: float | None = None,
     spot_diameter_um: float | None = None,
+    genes: Sequence[str] = (),
 ) -> Converted:
     """Write one section as `slides/<name>.tif` and `spots/<name>.h5ad` below `out`.
 
@@ -260,6 +273,7 @@ def convert_section(
         mpp: micrometres per pixel of the picture; by default the array's pitch gives it.
         pitch_um: distance between neighbouring spots, if unlike the array's.
         spot_diameter_um: diameter of a spot, if unlike the array's.
+        genes: genes that the data set measured; one that this section's table lacks was never seen there, and is 0.
 
     Raises:
         InputError: if a file cannot be read, or the counts, the spots and the picture do not belong together.
@@ -270,12 +284,14 @@ def convert_section(
         if value is not None and not (math.isfinite(value) and value > 0):
             raise InputError(f"{what} is {value}; it must be a positive number.")
     image, label = Path(out) / "slides" / f"{section.name}.tif", Path(out) / "spots" / f"{section.name}.h5ad"
-    made_from = _fingerprint(section, mpp, pitch_um, diameter_um)
+    here = set(_read_genes(section.counts)) if genes else set()
+    unseen = [gene for gene in genes if gene not in here]
+    made_from = _fingerprint(section, mpp, pitch_um, diameter_um, unseen)
     if not (image.is_file() and _made_from(label) == made_from):
         label.unlink(missing_ok=True)  # it vouches for the slide, so it must not stand beside a newer one
         stretch = pitch_um / array.pitch_um
         scaled = Array((array.step_um[0] * stretch, array.step_um[1] * stretch), pitch_um, diameter_um)
-        _write(section, image, label, scaled, mpp, made_from)
+        _write(section, image, label, scaled, mpp, made_from, unseen)
     units = read_units(label)
     with tifffile.TiffFile(image) as tiff:
         height_px, width_px = tiff.pages.first.shape[:2]
@@ -321,7 +337,15 @@ def read_measurements(section: Section, array: Array, mpp: float | None = None) 
     return Measurements(counts[pd.Index(barcodes).get_indexer(spots.index)], genes, spots, scale)
 
 
-def _write(section: Section, image: Path, label: Path, array: Array, mpp: float | None, made_from: str) -> None:
+def _write(
+    section: Section,
+    image: Path,
+    label: Path,
+    array: Array,
+    mpp: float | None,
+    made_from: str,
+    unseen: Sequence[str],
+) -> None:
     measured = read_measurements(section, array, mpp)
     picture = _read_picture(section.image)
     height_px, width_px = picture.shape[:2]
@@ -339,8 +363,8 @@ def _write(section: Section, image: Path, label: Path, array: Array, mpp: float 
     hires = Image.fromarray(picture)
     hires.thumbnail((HIRES_PX, HIRES_PX))
     adata = build_units(
-        measured.counts,
-        measured.genes,
+        sp.hstack([measured.counts, sp.csr_matrix((len(spots), len(unseen)), dtype=np.float32)], "csr"),
+        [*measured.genes, *unseen],
         spots.index.to_list(),
         centers_px,
         shape="circle",
@@ -364,11 +388,17 @@ def _read_table(path: Path, **options: Any) -> pd.DataFrame:
         raise InputError(f"{path} cannot be read as a tab-separated table ({error}). Copy it again.") from error
 
 
-def _read_counts(path: Path) -> tuple[sp.csr_matrix, list[str], list[str]]:
+def _read_genes(path: Path) -> list[str]:
     # The header apart: pandas renames a gene that occurs twice to "<gene>.1", which looks like a version.
     header = [str(v) for v in _read_table(path, header=None, nrows=1, dtype=str, keep_default_na=False).iloc[0]]
+    columns = _read_table(path, header=None, skiprows=1, nrows=1).shape[1]
+    genes = header[1:] if len(header) == columns else header  # R leaves the corner out
+    return [_ENSEMBL.sub(r"\1", gene) for gene in genes]
+
+
+def _read_counts(path: Path) -> tuple[sp.csr_matrix, list[str], list[str]]:
+    genes = _read_genes(path)
     table = _read_table(path, header=None, skiprows=1, index_col=0, low_memory=False)
-    genes = header[1:] if len(header) == table.shape[1] + 1 else header  # R leaves the corner out
     values = table.to_numpy()
     if len(genes) != table.shape[1] or values.dtype.kind not in "iuf" or not table.size:
         raise InputError(
@@ -380,7 +410,7 @@ def _read_counts(path: Path) -> tuple[sp.csr_matrix, list[str], list[str]]:
     barcodes = [str(name) for name in table.index]
     if len(set(barcodes)) < len(barcodes):
         raise InputError(f"{path}: {len(barcodes) - len(set(barcodes))} spots occur twice; keep one row for each spot.")
-    return sp.csr_matrix(values.astype(np.float32)), [_ENSEMBL.sub(r"\1", gene) for gene in genes], barcodes
+    return sp.csr_matrix(values.astype(np.float32)), genes, barcodes
 
 
 def _read_spots(path: Path) -> pd.DataFrame:
@@ -442,8 +472,11 @@ def _read_picture(path: Path) -> np.ndarray:
         Image.MAX_IMAGE_PIXELS = limit
 
 
-def _fingerprint(section: Section, mpp: float | None, pitch_um: float, diameter_um: float) -> str:
-    digest = hashlib.sha256(json.dumps([FORMAT, mpp, pitch_um, diameter_um]).encode())
+def _fingerprint(
+    section: Section, mpp: float | None, pitch_um: float, diameter_um: float, unseen: Sequence[str]
+) -> str:
+    figures = [FORMAT, mpp, pitch_um, diameter_um, *([list(unseen)] if unseen else [])]
+    digest = hashlib.sha256(json.dumps(figures).encode())
     for path in (section.counts, section.spots, section.image):
         with open(path, "rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -19,20 +18,19 @@ __all__ = ["UnitAccumulator"]
 class UnitAccumulator:
     """Mean of a feature map over each unit of one slide.
 
-    As in training, a unit's features are the mean over the working pixels whose centre it covers; a unit smaller than
-    a map pixel is sampled bilinearly at its centre. (Training sees such a unit's pixels alone and samples at their
-    centroid, which is up to half a working pixel off.)
+    As in training, a unit's features are the mean over the working pixels whose centre it covers, whatever other units
+    cover them too. A unit smaller than a map pixel is sampled bilinearly at its centre. (Training sees such a unit's
+    pixels alone and samples at their centroid, which is up to half a working pixel off.)
 
     Args:
         units: the units.
         slide_mpp: micrometres per level-0 pixel of their slide.
         mpp: working resolution.
         stride: working pixels per map pixel.
-        rasterize: from layers and a region to an index mask and which units are in it (`transforms.RasterizeUnits`
-            with `drop_cut=False` is one).
+        rasterize: its `pixels` says which pixels of a region each unit covers (`transforms.RasterizeUnits` is one).
     """
 
-    def __init__(self, units: Units, slide_mpp: float, mpp: float, stride: int, rasterize: Callable[..., Any]) -> None:
+    def __init__(self, units: Units, slide_mpp: float, mpp: float, stride: int, rasterize: Any) -> None:
         self.layer = layer_of(units, slide_mpp)
         self.mpp = mpp
         self.stride = stride
@@ -40,9 +38,6 @@ class UnitAccumulator:
         self.centers_px = np.asarray(self.layer["centers_um"], dtype=np.float64) / mpp
         self.sampled = units.areas_um2 < (stride * mpp) ** 2
         self.reach_px = np.where(self.sampled, 0.0, units.reach_um / mpp + 1)
-        # A cell that nearer ones cover entirely owns no pixel; it is read at its centre.
-        self.may_be_covered = units.geometry is not None
-        self.at_center: torch.Tensor | None = None
         self.sums: torch.Tensor | None = None
         self.weights = torch.zeros(len(self.centers_px), dtype=torch.float64)
 
@@ -76,19 +71,8 @@ class UnitAccumulator:
         if sampled.any():
             self.sums[units[sampled]] += self._sample(units[sampled], tile, features)
             self.weights[units[sampled]] += 1
-        if self.may_be_covered:
-            self._keep_centers(units[~sampled], tile, features)
         if not sampled.all():
             self._average(units[~sampled], tile, features)
-
-    def _keep_centers(self, units: np.ndarray, tile: Tile, features: torch.Tensor) -> None:
-        x, y = self.centers_px[units].T
-        inside = (
-            (x >= tile.x_px) & (x < tile.x_px + tile.width_px) & (y >= tile.y_px) & (y < tile.y_px + tile.height_px)
-        )
-        if self.at_center is None:
-            self.at_center = torch.zeros((len(self.weights), features.shape[1]), dtype=torch.float64)
-        self.at_center[units[inside]] = self._sample(units[inside], tile, features)
 
     def _sample(self, units: np.ndarray, tile: Tile, features: torch.Tensor) -> torch.Tensor:
         """Bilinear values at units' centres, which lie in the tile's core."""
@@ -110,23 +94,18 @@ class UnitAccumulator:
         margin = tile.margin_px // self.stride
         origin_um = (tile.x_px * self.mpp, tile.y_px * self.mpp)
         near = take_layer(self.layer, units)
-        mask, drawn = self.rasterize([near], (tile.height_px, tile.width_px), origin_um, self.mpp)
-        index = units[drawn[0]]
+        unit, rows, columns = self.rasterize.pixels(near, (tile.height_px, tile.width_px), origin_um, self.mpp)
         core = features[0, :, margin : features.shape[2] - margin, margin : features.shape[3] - margin]
-        rows, columns = np.nonzero(mask[0])
         cell = (rows // self.stride) * core.shape[2] + columns // self.stride
         # How many pixels of each unit each cell holds; a cell that several units share counts for each.
-        shape = (len(index), core.shape[1] * core.shape[2])
-        pixels = sp.csr_matrix((np.ones(len(rows)), (mask[0][rows, columns] - 1, cell)), shape=shape)
+        shape = (len(units), core.shape[1] * core.shape[2])
+        pixels = sp.csr_matrix((np.ones(len(rows)), (unit, cell)), shape=shape)
         cells = core.permute(1, 2, 0).double().cpu().contiguous().flatten(0, 1).numpy()
-        self.sums[index] += torch.from_numpy(pixels @ cells)
-        self.weights[index] += torch.from_numpy(np.asarray(pixels.sum(1)).ravel())
+        self.sums[units] += torch.from_numpy(pixels @ cells)
+        self.weights[units] += torch.from_numpy(np.asarray(pixels.sum(1)).ravel())
 
     def pooled(self) -> torch.Tensor:
         """Mean features, float32 (U, C)."""
         if self.sums is None:
             raise RuntimeError("No tile was added.")
-        mean = self.sums / self.weights.clamp(min=1)[:, None]
-        if self.at_center is not None:
-            mean = torch.where(self.weights[:, None] > 0, mean, self.at_center)
-        return mean.float()
+        return (self.sums / self.weights.clamp(min=1)[:, None]).float()

@@ -53,11 +53,6 @@ class UnitGrid:
     def __post_init__(self) -> None:
         if self.size_um <= 0 or self.pitch_um <= 0:
             raise InputError("The size and the pitch of units must be above 0 µm.")
-        if self.pitch_um < self.size_um:
-            raise InputError(
-                f"Units of {self.size_um:g} µm at a pitch of {self.pitch_um:g} µm overlap; use a pitch of at least "
-                f"{self.size_um:g} µm."
-            )
         if self.lattice not in ("square", "hex"):
             raise InputError(f'There is no lattice "{self.lattice}"; choose square or hex.')
 

@@ -17,9 +17,10 @@ from ..checked_json import EVALUATION, read_json
 from ..errors import InputError, reason
 from ..expression import LARGE_UNIT_UM
 from ..panel import GenePanel
-from ..tissue import stain_unlike
+from ..tissue import STAIN_FOREIGN, STAIN_LIMIT, STAIN_OWN, stain_distance
 from ..units import is_interpolated
 from ..version import bundle_version
+from .clipping import NOT_CLIPPED
 from .projection import Projection
 from .requests import Request
 
@@ -53,12 +54,14 @@ class Header:
         mpp: working resolution.
         resolution_um: side of a cell of the map.
         model_file: the weights, whose hash identifies the model.
+        bounded: whether X is clipped to its range.
     """
 
     panel: GenePanel
     mpp: float
     resolution_um: float
     model_file: Path
+    bounded: bool = True
 
     def build(
         self,
@@ -88,7 +91,8 @@ class Header:
             spatial["images"]["hires"] = slide["hires"]
             scalefactors["tissue_hires_scalef"] = slide["hires_scale"]
         about: dict[str, Any] = {
-            "unit_of_X": f"log1p of counts per 10,000 ({self.panel.transcriptome} transcriptome), predicted",
+            "unit_of_X": f"log1p of counts per 10,000 ({self.panel.transcriptome} transcriptome), predicted"
+            + ("" if self.bounded else NOT_CLIPPED),
             "slide_mpp": slide["mpp"],
             "working_mpp": self.mpp,
             "effective_resolution_um": self.resolution_um,
@@ -105,6 +109,8 @@ class Header:
             "genes_left_out": np.array(left_out, dtype=str),
             "warnings": np.array(self._warnings(slide, request, projection.has_rate, len(left_out), with_X), dtype=str),
         }
+        if np.isfinite(stain := self._stain(slide)):
+            about["stain_distance"] = stain
         if "patient" in slide:
             about["same_patient"] = self.panel.shares_patients([slide])
         if "same_patient_val" in var:
@@ -138,6 +144,10 @@ class Header:
         frame["same_patient_val"] = bool(about["same_patient"])
         return frame
 
+    def _stain(self, slide: Mapping[str, Any]) -> float:
+        """See `stain_distance`; NaN where it is not known."""
+        return stain_distance(slide["stain"], self.panel.extra.get("stain", [])) if "stain" in slide else float("nan")
+
     def _warnings(
         self, slide: Mapping[str, Any], request: Request, has_rate: bool, n_left_out: int, with_X: bool
     ) -> list[str]:
@@ -153,8 +163,12 @@ class Header:
             found.append(f"The linear head was trained on {trained} µm units; {units.size_um:g} µm is approximate.")
         if units.size_um < LARGE_UNIT_UM:
             found.append("Below 55 µm y is the logarithm of an expected rate, not of a count that could be measured.")
-        if "stain" in slide and stain_unlike(slide["stain"], self.panel.extra.get("stain", [])):
-            found.append("The slide is stained unlike every training slide (optical density off by over 30 %).")
+        stain = self._stain(slide)
+        if stain > STAIN_LIMIT:
+            found.append(
+                f"The slide is stained unlike every training slide, {stain:.2g} from the nearest. Slides of one "
+                f"laboratory lie within {STAIN_OWN:g}, H&E of other laboratories within {STAIN_FOREIGN:g}. Is it H&E?"
+            )
         fraction = request.tissue_fraction
         if fraction is not None and len(fraction) and float(np.mean(fraction > 0)) < 0.5:
             found.append("More than half of the units lie off the tissue that was found on the slide.")

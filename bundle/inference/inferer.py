@@ -17,7 +17,7 @@ from monai.inferers import SimpleInferer
 from ..crops import OpenSlide, SlideOpener
 from ..errors import InputError
 from ..files import write_json
-from ..ownership import claim, clear
+from ..ownership import claim, clear, remove_ours
 from ..version import bundle_version
 from .accumulate import UnitAccumulator
 from .dense_map import DenseMap, create_map, in_blocks
@@ -25,7 +25,7 @@ from .needed import tiles_with
 from .projection import Projection
 from .runtime import build_runtime
 from .threads import keep_to_cores, use_free_cores
-from .tiled import TiledInferer
+from .tiled import NotFiniteError, TiledInferer
 from .tiles import Tile, block_px
 
 __all__ = ["MapInferer", "SlideInferer", "UnitInferer", "prepare_crops", "prepare_slide"]
@@ -187,10 +187,31 @@ class MapInferer(TiledInferer):
             if size_px not in self._built:
                 self._built = {size_px: build_runtime(self.runtime, network, *size_px, cache_dir=self.cache_dir)}
             compute = self._built[size_px]
+        try:
+            self._fill(dense, slide, network, tiles, done, work, compute, size_px)
+        except NotFiniteError:  # nothing of it is of use
+            remove_ours(work)
+            if not any(self.work_dir.iterdir()):
+                self.work_dir.rmdir()
+            raise
+        return dense
+
+    def _fill(
+        self,
+        dense: DenseMap,
+        slide: OpenSlide,
+        network: Any,
+        tiles: Sequence[Tile],
+        done: int,
+        work: Path,
+        compute: Callable[[torch.Tensor], torch.Tensor] | None,
+        size_px: tuple[int, int] | None,
+    ) -> None:
+        """Compute and write the tiles that are not done."""
         # One buffer for what waits to be written, made before the network's blocks: between them it would break up
         # the memory that they leave behind for the next tile (see `keep_freed_memory`).
-        side = side_px // network.stride
-        largest = max((t.height_px * t.width_px for t in tiles), default=0) // side_px**2
+        side = dense.array.chunks[1]
+        largest = max((t.height_px * t.width_px for t in tiles), default=0) // (side * dense.stride) ** 2
         waiting = torch.empty((largest, network.channels, side, side), dtype=torch.float32, device="cpu")
         with ThreadPoolExecutor(1, initializer=keep_to_cores) as writer:
             pending: Future | None = None
@@ -205,7 +226,6 @@ class MapInferer(TiledInferer):
                 pending = writer.submit(_keep, dense, tile, core.numpy(), work, done := done + 1)
             if pending is not None:
                 pending.result()
-        return dense
 
     def _open(
         self,

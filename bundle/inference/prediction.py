@@ -7,7 +7,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,16 +18,18 @@ import numpy as np
 import pandas as pd
 import torch
 import zarr
-from anndata.io import write_elem
+from anndata.io import read_elem, write_elem
 from ignite.engine import Engine, Events
 from monai.utils import CommonKeys
 
 from ..errors import InputError
+from ..expression import bounded
 from ..files import make_folder, move
 from ..ownership import check_output, claim, remove_ours
 from ..panel import GenePanel
 from ..units import Units
 from .answers import Answer, answers
+from .clipping import CLIPPED, clipped_genes, told_clipped
 from .dense_map import DenseMap, write_map
 from .header import Header
 from .nifti import write_nifti
@@ -40,7 +42,7 @@ __all__ = ["MAX_H5AD_UNITS", "MAX_VALUES", "PredictionWriter"]
 
 logger = logging.getLogger(__name__)
 
-#: From features (n, C) to y and, where the head gives them, rates of the genes to write, (n, G) each.
+#: From features (n, C) to unclipped y and, where the head gives them, rates of the genes to write, (n, G) each.
 Express = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray | None]]
 #: Above this many units × genes a prediction keeps the factors, from which any gene is computed.
 MAX_VALUES = 2**28
@@ -69,6 +71,8 @@ class PredictionWriter:
         work_dir: of the `MapInferer`; a slide's folder there is removed when all of its outputs are whole.
         map_path: OME-Zarr to write: of `genes` if some are named, else of the features that give any gene.
         nifti_path: NIfTI to write: y of `genes` over the region.
+        bounded: clip X to what log1p CP10k can be. False keeps what the head gives, for averages that are clipped
+            after.
     """
 
     def __init__(
@@ -86,12 +90,14 @@ class PredictionWriter:
         map_path: str | None = None,
         nifti_path: str | None = None,
         all_genes: bool = True,
+        bounded: bool = True,
     ) -> None:
         self.output = None if output is None else Path(output)
         self.panel = panel
         self.project = project
         self.rate = rate
-        self.header = Header(panel, float(mpp), float(stride * mpp), Path(model_file))
+        self.bounded = bool(bounded)
+        self.header = Header(panel, float(mpp), float(stride * mpp), Path(model_file), self.bounded)
         self.asked = None if genes is None else list(dict.fromkeys(genes))
         self.all_genes = bool(all_genes)
         self.rasterize = rasterize
@@ -204,6 +210,10 @@ class PredictionWriter:
         header = self.header.build(slide, request, projection, names, factors, self.left_out, wanted is not None)
         model = header["uns"]["pixnet"]["checkpoint_sha256"]
         identity = {"genes": names, "model": model, "asked": request.digest, "with_X": wanted is not None}
+        identity |= {} if self.bounded else {"bounded": False}
+        # Rates above 0 make every share of them lie in its range.
+        clip = self.bounded and wanted is not None
+        count = clip and not projection.has_rate
         # Ranks that share a slide, as padding makes them, write the same file, each by way of a part of its own.
         rank = idist.get_rank() or ""
         out = StreamedAnnData(folder / f".{path.stem}.part{rank}{path.suffix}", len(units), header, identity)
@@ -217,7 +227,7 @@ class PredictionWriter:
             for first in range(0, len(answer), at_once):
                 piece = answer.part(first, first + at_once)
                 if piece.done < len(piece):
-                    rows = _rows(piece, slide["mpp"], wanted, factors)
+                    rows = _rows(piece, slide["mpp"], wanted, factors, clip, count)
                     out.append({name: values[piece.done :] for name, values in rows.items()})
             done += len(answer) - answer.done
             if time.monotonic() - told > 5:
@@ -225,8 +235,10 @@ class PredictionWriter:
                 rate = (done - before) / (told - started)
                 logger.info("%d of %d units, %.0f/s, %.0f s left", done, len(units), rate, (len(units) - done) / rate)
         if len(units) == 0:
-            out.append(_rows(_nothing(projection), slide["mpp"], wanted, factors))
+            out.append(_rows(_nothing(projection), slide["mpp"], wanted, factors, clip, count))
         out.close()
+        if count:
+            _tell_clipped(out.path, slide["section"], len(units) * len(names))
         if isinstance(units, Units) and units.obs is not None:
             _as_categories(out.path, units.obs)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -250,22 +262,41 @@ class PredictionWriter:
 def _by_projection(part: Projection) -> Express:
     def express(features: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         rate = part.rate(features, product_by_torch) if part.has_rate else None
-        return part.expression(features, product_by_torch), rate
+        return part.unbounded(features, product_by_torch), rate
 
     return express
 
 
-def _as_categories(path: Path, obs: pd.DataFrame) -> None:
-    """Write a table's categories as anndata keeps them, in the place of the text that the rows brought."""
+@contextmanager
+def _written(path: Path) -> Iterator[Any]:
+    """A whole AnnData on disk, to change something small in it."""
     with ExitStack() as stack:
-        zarr_form = path.suffix == ".zarr"
-        group: Any = zarr.open_group(str(path), mode="r+") if zarr_form else stack.enter_context(h5py.File(path, "r+"))
         stack.enter_context(warnings.catch_warnings())
         warnings.filterwarnings("ignore", "zarr v3 autosharding", UserWarning)  # one column is not large
+        zarr_form = path.suffix == ".zarr"
+        yield zarr.open_group(str(path), mode="r+") if zarr_form else stack.enter_context(h5py.File(path, "r+"))
+
+
+def _as_categories(path: Path, obs: pd.DataFrame) -> None:
+    """Write a table's categories as anndata keeps them, in the place of the text that the rows brought."""
+    with _written(path) as group:
         for name, column in obs.items():
             if isinstance(column.dtype, pd.CategoricalDtype):
                 del group["obs"][name]
                 write_elem(group["obs"], str(name), column.array)
+
+
+def _tell_clipped(path: Path, section: str, n_values: int) -> None:
+    """Add to a written file how many of its values were clipped."""
+    with _written(path) as group:
+        about = group["uns"]["pixnet"]
+        clipped, message = told_clipped(int(group["obs"][CLIPPED][:].sum(dtype=np.int64)), n_values)
+        write_elem(about, "clipped", clipped)
+        if message is not None:
+            logger.warning("%s: %s", section, message)
+            told = [*read_elem(about["warnings"]), message]
+            del about["warnings"]
+            write_elem(about, "warnings", np.array(told, dtype=str))
 
 
 def _ahead(items: Iterator[Answer]) -> Iterator[Answer]:
@@ -278,12 +309,19 @@ def _ahead(items: Iterator[Answer]) -> Iterator[Answer]:
             yield item
 
 
-def _rows(answer: Answer, slide_mpp: float, express: Express | None, factors: bool) -> dict[str, np.ndarray]:
-    """An answer as the AnnData's rows."""
+def _rows(
+    answer: Answer, slide_mpp: float, express: Express | None, factors: bool, clip: bool, count: bool
+) -> dict[str, np.ndarray]:
+    """An answer as the AnnData's rows; with `count`, `obs` tells how many genes of each unit were clipped."""
     rows = {"obs/_index": answer.names, "obsm/spatial": answer.centers_um / slide_mpp}
     rows |= {f"obs/{name}": values for name, values in answer.obs.items()}
     if express is not None:
-        rows["X"], rate = express(answer.features)
+        y, rate = express(answer.features)
+        if not np.isfinite(y).all():
+            raise InputError("The model gives values that are not finite, so nothing is written: train it again.")
+        rows["X"] = bounded(y) if clip else y
+        if count:
+            rows[f"obs/{CLIPPED}"] = clipped_genes(y)
         if rate is not None:
             rows["layers/rate_per_um2"] = rate
     if factors:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from ..errors import InputError, did_you_mean
+from ..expression import bounded
 
 __all__ = ["Projection", "expression_of", "product_by_torch"]
 
@@ -21,8 +22,8 @@ _PROBE = 1024.0  # large beside the bias, which is taken off again in single pre
 class Projection:
     """What a head does to pooled features; both heads are linear before the log.
 
-    Without a rate, y = F · loadings + bias. With one, a gene's rate is F · loadings + bias in counts per µm², that of
-    all genes F · total + total_bias, and y = log1p(1e4 · rate / all).
+    Without a rate, y = F · loadings + bias, clipped to what log1p CP10k can be. With one, a gene's rate is F · loadings
+    + bias in counts per µm², that of all genes F · total + total_bias, and y = log1p(1e4 · rate / all).
 
     Attributes:
         genes: names, (G,).
@@ -84,7 +85,11 @@ class Projection:
         return product(features, self.loadings.T) + self.bias
 
     def expression(self, features: Any, product: Callable[[Any, np.ndarray], Any] = operator.matmul) -> Any:
-        """Y = log1p of counts per 10,000, (..., G), from features (..., C); NumPy or dask."""
+        """Y = log1p of counts per 10,000, (..., G), from features (..., C), clipped to its range; NumPy or dask."""
+        return bounded(self.unbounded(features, product))
+
+    def unbounded(self, features: Any, product: Callable[[Any, np.ndarray], Any] = operator.matmul) -> Any:
+        """The same before it is clipped: what may be averaged."""
         linear = self.rate(features, product)
         if self.total is None:
             return linear

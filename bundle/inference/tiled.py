@@ -14,14 +14,19 @@ import torch
 from monai.inferers import Inferer
 
 from ..crops import OpenSlide, SlideOpener
+from ..errors import InputError
 from .threads import keep_to_cores, use_free_cores
 from .tiles import Tile, block_px, default_tile_px, tile_grid
 
-__all__ = ["TiledInferer"]
+__all__ = ["NotFiniteError", "TiledInferer"]
 
 logger = logging.getLogger(__name__)
 
 _ROWS = 256  # of a region prepared at once
+
+
+class NotFiniteError(InputError):
+    """A network's map that is no answer."""
 
 
 class TiledInferer(Inferer):
@@ -133,10 +138,20 @@ class TiledInferer(Inferer):
                 use_free_cores()
                 with torch.inference_mode():
                     computed = compute(image.to(device))
+                _check_finite(computed, tile)
                 yield tile, computed[..., : height_px // network.stride, : width_px // network.stride]
                 del computed
                 if progress is not None:
                     progress.step(tile)
+
+
+def _check_finite(features: torch.Tensor, tile: Tile) -> None:
+    """Refuse a map that is no answer, before anything is written of it."""
+    if not bool(torch.isfinite(features.sum(dtype=torch.float64))):  # one pass, and no array of its own
+        raise NotFiniteError(
+            f"The network gives values that are not finite at working pixel ({tile.x_px}, {tile.y_px}). If it is being "
+            "trained, it diverged: lower learning_rate. Else its weights are damaged: copy them again."
+        )
 
 
 class _Progress:

@@ -17,13 +17,15 @@ def fit_depth(totals: Sequence[np.ndarray], ys: Sequence[np.ndarray]) -> Callabl
 
     Args:
         totals: counts of all genes per unit, above 0, (U,) for each slide.
-        ys: log1p CP10k, (U, G) for each slide.
+        ys: log1p CP10k, (U, G) for each slide; a gene that a slide did not measure is NaN there.
 
     Returns:
         From the totals of a slide's units, (U,), to their y, (U, G).
     """
     depth, y = np.log(np.concatenate(totals)), np.concatenate(ys).astype(np.float64)
-    mean, level = depth.mean(), y.mean(0)
-    away = depth - mean
-    slope = away @ (y - level) / max(float(away @ away), 1e-12)
-    return lambda total: level + (np.log(total) - mean)[:, None] * slope
+    measured = np.isfinite(y)
+    n = np.maximum(measured.sum(0), 1)
+    mean, level = depth @ measured / n, np.where(measured, y, 0).sum(0) / n
+    away = np.where(measured, depth[:, None] - mean, 0)
+    slope = (away * np.where(measured, y - level, 0)).sum(0) / np.maximum((away * away).sum(0), 1e-12)
+    return lambda total: level + (np.log(total)[:, None] - mean) * slope

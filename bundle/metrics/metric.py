@@ -11,6 +11,7 @@ import scipy.sparse as sp
 import torch
 from monai.metrics import CumulativeIterationMetric
 
+from ..expression import bounded
 from ..manifest import patient_of, slide_name
 from ..panel import GenePanel
 from .score import TARGETS, Score, score_slide
@@ -27,7 +28,7 @@ def grouped(
     rate: Callable[[torch.Tensor], torch.Tensor | None],
     chunk: int = 65536,
 ) -> Callable[[sp.csr_matrix], tuple[np.ndarray, np.ndarray | None]]:
-    """Predictions for groups of equal-sized units from pooled features.
+    """Predictions for groups of equal-sized units from pooled features, clipped as they are when written.
 
     Both heads are linear in the features before the log, so a group's features are the mean of its units'.
     """
@@ -40,7 +41,7 @@ def grouped(
         for start in range(0, groups.shape[0], chunk):
             part = slice(start, start + chunk)
             mean = torch.from_numpy((groups[part] @ features) / size[part, None]).to(pooled)
-            ys.append(project(mean).cpu().numpy())
+            ys.append(bounded(project(mean).cpu().numpy()))
             density = rate(mean)
             if density is not None:
                 rates.append(density.cpu().numpy() * size[part, None])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-__all__ = ["FIELDS", "combine", "correlation", "moments", "prediction_is_constant", "truth_is_constant"]
+__all__ = ["FIELDS", "combine", "correlation", "moments", "not_measured", "prediction_is_constant", "truth_is_constant"]
 
 #: Columns of a moments tensor (G, 8).
 FIELDS = ("n", "mean_p", "mean_t", "m2_p", "m2_t", "c_pt", "sse", "sae")
@@ -12,13 +12,17 @@ _TINY = 1e-9
 
 
 def moments(prediction: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
-    """Moments of (U, G) prediction and truth over units, float64 (G, 8); columns are `FIELDS`."""
+    """Moments of (U, G) prediction and truth over units, float64 (G, 8); columns are `FIELDS`.
+
+    Genes whose truth is NaN were not measured: all of their moments are 0, n too, and add nothing when combined.
+    """
     p, t = prediction.double(), truth.double()
+    measured = ~t.isnan().any(0)
     n = torch.full((p.shape[1],), float(p.shape[0]), dtype=torch.float64)
     mean_p, mean_t = p.mean(0), t.mean(0)
     dp, dt = p - mean_p, t - mean_t
     error = p - t
-    return torch.stack(
+    found = torch.stack(
         [
             n,
             mean_p,
@@ -31,6 +35,7 @@ def moments(prediction: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
         ],
         1,
     )
+    return torch.where(measured[:, None], found, torch.zeros_like(found))
 
 
 def combine(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
@@ -55,6 +60,11 @@ def combine(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         ],
         1,
     )
+
+
+def not_measured(m: torch.Tensor) -> torch.Tensor:
+    """Genes that no unit was measured of, (G,) bool."""
+    return m[:, 0] == 0
 
 
 def truth_is_constant(m: torch.Tensor) -> torch.Tensor:

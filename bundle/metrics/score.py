@@ -61,7 +61,8 @@ def score_slide(
     """Compare a prediction with one slide's measured units, at their own scale and at coarser ones.
 
     At a scale of s µm a cell's truth is the sum of the raw counts of the units whose centre it holds, normalised
-    after summing; its prediction integrates the map over the same units.
+    after summing; its prediction integrates the map over the same units. A gene that the slide did not measure has no
+    truth: its moments are of no unit.
 
     Args:
         predict: predicted expression for groups of units.
@@ -77,7 +78,7 @@ def score_slide(
         InputError: if a scale is finer than the measured units.
     """
     units.check_scales(scales_um)
-    counts, total = units.counts_of(genes), units.total
+    counts, total = units.counts_of(genes, partly=True), units.total
     scores = _compare(predict, sp.identity(len(units), format="csr"), units, counts, total, NATIVE, 0, ceilings)
     for scale in scales_um:
         if scale == units.size_um:
@@ -122,7 +123,9 @@ def _compare(
         if ceilings is not None and measured:
             key = (scale_um, compared.target)
             if key not in ceilings:
-                ceilings[key] = thinning_ceiling(counts, total, compared.target)
+                known = np.isfinite(counts).all(0)
+                ceilings[key] = np.full(counts.shape[1], np.nan)
+                ceilings[key][known] = thinning_ceiling(counts[:, known], total, compared.target)
             # A constant gene has no correlation, and so no ceiling that a mean over genes could hold.
             ceiling = np.where(truth_is_constant(reduced).numpy(), np.nan, ceilings[key])
         found.append(Score(scale_um, offset, compared.target, len(total), reduced, ceiling, compared.deviance))
@@ -130,7 +133,10 @@ def _compare(
 
 
 class Comparison(NamedTuple):
-    """What is held against what: target, (U, G) prediction and truth, and the mean Poisson deviance per gene, (G,)."""
+    """What is held against what: target, (U, G) prediction and truth, and the mean Poisson deviance per gene, (G,).
+
+    The truth of genes that were not measured is NaN.
+    """
 
     target: str
     prediction: np.ndarray
@@ -146,7 +152,7 @@ def compare_units(
     scale_um: float = NATIVE,
 ) -> Comparison:
     """What `score_slide` reduces to PCC, MSE and MAE at the units' own scale, or of cells of another."""
-    counts, total = units.counts_of(genes), units.total
+    counts, total = units.counts_of(genes, partly=True), units.total
     if cells is None:
         cells = sp.identity(len(units), format="csr")
     else:

@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 
 from ..errors import InputError
-from .moments import combine, correlation, truth_is_constant
+from .moments import combine, correlation, not_measured, truth_is_constant
 from .scales import MIN_CELLS, MIN_UNITS_PER_CELL
 from .score import NATIVE, Score
 
@@ -127,7 +127,11 @@ def _summary(
         "mae": per_gene(main, lambda s: s.moments[:, 7] / s.moments[:, 0]),
         "deviance": per_gene(main, lambda s: s.deviance),
     }
-    constant = torch.stack([truth_is_constant(score.moments) for score in first]).all(0).numpy()
+    measured_on = torch.stack([~not_measured(score.moments) for score in first]).sum(0).numpy()
+    if (measured_on < len(first)).any():
+        columns["slides_measured"] = measured_on
+    absent = not_measured(pooled).numpy()
+    constant = torch.stack([truth_is_constant(score.moments) for score in first]).all(0).numpy() & ~absent
     index, *others = panels.values()
     pcc = columns["pcc"][index]
     summary: dict[str, Any] = {
@@ -145,6 +149,7 @@ def _summary(
         "MSE": _mean(columns["mse"][index]),
         "MAE": _mean(columns["mae"][index]),
         "constant_genes": int(constant[index].sum()),
+        "unmeasured_genes": int(absent[index].sum()),
         "filtered_units": sum(slide.filtered_units for slide in slides),
     }
     if main == "counts":

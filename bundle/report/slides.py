@@ -69,7 +69,7 @@ def read_slide_maps(record: Mapping[str, Any], prediction: Path, size_um: float,
         raise InputError(f"{prediction} names none of the units of {units.name}; evaluate the run again.")
     units = units.take(np.array([place[name] for name in names[known]]))
     y, rate = y[known], None if rate is None else rate[known]
-    counts, total = units.counts_of(genes), units.total
+    counts, total = units.counts_of(genes, partly=True), units.total
     if units.kind == "counts" and units.size_um < LARGE_UNIT_UM:
         quantity, measured, predicted = "log1p counts", np.log1p(counts), np.log1p(_expected_counts(y, rate, total))
     else:

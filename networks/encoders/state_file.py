@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +33,17 @@ def read_state(path: str | Path) -> dict[str, torch.Tensor]:
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
     try:
+        if zipfile.is_zipfile(path):  # `torch.load` does not compare checksums
+            with zipfile.ZipFile(path) as archive:
+                damaged = archive.testzip()
+            if damaged is not None:
+                raise ValueError(f"the checksum of {damaged} does not fit: copy it again")
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError) as error:
+    except Exception as error:  # whatever a damaged or foreign file makes of itself
+        reason = next(iter(str(error).splitlines()), type(error).__name__).rstrip(".")
         raise ValueError(
-            f"{path} does not open as weights alone ({str(error).splitlines()[0].rstrip('.')}). If it holds a whole "
-            "model or a training state, save its state dict: torch.save(model.state_dict(), 'weights.pt')."
+            f"{path} does not open as weights alone ({reason}). If it holds a whole model or a training state, save "
+            "its state dict: torch.save(model.state_dict(), 'weights.pt')."
         ) from error
     for name in _WRAPPERS:
         if isinstance(content, dict) and isinstance(content.get(name), dict):

@@ -382,7 +382,6 @@ def test_a_spoilt_run(tiny_run, tmp_path, file: str, spoil: Callable[[Path], obj
     ("arguments", "says"),
     [
         ([], "which units?"),
-        (["--spot-um", "50", "--pitch-um", "20"], "overlap"),
         (["--pitch-um", "20"], "give --spot-um too"),
         (["--bin-um", "20", "--spot-um", "20"], "one of them"),
         (["--bin-um", "20", "--spots", "spots.h5ad"], "one of them"),

@@ -6,7 +6,7 @@ import pytest
 from bundle.errors import InputError
 from bundle.expression import log1p_cp10k
 from bundle.manifest import read_split
-from bundle.panel import fit_panel, load_panel, load_units, n_genes
+from bundle.panel import extend_panel, fit_panel, load_panel, load_units, n_genes
 from bundle.units import build_units
 
 
@@ -137,3 +137,26 @@ def test_a_block_holds_the_units_of_its_rectangle_alone(tmp_path):
     halves = [load_units({**record, "block": b})[0] for b in ([0, 0, 500, 1000], [500, 0, 1000, 1000])]
     assert len(halves[0]) + len(halves[1]) == 60
     assert (halves[0].centers_px[:, 0] < 500).all()
+
+
+def test_a_slide_that_lacks_genes_narrows_the_panel_and_that_is_said(tmp_path, caplog):
+    genes = [f"G{i}" for i in range(20)]
+    records = [_record(tmp_path, "A1", genes), _record(tmp_path, "B1", genes[5:], seed=1)]
+    with caplog.at_level("INFO"):
+        panel = fit_panel(records, n_mean=250, min_total=10)
+    assert set(panel.genes) == set(genes[5:])
+    assert "learns from the 15 genes that all training slides measured" in caplog.text
+    few = [_record(tmp_path, "C1", genes), _record(tmp_path, "D1", ["G0", *(f"ENS{i}" for i in range(19))], seed=1)]
+    with pytest.raises(InputError, match="Only 1 genes are shared"):
+        fit_panel(few, min_total=10)
+
+
+def test_fine_tuning_learns_the_genes_that_its_slides_measured(tmp_path, caplog):
+    genes = [f"G{i}" for i in range(20)]
+    fit_panel([_record(tmp_path, "A1", genes)], min_total=10).save(tmp_path / "panel.json")
+    panel = extend_panel(tmp_path / "panel.json", [_record(tmp_path, "B1", [*genes[:6], "Z1"], seed=1)])
+    assert len(panel) == 20
+    assert "lacks 14 of the 20 genes of the model's panel" in caplog.text
+    assert "learns the other 6" in caplog.text
+    with pytest.raises(InputError, match=r"lacks 20 of the 20 genes .*needs 10% of them"):
+        extend_panel(tmp_path / "panel.json", [_record(tmp_path, "C1", ["ENS0", "ENS1"])])

@@ -72,3 +72,12 @@ def test_bad_units_are_told_in_a_sentence(tmp_path):
     adata.write_h5ad(tmp_path / "u.h5ad")
     with pytest.raises(InputError, match="lacks 1 of the 2 genes"):
         read_units(tmp_path / "u.h5ad").counts_of(["A", "Z"])
+
+
+def test_genes_that_were_not_measured_are_nan_where_that_is_asked(tmp_path):
+    _build().write_h5ad(tmp_path / "u.h5ad")
+    units = read_units(tmp_path / "u.h5ad")
+    np.testing.assert_array_equal(units.measures(["C", "Z", "A"]), [True, False, True])
+    np.testing.assert_array_equal(
+        units.counts_of(["C", "Z", "A"], partly=True), [[3, np.nan, 2], [7, np.nan, 10], [11, np.nan, 18]]
+    )

@@ -191,3 +191,35 @@ def test_a_batch_of_small_units_alone_trains() -> None:
     ExpressionLoss(poisson_weight=0.5)(UnitExpression(rate[:, :-1].log1p(), rate), b).backward()
     assert torch.isfinite(rate.grad).all()
     assert rate.grad.any()
+
+
+def _lacking(b: dict[str, torch.Tensor], units: slice) -> dict[str, torch.Tensor]:
+    """The same batch where gene 2 of some units was not measured."""
+    target = b["target"].clone()
+    target[units, 2] = torch.nan
+    return {**b, "target": target}
+
+
+@pytest.mark.parametrize("weights", [{"poisson_weight": 0.0}, {"poisson_weight": 0.7, "pearson_weight": 0.0}])
+def test_a_gene_that_was_not_measured_teaches_nothing_and_takes_nothing_from_the_others(weights: dict) -> None:
+    b, generator = batch(), torch.Generator().manual_seed(5)
+    predicted = torch.randn(UNITS, GENES, generator=generator, requires_grad=True)
+    rate = torch.rand(UNITS, GENES + 1, generator=generator).requires_grad_()
+    ExpressionLoss(**weights)(UnitExpression(predicted, rate), _lacking(b, slice(0, 20))).backward()
+    for gradient in (predicted.grad, rate.grad):
+        if gradient is not None:
+            assert torch.isfinite(gradient).all()
+            assert (gradient[:20, 2] == 0).all()
+    used = predicted.grad if predicted.grad is not None and weights["poisson_weight"] == 0 else rate.grad
+    assert (used[20:, 2] != 0).any()
+    assert (used[:20, :2] != 0).all()
+
+
+def test_a_gene_that_no_unit_measured_is_as_if_it_were_not_there() -> None:
+    b, generator = batch(), torch.Generator().manual_seed(5)
+    predicted, kept = torch.randn(UNITS, GENES, generator=generator), [0, 1, 3]
+    without = {**b, "target": b["target"][:, kept]}
+    for weights in ({"pearson_weight": 0.0}, {"mse_weight": 0.0, "pearson_weight": 1.0}):
+        loss = ExpressionLoss(**weights)
+        here = loss(UnitExpression(predicted, None), _lacking(b, slice(None)))
+        torch.testing.assert_close(here, loss(UnitExpression(predicted[:, kept], None), without))

@@ -19,6 +19,7 @@ from networks import (
     SwinEncoder,
     TextureExpert,
 )
+from networks.heads import MAX_LOG_CP10K
 from networks.symmetry import SYMMETRIES, turn, turn_back
 
 Build = Callable[..., PixNet]
@@ -44,7 +45,10 @@ def test_forward_is_project_of_pool_of_features(tiny_pixnet: Build, head: str) -
     assert dense.shape == (2, net.n_genes, 16, 16)
     if head == "linear":
         assert got.rate is None
-        torch.testing.assert_close(net.pool(dense, label), got.log_cp10k)
+        everywhere = net.project(net.features(image).movedim(1, -1)).movedim(-1, 1)
+        torch.testing.assert_close(net.pool(everywhere, label), got.log_cp10k)
+        torch.testing.assert_close(dense, everywhere.clamp(0, MAX_LOG_CP10K))
+        assert (everywhere < 0).any()
     else:
         assert torch.equal(got.rate, net.rate(pooled))
 

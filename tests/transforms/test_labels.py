@@ -101,17 +101,22 @@ def test_a_pixel_holds_the_label_at_its_centre_whatever_the_region(tmp_path, mpp
         np.testing.assert_array_equal(part, whole[y0 : y0 + height, x0 : x0 + width])
 
 
-def test_cells_that_no_pixel_centre_falls_on_take_their_own_pixel(tmp_path):
+def test_cells_that_no_pixel_centre_falls_on_have_their_own_pixel(tmp_path):
     labels = np.zeros((64, 64), np.uint16)
     labels[1, 1], labels[2, 2] = 5, 6  # both in the pixel (0, 0) of 8 label pixels, off its centre (4, 4)
     labels[20:31, 18:30] = 7
     labels[17, 17] = 8  # in the pixel (2, 2), which 7 holds
-    image = write(tmp_path / "l.tif", labels, "plain")
-    got = drawn(layer_of(image), (8, 8), (0, 0), 8.0)
-    assert got[0, 0] == 5
-    assert sorted(np.unique(got)) == [0, 5, 7]
-    for x in range(8):
-        np.testing.assert_array_equal(drawn(layer_of(image), (8, 1), (x * 8.0, 0), 8.0), got[:, x : x + 1])
+    layer = layer_of(write(tmp_path / "l.tif", labels, "plain"))
+
+    def pixels(width: int, at: int = 0) -> set:
+        unit, row, column = DRAW.pixels(layer, (8, width), (at * 8.0, 0), 8.0)
+        return set(zip(layer.ids[unit].tolist(), row.tolist(), (column + at).tolist(), strict=True))
+
+    assert {(5, 0, 0), (6, 0, 0), (8, 2, 2), (7, 2, 2)} <= pixels(8)
+    assert set.union(*(pixels(1, at) for at in range(8))) == pixels(8)
+    masks, keeps = DRAW([layer], (8, 8), (0, 0), 8.0)
+    assert np.sum(keeps, 0).tolist() == [1, 1, 1, 1]
+    assert len(masks) == 2
 
 
 def test_a_cell_around_its_own_centre_does_not_take_the_pixel_there(tmp_path):

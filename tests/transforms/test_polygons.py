@@ -62,14 +62,10 @@ def inside(unit: list[np.ndarray], points: np.ndarray) -> np.ndarray:
 
 
 def brute_force(layer: PolygonLayer, units, size_px, origin_um, mpp) -> np.ndarray:
+    """The pixels of each unit whose centre lies in it, bool (U, height, width)."""
     y, x = np.mgrid[: size_px[0], : size_px[1]] + 0.5
     points = np.stack([x.ravel(), y.ravel()], 1) * mpp + origin_um
-    owner, best = np.zeros(len(points), int), np.full(len(points), np.inf)
-    for number, (unit, center) in enumerate(zip(units, layer.centers_um, strict=True), 1):
-        distance = np.hypot(*(points - center).T)
-        mine = inside([ring * layer.vertex_mpp for ring in unit], points) & (distance < best)
-        owner[mine], best[mine] = number, distance[mine]
-    return owner.reshape(size_px)
+    return np.array([inside([ring * layer.vertex_mpp for ring in u], points).reshape(size_px) for u in units])
 
 
 def units_in(mask: np.ndarray, keep: np.ndarray) -> np.ndarray:
@@ -82,14 +78,27 @@ def drawn(layer: PolygonLayer, size_px=SIZE, origin_um=(0.0, 0.0), mpp: float = 
     return units_in(mask[0], keep)
 
 
+def each(layer: PolygonLayer, size_px=SIZE, origin_um=(0.0, 0.0), mpp: float = 1.0) -> np.ndarray:
+    """The pixels of each unit, on whichever mask it is drawn, bool (U, height, width)."""
+    found = np.zeros((len(layer.centers_um), *size_px), bool)
+    for mask, keep in zip(*DRAW([layer], size_px, origin_um, mpp), strict=True):
+        for number, unit in enumerate(np.flatnonzero(keep), 1):
+            assert not found[unit].any()
+            found[unit] = mask == number
+    alone = np.zeros_like(found)
+    alone[DRAW.pixels(layer, size_px, origin_um, mpp)] = True
+    np.testing.assert_array_equal(found, alone)
+    return found
+
+
 @pytest.mark.parametrize(("seed", "mpp"), itertools.product(range(4), [0.5, 0.83, 1.0]))
-def test_a_pixel_belongs_to_the_nearest_polygon_that_holds_its_centre(seed, mpp):
+def test_each_polygon_has_the_pixels_whose_centre_it_holds(seed, mpp):
     units = cells(seed)
     layer = layer_of(units, mpp=0.7)
     origin_um = (3 * mpp, -4 * mpp)
     want = brute_force(layer, units, SIZE, origin_um, mpp)
-    assert 0.3 < (want > 0).mean() < 1
-    np.testing.assert_array_equal(drawn(layer, SIZE, origin_um, mpp), want)
+    assert want.sum(0).max() > 1
+    np.testing.assert_array_equal(each(layer, SIZE, origin_um, mpp), want)
 
 
 def test_one_polygon_equals_matplotlib():
@@ -109,11 +118,11 @@ def test_a_pixel_s_unit_does_not_depend_on_the_region(mpp, scale):
     rng = np.random.default_rng(1)
     units = cells(1, n=60, low=4 * scale, high=8 * scale)
     layer = layer_of(units, np.array([u[0].mean(0) for u in units]) + rng.uniform(-6, 6, (60, 2)) * scale)
-    whole = drawn(layer, SIZE, (-3 * mpp, 5 * mpp), mpp)
+    whole = each(layer, SIZE, (-3 * mpp, 5 * mpp), mpp)
     assert whole.any()
     for x0, y0, width, height in [(0, 0, 20, 30), (13, 17, 1, 1), (20, 31, 27, 30), (11, 9, 7, 8), (30, 2, 3, 50)]:
-        part = drawn(layer, (height, width), ((x0 - 3) * mpp, (y0 + 5) * mpp), mpp)
-        np.testing.assert_array_equal(part, whole[y0 : y0 + height, x0 : x0 + width])
+        part = each(layer, (height, width), ((x0 - 3) * mpp, (y0 + 5) * mpp), mpp)
+        np.testing.assert_array_equal(part, whole[:, y0 : y0 + height, x0 : x0 + width])
 
 
 @pytest.mark.parametrize("mpp", [0.27, 0.5, 4 / 3])
@@ -162,7 +171,7 @@ def test_the_way_round_and_the_first_vertex_do_not_matter():
     rng = np.random.default_rng(0)
     layer = layer_of(units)
     other = [[np.roll(ring, rng.integers(9), 0)[:: rng.choice([-1, 1])] for ring in unit] for unit in units]
-    np.testing.assert_array_equal(drawn(layer), drawn(layer_of(other, layer.centers_um)))
+    np.testing.assert_array_equal(each(layer), each(layer_of(other, layer.centers_um)))
 
 
 @pytest.mark.parametrize("axis", [0, 1])
@@ -177,7 +186,7 @@ def test_flipping_the_outlines_flips_the_mask(axis):
         return out
 
     flipped = layer_of([[flip(ring) for ring in unit] for unit in units], flip(layer.centers_um))
-    np.testing.assert_array_equal(drawn(flipped), np.flip(drawn(layer), axis))
+    np.testing.assert_array_equal(each(flipped), np.flip(each(layer), 1 + axis))
 
 
 def test_a_cell_s_pixels_add_up_over_tiles_to_its_area():
@@ -195,17 +204,16 @@ def test_a_cell_s_pixels_add_up_over_tiles_to_its_area():
         assert total[number] * mpp**2 == pytest.approx(area, rel=0.005)
 
 
-def test_a_cell_that_covers_no_pixel_centre_takes_its_own_pixel_if_that_is_free():
+def test_a_cell_that_covers_no_pixel_centre_has_its_own_pixel():
     dot = np.array([[0, 0], [0.2, 0], [0.1, 0.2]])
     big = np.array([[10.0, 10], [20, 10], [20, 20], [10, 20]])
     at = np.array([[3.1, 3.1], [3.7, 3.7], [12.1, 12.1], [5.05, 7.1]])
     layer = layer_of([[dot + at[0]], [dot + at[1]], [big], [dot + at[2]], [dot + at[3]]])
-    mask, (keep,) = DRAW([layer], (30, 30), (0, 0), 1.0)
-    np.testing.assert_array_equal(keep, [True, False, True, False, True])
-    mask = units_in(mask[0], keep)
-    assert mask[3, 3] == 1
-    assert mask[7, 5] == 5
-    assert (mask > 0).sum() == 102
+    found = each(layer, (30, 30))
+    np.testing.assert_array_equal(found.sum((1, 2)), [1, 1, 100, 1, 1])
+    assert found[[0, 1], 3, 3].all()
+    assert found[3, 12, 12]
+    assert found[4, 7, 5]
 
 
 @pytest.mark.parametrize("axes", [[0, 1], [1, 0]])
@@ -221,15 +229,16 @@ def test_a_cell_around_its_own_centre_does_not_take_the_pixel_there(axes):
 def test_cut_cells_are_dropped_and_whole_ones_kept():
     units = cells(5)
     layer = layer_of(units)
-    mask, (keep,) = RasterizeUnits()([layer], SIZE, (2, 3), 1.0)
     low = np.array([np.concatenate(u).min(0) for u in units]) - (2, 3)
     high = np.array([np.concatenate(u).max(0) for u in units]) - (2, 3)
     whole = ((low >= 0) & (high <= SIZE[::-1])).all(1)
-    all_drawn = drawn(layer, SIZE, (2, 3))
-    np.testing.assert_array_equal(keep, whole & np.isin(np.arange(len(units)) + 1, all_drawn))
-    assert 0 < keep.sum() < len(units)
-    want = np.where(np.isin(all_drawn, np.flatnonzero(keep) + 1), all_drawn, 0)
-    np.testing.assert_array_equal(units_in(mask[0], keep), want)
+    want = each(layer, SIZE, (2, 3))
+    masks, keeps = RasterizeUnits()([layer], SIZE, (2, 3), 1.0)
+    np.testing.assert_array_equal(np.sum(keeps, 0), whole & want.any((1, 2)))
+    assert 0 < whole.sum() < len(units)
+    for mask, keep in zip(masks, keeps, strict=True):
+        for number, unit in enumerate(np.flatnonzero(keep), 1):
+            np.testing.assert_array_equal(mask == number, want[unit])
 
 
 def test_nothing_to_draw_is_an_empty_mask():

@@ -36,6 +36,16 @@ def brute_force(layer: UnitLayer, size_px, origin_um, mpp) -> np.ndarray:
     return mask
 
 
+def each(draw: RasterizeUnits, layer, size_px, origin_um, mpp) -> np.ndarray:
+    """The pixels of each unit, on whichever mask it is drawn, bool (U, height, width)."""
+    found = np.zeros((len(layer.centers_um), *size_px), bool)
+    for mask, keep in zip(*draw([layer], size_px, origin_um, mpp), strict=True):
+        for number, unit in enumerate(np.flatnonzero(keep), 1):
+            assert not found[unit].any()
+            found[unit] = mask == number
+    return found
+
+
 def units_in(mask: np.ndarray, keep: np.ndarray) -> np.ndarray:
     """The mask with the units' own numbers in place of 1..n."""
     return np.concatenate([[0], np.flatnonzero(keep) + 1])[mask]
@@ -78,11 +88,10 @@ def test_a_pixel_s_unit_does_not_depend_on_the_region(shape, size_um, pitch_um, 
     turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
     layer = UnitLayer(lattice(pitch_um) @ turn, shape, size_um)
     draw = RasterizeUnits(drop_cut=False)
-    whole, (keep,) = draw([layer], SIZE, (-3 * mpp, 5 * mpp), mpp)
-    whole = units_in(whole[0], keep)
+    whole = each(draw, layer, SIZE, (-3 * mpp, 5 * mpp), mpp)
     for x0, y0, width, height in [(0, 0, 20, 30), (13, 17, 1, 1), (20, 31, 27, 30)]:
-        part, (keep,) = draw([layer], (height, width), ((x0 - 3) * mpp, (y0 + 5) * mpp), mpp)
-        np.testing.assert_array_equal(units_in(part[0], keep), whole[y0 : y0 + height, x0 : x0 + width])
+        part = each(draw, layer, (height, width), ((x0 - 3) * mpp, (y0 + 5) * mpp), mpp)
+        np.testing.assert_array_equal(part, whole[:, y0 : y0 + height, x0 : x0 + width])
 
 
 @pytest.mark.parametrize("mpp", [0.25, 2 / 3, 1.0, 4 / 3, 2.0])
@@ -128,32 +137,62 @@ def test_no_unit_is_lost_for_being_smaller_than_a_pixel(shape):
     np.testing.assert_array_equal(drawn[home[inside, 1], home[inside, 0]], np.flatnonzero(inside) + 1)
 
 
-def test_of_two_units_in_one_pixel_one_is_drawn_and_the_other_reported():
+def test_two_units_in_one_pixel_both_have_it():
     layer = UnitLayer(np.array([[3.2, 3.2], [3.8, 3.8]]), "square", 0.3)
-    mask, (keep,) = RasterizeUnits()([layer], (8, 8), (0, 0), 1.0)
-    np.testing.assert_array_equal(keep, [True, False])
-    assert mask.sum() == 1
+    masks, keep = RasterizeUnits()([layer], (8, 8), (0, 0), 1.0)
+    assert masks[:, 3, 3].tolist() == [1, 1]
+    assert masks.sum() == 2
+    np.testing.assert_array_equal(np.sort(keep, 0), [[False, False], [True, True]])
 
 
-def test_bins_of_a_turned_lattice_own_the_pixels_nearest_to_them():
-    angle = math.pi / 4
-    turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
-    centers = (lattice(8, extent_um=120) - 55) @ turn + 30
-    mask, (keep,) = RasterizeUnits(drop_cut=False)([UnitLayer(centers, "square", 8)], SIZE, (10, 10), 1.0)
-    y, x = np.mgrid[: SIZE[0], : SIZE[1]] + 10.5
-    nearest = ((x[..., None] - centers[:, 0]) ** 2 + (y[..., None] - centers[:, 1]) ** 2).argmin(-1) + 1
-    drawn = units_in(mask[0], keep)
-    assert (drawn > 0).mean() > 0.8
-    np.testing.assert_array_equal(drawn[drawn > 0], nearest[drawn > 0])
+def overlapping(kind: str) -> UnitLayer:
+    """Spots wider than their pitch, bins at rounded places, bins of a turned lattice, and units at random."""
+    if kind == "spots 55 at 50":
+        return UnitLayer(lattice(50, extent_um=420), "circle", 55)
+    if kind == "bins, rounded":
+        return UnitLayer(np.round(lattice(8, extent_um=120) * 0.97), "square", 8)
+    if kind == "bins, turned":
+        angle = math.pi / 4
+        turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+        return UnitLayer((lattice(8, extent_um=120) - 55) @ turn + 30, "square", 8)
+    return UnitLayer(np.random.default_rng(0).uniform(0, 80, (60, 2)), "circle", 21)
 
 
-@pytest.mark.parametrize("shape", ["circle", "square"])
-def test_overlapping_units_are_refused(shape):
-    layer = UnitLayer(np.array([[10.0, 10], [30, 30], [33, 31]]), shape, 8)
-    with pytest.raises(ValueError, match=r"Layer 1: units [12] and [12] overlap"):
-        RasterizeUnits()([UnitLayer(np.zeros((0, 2)), "circle", 5), layer], (50, 50), (0, 0), 1.0)
-    apart = [UnitLayer(layer.centers_um[:2], shape, 8), UnitLayer(layer.centers_um[2:], shape, 8)]
-    assert RasterizeUnits()(apart, (50, 50), (0, 0), 1.0)[0].max(axis=(1, 2)).tolist() == [2, 1]
+@pytest.mark.parametrize("kind", ["spots 55 at 50", "bins, rounded", "bins, turned", "at random"])
+@pytest.mark.parametrize("drop_cut", [True, False])
+def test_each_of_overlapping_units_is_drawn_as_if_it_were_alone(kind, drop_cut):
+    layer, draw = overlapping(kind), RasterizeUnits(drop_cut)
+    size, origin_um, mpp = ((200, 180), (5, 10), 2.0) if "55" in kind else (SIZE, (10, 10), 1.0)
+    found = each(draw, layer, size, origin_um, mpp)
+    assert found.sum(0).max() > 1
+    for unit, center in enumerate(layer.centers_um):
+        alone, keep = draw([UnitLayer(center[None], layer.shape, layer.size_um)], size, origin_um, mpp)
+        assert len(alone) == len(keep) == 1
+        np.testing.assert_array_equal(found[unit], alone[0] > 0)
+    unit, row, column = draw.pixels(layer, size, origin_um, mpp)
+    counts = np.zeros_like(found, dtype=int)
+    np.add.at(counts, (unit, row, column), 1)
+    assert counts.max() == 1
+    if not drop_cut:
+        np.testing.assert_array_equal(counts > 0, found)
+
+
+def test_units_that_do_not_overlap_take_one_mask():
+    layers = [
+        UnitLayer(lattice(8), "square", 8),
+        UnitLayer(np.zeros((0, 2)), "circle", 5),
+        UnitLayer(lattice(9), "circle", 9),
+    ]
+    masks, keep = RasterizeUnits()(layers, SIZE, (0, 0), 1.0)
+    assert len(masks) == len(keep) == 3
+    assert masks[1].max() == 0
+
+
+def test_a_heap_of_units_is_told_in_a_sentence():
+    layer = UnitLayer(np.full((65, 2), 20.0), "circle", 5)
+    with pytest.raises(ValueError, match="More than 64 units cover one place"):
+        RasterizeUnits()([layer], SIZE, (0, 0), 1.0)
+    assert len(RasterizeUnits().pixels(layer, SIZE, (0, 0), 1.0)[0]) == 65 * 16
 
 
 @pytest.mark.parametrize(

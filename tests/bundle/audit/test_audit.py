@@ -424,3 +424,24 @@ def test_depth_and_half_of_the_counts_on_a_real_section(real_data, tmp_path):
     assert 0.7 * (ceiling**2).mean() < figures["PCC@M"] < (ceiling**2).mean() + 0.01
     assert 0.1 < oracle["PCC@M"] < figures["ceiling@M"]
     assert oracle["PCC@M_residual"] < oracle["PCC@M"] / 2
+
+
+def test_a_slide_is_scored_on_the_genes_that_it_measured(write_truth, write_pred, tmp_path):
+    truths = [write_truth("A1", 0), write_truth("B1", 1)]
+    preds = [write_pred(truth, seed) for seed, truth in enumerate(truths)]
+    asked = ",".join(map(str, preds)), ",".join(map(str, truths))
+    audit(*asked, tmp_path / "whole", min_total=20)
+    adata = ad.read_h5ad(truths[1])
+    adata.var_names = ["G0", "other", *adata.var_names[2:]]  # the total stays
+    adata.write_h5ad(truths[1])
+    text = audit(*asked, tmp_path / "partly", min_total=20)
+    whole, partly = (pd.read_csv(tmp_path / name / "audit_genes.csv").set_index("gene") for name in ("whole", "partly"))
+    kept = [f"G{i}" for i in range(8) if i != 1]
+    pd.testing.assert_series_equal(whole["pcc_native"][kept], partly["pcc_native"][kept])
+    audit(str(preds[0]), str(truths[0]), tmp_path / "first", min_total=20)
+    first = pd.read_csv(tmp_path / "first" / "audit_genes.csv").set_index("gene")
+    assert partly["pcc_native"]["G1"] == pytest.approx(first["pcc_native"]["G1"])
+    assert "did not measure 1 of the 8 genes" in text
+    assert result_of(tmp_path / "partly")["matched"]["B1"]["unmeasured_genes"] == 1
+    for key in ("depth_oracle", "interval_95"):
+        assert np.isfinite(result_of(tmp_path / "partly")[key]["PCC@M" if key == "depth_oracle" else "blocks"])

@@ -124,3 +124,23 @@ def test_bands_of_a_real_section(real_data: Path, tmp_path: Path) -> None:
     x, y = np.concatenate([u.centers_px for u in units.values()]).astype(int).T
     assert colour[y, x].mean() > 1.5 * colour.mean()  # the spots lie on tissue, x and y not swapped
     assert colour[y, x].mean() > 1.1 * colour[np.clip(x, 0, 989), np.clip(y, 0, 928)].mean()
+
+
+def test_a_gene_that_a_section_never_saw_is_zero_there(her2st: Path, tmp_path: Path, write_section) -> None:
+    write_section(
+        her2st / "ST-cnts" / "A2.tsv.gz",
+        her2st / "ST-spotfiles" / "A2_selection.tsv",
+        her2st / "ST-imgs" / "A2.jpg",
+        1,
+        change_counts=lambda table: table.drop(columns="ACTB").assign(NEW=2),
+    )
+    prepare("her2st", her2st, tmp_path / "out")
+    units = {name: read_units(tmp_path / "out" / "spots" / f"{name}.h5ad") for name in ("A1", "A2", "B1")}
+    assert {name: set(u.genes) for name, u in units.items()} == {key: set(units["A1"].genes) for key in units}
+    assert (units["A2"].counts_of(["ACTB"]) == 0).all()
+    assert (units["A2"].counts_of(["NEW"]) == 2).all()
+    assert (units["B1"].counts_of(["NEW"]) == 0).all()
+    assert (units["B1"].counts_of(["ACTB"]) > 0).any()
+    times = [path.stat().st_mtime_ns for path in sorted((tmp_path / "out" / "spots").iterdir())]
+    prepare("her2st", her2st, tmp_path / "out")
+    assert [path.stat().st_mtime_ns for path in sorted((tmp_path / "out" / "spots").iterdir())] == times

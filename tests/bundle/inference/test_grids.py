@@ -88,8 +88,6 @@ def test_hex_neighbours_are_one_pitch_apart():
 
 
 def test_bad_grids_are_told_in_a_sentence():
-    with pytest.raises(InputError, match="overlap"):
-        UnitGrid("circle", 100, 50)
     with pytest.raises(InputError, match="no lattice"):
         UnitGrid("circle", 50, 100, "triangle")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="above 0"):

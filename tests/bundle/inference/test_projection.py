@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from bundle.expression import bounded
 from bundle.inference.projection import Projection
 from networks.heads import LinearHead, ProgramsHead
 
@@ -26,7 +27,10 @@ def test_it_says_what_the_head_says(head):
     features = torch.rand(100, 5) * 4
     with torch.no_grad():
         y, rate = head.project(features).numpy(), head.rate(features)
-    np.testing.assert_allclose(projection.expression(features.numpy()), y, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(projection.unbounded(features.numpy()), y, rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(
+        projection.expression(features.numpy()), bounded(projection.unbounded(features.numpy()))
+    )
     assert projection.has_rate == (rate is not None)
     if rate is not None:
         np.testing.assert_allclose(projection.rate(features.numpy()), rate[:, :-1].numpy(), rtol=1e-5)

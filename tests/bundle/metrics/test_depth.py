@@ -22,3 +22,13 @@ def test_units_of_one_depth_get_the_mean():
     y = np.random.default_rng(1).random((20, 3))
     predicted = fit_depth([np.full(20, 500.0)], [y])(np.full(4, 500.0))
     np.testing.assert_allclose(predicted, np.tile(y.mean(0), (4, 1)))
+
+
+def test_a_gene_is_fitted_on_the_slides_that_measured_it():
+    rng = np.random.default_rng(0)
+    totals = [rng.uniform(100, 5000, 50), rng.uniform(100, 5000, 40)]
+    ys = [np.log(t)[:, None] * [1.0, 2.0, 3.0] + rng.normal(size=(len(t), 3)) for t in totals]
+    ys[1][:, 1] = np.nan
+    both, first = fit_depth(totals, ys)(totals[0]), fit_depth(totals[:1], ys[:1])(totals[0])
+    np.testing.assert_allclose(both[:, 1], first[:, 1])
+    assert np.abs(both[:, [0, 2]] - first[:, [0, 2]]).max() > 1e-3

@@ -10,6 +10,7 @@ import pytest
 import scipy.sparse as sp
 import torch
 
+from bundle.expression import MAX_Y
 from bundle.files import write_json
 from bundle.metrics.handler import ExpressionMetricHandler
 from bundle.metrics.metric import ExpressionMetric, grouped
@@ -148,9 +149,43 @@ def test_a_metric_without_slides_still_has_a_buffer_to_gather():
 
 
 def test_groups_of_units_have_the_mean_of_their_features():
-    pooled = torch.randn(6, 3)
+    pooled = torch.tensor([[-1.0, 1, 9], [-3, 2, 9], [1, 2, 3], [4, -5, 6], [1, 1, -1], [0, 0, 0]])
     groups = sp.csr_matrix(np.array([[1, 1, 0, 0, 0, 0], [0, 0, 1, 1, 1, 0]], np.float32))
     y, rate = grouped(pooled, lambda x: x * 2, lambda x: x.abs(), chunk=1)(groups)
     means = torch.stack([pooled[:2].mean(0), pooled[2:5].mean(0)]).numpy()
-    np.testing.assert_allclose(y, 2 * means, rtol=1e-5)
+    np.testing.assert_allclose(y, np.clip(2 * means, 0, MAX_Y), rtol=1e-5)  # the mean first; clipped as it is written
     np.testing.assert_allclose(rate, np.abs(means) * [[2], [3]], rtol=1e-5)
+
+
+def test_a_gene_is_scored_on_the_slides_that_measured_it():
+    slides = [_slide(i) for i in range(3)]
+    whole = _evaluate(slides)["per_gene"]["native"]
+    genes = np.array(["G0", "G1", "other", "G3", "G4"])  # the total stays, so that the other genes' y does
+    slides[1][1]["units"] = replace(slides[1][1]["units"], genes=genes)
+    partly = _evaluate(slides)
+    found = partly["per_gene"]["native"]
+    others = [0, 1, 3, 4]
+    for column in ("pcc", "pcc_pooled", "pcc_residual", "mse", "mae"):
+        np.testing.assert_allclose(found[column][others], whole[column][others])
+    of_two = _evaluate([slides[0], slides[2]])["per_gene"]["native"]
+    for column in ("pcc", "pcc_pooled", "pcc_residual", "mse", "mae"):
+        np.testing.assert_allclose(found[column][2], of_two[column][2])
+    np.testing.assert_array_equal(found["slides_measured"], [3, 3, 2, 3, 3])
+    assert partly["scales"]["native"]["unmeasured_genes"] == 0
+    assert partly["per_slide"]["B2"]["native"]["unmeasured_genes"] == 1
+    assert partly["per_slide"]["B2"]["native"]["constant_genes"] == 0
+
+
+def test_a_gene_that_no_slide_measured_is_counted_and_left_out():
+    pooled, slide = _slide(0)
+    slide["units"] = replace(slide["units"], genes=np.array(["G0", "G1", "other", "G3", "G4"]))
+    result = _evaluate([(pooled, slide)])
+    pcc = result["per_gene"]["native"]["pcc"]
+    assert np.isnan(pcc[2])
+    assert result["scales"]["native"]["unmeasured_genes"] == 1
+    assert result["scales"]["native"]["PCC@M"] == pytest.approx(pcc[[0, 1, 3]].mean())
+    metric = ExpressionMetric(PANEL, RECORDS, project=lambda x: x, rate=lambda x: None)  # with ceilings
+    metric([pooled], [slide])
+    ceiling = metric.aggregate()["per_gene"]["native"]["ceiling"]
+    assert np.isfinite(ceiling[[0, 1, 3, 4]]).all()
+    assert np.isnan(ceiling[2])
