@@ -115,8 +115,6 @@ def _in_item(place: str, key: Any, value: Any) -> tuple[str, str] | None:
     if key == "_target_":
         known = isinstance(value, str) and value in _TARGETS
         return None if known else (place, f"run {_shown(value)}")
-    if key == "_mode_":
-        return None if value == "default" else (place, f"call its class as {_shown(value)}")
     if isinstance(key, str) and not key.isidentifier():
         return place, "be no argument of a network"
     if isinstance(key, str) and key.startswith("_") and key not in ("_disabled_", "_desc_"):
