@@ -16,6 +16,7 @@ import pytest
 import tifffile
 from scipy import ndimage
 
+import transforms.slide.opening
 from transforms import Slide, SlideError
 from transforms.slide.layout import read_layout
 from transforms.slide.modality import judge_pixels
@@ -248,6 +249,17 @@ def test_the_log_says_what_reads_a_slide_and_why(tmp_path, caplog):
     assert [m for m in caplog.messages if "a.tif" in m] == [
         f"{tmp_path / 'a.tif'}: tifffile reads it (cucim: its pixels lie in strips)."
     ]
+
+
+def test_a_slide_is_tried_again_only_if_its_file_has_changed(tmp_path, monkeypatch):
+    probe, probed = transforms.slide.opening._probe, []
+    monkeypatch.setattr("transforms.slide.opening._probe", lambda *args: probed.append(args) or probe(*args))
+    path = write(tmp_path / "a.tif", he())
+    assert [Slide(path, mpp).backend for mpp in (0.5, 0.25)] == [Slide(path, 0.5).backend] * 2
+    assert len(probed) == 1
+    write(path, he()[:190])
+    Slide(path, 0.5)
+    assert len(probed) == 2
 
 
 def tampered(path: Path, tag: str, value: bytes, at: int = 0) -> Path:

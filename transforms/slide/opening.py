@@ -40,6 +40,8 @@ class Source(Protocol):
         ...
 
 
+#: What was found of a file, while it does not change: training opens a slide again and again.
+_tried: dict[tuple[Path, tuple[str, ...], int, int], tuple[str, list[str], list[str]]] = {}
 _SOURCES: dict[str, Callable[[Path, Layout | None], Source]] = {
     "cucim": CuCIMSource,
     "tifffile": TiffSource,
@@ -71,6 +73,17 @@ def open_source(path: Path, backends: Sequence[str] = BACKENDS) -> Opened:
         SlideError: if the file is damaged, no slide or no H&E, or no backend reads it.
     """
     layout = read_layout(path)
+    stat = path.stat()
+    key = (path, tuple(backends), stat.st_mtime_ns, stat.st_size)
+    if key not in _tried:
+        _tried[key] = _try_all(path, layout, backends)
+    name, passed_over, doubts = _tried[key]
+    told = [*(layout.doubts if layout else ()), *doubts]
+    return Opened(_SOURCES[name](path, layout), _said_mpp(path, layout), passed_over, told)
+
+
+def _try_all(path: Path, layout: Layout | None, backends: Sequence[str]) -> tuple[str, list[str], list[str]]:
+    """The name of the first backend that reads the slide, why those before it do not, and what its pixels look like."""
     passed_over: list[str] = []
     is_damaged = False
     order = dict.fromkeys((*backends, "tifffile")) if layout else backends  # tifffile is always there
@@ -78,7 +91,7 @@ def open_source(path: Path, backends: Sequence[str] = BACKENDS) -> Opened:
         try:
             source = _SOURCES[name](path, layout)
             _probe(source, layout, path)
-            doubts = _doubts_of_pixels(path, source, layout)
+            return name, passed_over, _doubts_of_pixels(path, source, layout)
         except SlideError:
             raise
         except ImportError:
@@ -88,8 +101,6 @@ def open_source(path: Path, backends: Sequence[str] = BACKENDS) -> Opened:
         except Exception as error:
             is_damaged = True
             passed_over.append(f"{name}: {(str(error) or type(error).__name__).splitlines()[0]}")
-        else:
-            return Opened(source, _said_mpp(path, layout), passed_over, [*(layout.doubts if layout else ()), *doubts])
     raise SlideError(_unreadable(path, layout, passed_over, is_damaged))
 
 
