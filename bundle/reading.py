@@ -32,6 +32,7 @@ _DAMAGED = (
     RuntimeError,
     NotImplementedError,
     AssertionError,
+    SyntaxError,
     struct.error,
     zlib.error,
     zipfile.BadZipFile,

@@ -20,7 +20,7 @@ import pandas as pd
 
 from .errors import InputError
 from .expression import LARGE_UNIT_UM, eligible, log1p_cp10k
-from .files import alone_at, file_state, replacing, write_json
+from .files import alone_at, file_state, read_state, replacing, write_json
 from .inference.header import model_sha256
 from .inference.requests import Request
 from .manifest import read_split
@@ -160,11 +160,9 @@ def calibration(predict: Predict, run: Path, how: Mapping[str, Any]) -> dict[str
 
 
 def _kept(path: Path, sha: str) -> dict[str, Any] | None:
-    if not path.is_file():
-        return None
-    kept = json.loads(path.read_text())
-    holds = kept["slides"] and kept["unit_size_um"] >= LARGE_UNIT_UM  # else it was measured by an earlier version
-    return kept if kept["checkpoint_sha256"] == sha and holds else None
+    kept = read_state(path)
+    holds = kept.get("slides") and kept["unit_size_um"] >= LARGE_UNIT_UM  # else it was measured by an earlier version
+    return kept if kept.get("checkpoint_sha256") == sha and holds else None
 
 
 def _measured(predict: Predict, run: Path, how: Mapping[str, Any], sha: str, path: Path) -> dict[str, Any]:

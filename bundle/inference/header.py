@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import pandas as pd
 
 from ..expression import LARGE_UNIT_UM
 from ..panel import GenePanel
+from ..reading import read_json, reading
 from ..tissue import stain_unlike
 from ..units import is_interpolated
 from ..version import bundle_version
@@ -126,8 +126,9 @@ class Header:
         frame = pd.DataFrame(index=list(genes))
         if not table.is_file() or not summary.is_file():
             return frame
-        measured = pd.read_csv(table, keep_default_na=False, na_values=[""]).set_index("gene").reindex(list(genes))
-        about = json.loads(summary.read_text())
+        with reading(table, "the figures of each gene", "Evaluate the model again."):
+            measured = pd.read_csv(table, keep_default_na=False, na_values=[""]).set_index("gene").reindex(list(genes))
+        about = read_json(summary, "Evaluate the model again.")
         for source, target in (("pcc_native", "pcc_val"), ("ceiling_native", "ceiling_val")):
             frame[target] = measured.get(source, np.nan)
         frame["n_patients_val"] = int(about["patients"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import pandas as pd
 
 from ..errors import InputError
 from ..manifest import SPLITS
+from ..reading import read_json, reading
 
 __all__ = ["Evaluation", "Run", "read_run"]
 
@@ -98,21 +98,16 @@ def read_run(folder: str | Path) -> Run:
 def _read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
-    try:
-        content = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path} is not valid JSON (line {error.lineno}: {error.msg}). Write it again.") from error
+    content = read_json(path, "Write it again.")
     return content if isinstance(content, dict) else {}
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
     if not path.is_file():
         return pd.DataFrame()
-    try:
+    with reading(path, "a table of comma-separated values", "Write it again."):
         # A gene may be called NA, and is not a missing value.
         return pd.read_csv(path, dtype={"gene": str}, keep_default_na=False, na_values=[""])
-    except ValueError as error:
-        raise InputError(f"{path} is not a table of comma-separated values ({error}). Write it again.") from error
 
 
 def _undefined_to_nan(value: Any) -> Any:
