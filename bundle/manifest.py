@@ -183,7 +183,8 @@ def read_manifest(dataset_dir: str | Path) -> dict[str, Any]:
     path = root / "dataset.json" if root.suffix != ".json" else root
     if not os.path.exists(path):
         raise InputError(
-            f"No data set at {short(root)}: {short(path.name)} is missing. Make one with `pixnet prepare` or `pixnet phantom`."
+            f"No data set at {short(root)}: {short(path.name)} is missing. Make one with `pixnet prepare` or "
+            "`pixnet phantom`."
         )
     manifest: dict[str, Any] = read_json(path, "Make a data set with `pixnet prepare` or `pixnet phantom`.")
     if not isinstance(manifest, dict):
