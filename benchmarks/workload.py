@@ -26,6 +26,7 @@ from monai.bundle import ConfigParser
 
 from bundle.commands import bundle_root
 from bundle.files import write_json
+from bundle.ownership import claim
 from bundle.panel import GenePanel
 from bundle.phantom.dataset import make_specimens
 from bundle.phantom.stain import SlideImage
@@ -62,10 +63,9 @@ def arguments(description: str | None, threads: bool = True) -> argparse.Argumen
 
 @contextmanager
 def workspace(work: str | None) -> Iterator[Path]:
-    """The folder to work in."""
+    """The folder to work in: an empty one, or an earlier benchmark's."""
     if work is not None:
-        Path(work).mkdir(parents=True, exist_ok=True)
-        yield Path(work)
+        yield claim(work)
         return
     with tempfile.TemporaryDirectory(prefix="pixnet-benchmark-") as folder:
         yield Path(folder)

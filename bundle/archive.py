@@ -10,13 +10,13 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
 
-from .checked_json import read_json
 from .commands import bundle_root
 from .errors import InputError
 from .export import load_network
 from .files import replacing
 from .ownership import check_output
 from .panel import load_panel
+from .reading import read_json
 from .trust import read_model
 
 __all__ = ["export_bundle"]

@@ -14,6 +14,7 @@ import shapely
 from .errors import InputError, short
 from .geojson import read_polygons
 from .outlines import Labels, LabelSource, Outlines
+from .reading import check_file
 from .shapes import clip, to_outlines
 from .units import Shape, Units
 
@@ -66,9 +67,7 @@ def read_cells(
     Raises:
         InputError: if the file cannot be read, holds no cells, or does not fit the slide; or two cells have one name.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"No such file: {path}. Give the cells' outlines (.geojson) or a label image (.tif, .npy).")
+    path = check_file(path, "Give the cells' outlines (.geojson) or a label image (.tif, .npy).")
     name = path.name.lower()
     if name.endswith(_POLYGONS):
         return _of_polygons(path, slide_mpp, slide_size_px)

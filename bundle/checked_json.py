@@ -1,14 +1,13 @@
-"""JSON files of a run, read and checked: what is not as it must be is told in a sentence."""
+"""Schemas of the JSON in a run folder, and the sentence for what does not agree with one."""
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from .errors import InputError
 
-__all__ = ["EVALUATION", "MODEL", "PANEL", "REPORTED", "STANDARD_ERROR", "TRAINED", "check", "read_json"]
+__all__ = ["EVALUATION", "MODEL", "PANEL", "REPORTED", "STANDARD_ERROR", "TRAINED", "check"]
 
 #: No number of ours is larger; JSON's 1e999 is read as infinite.
 _LARGEST = 1e30
@@ -170,35 +169,6 @@ EVALUATION: dict[str, Any] = {
         "same_patient": {"type": "boolean", "description": "true or false"},
     },
 }
-
-
-def read_json(path: str | Path, schema: dict[str, Any] | None = None) -> Any:
-    """Read a JSON file, and check it where there is a schema.
-
-    Raises:
-        InputError: if it is no UTF-8 text, no JSON, or not as the schema says.
-    """
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8-sig"), parse_constant=_refuse_constant)
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path} is not valid JSON (line {error.lineno}: {error.msg}). Copy it again.") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not text in UTF-8, as JSON is. Copy it again.") from error
-    except RecursionError as error:
-        raise InputError(f"{path} nests lists or keys too deeply.") from error
-    except _NotJSONError as error:
-        raise InputError(f"{path} is not valid JSON: it holds {error}, which is no number of JSON.") from error
-    if schema is not None:
-        check(content, schema, str(path))
-    return content
-
-
-class _NotJSONError(Exception):
-    """JSON has no NaN and no Infinity, though Python reads and writes them."""
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise _NotJSONError(name)
 
 
 def check(content: Any, schema: dict[str, Any], where: str) -> None:

@@ -18,7 +18,7 @@ from monai.apps.utils import get_logger
 from monai.bundle import ConfigParser
 from monai.bundle.utils import merge_kv
 
-from .checked_json import MODEL, TRAINED, check, read_json
+from .checked_json import MODEL, TRAINED, check
 from .errors import InputError, did_you_mean, user_message
 from .files import alone_at, make_folder
 from .handlers import as_written
@@ -29,6 +29,7 @@ from .naming import check_name
 from .ownership import check_output, claim_run
 from .panel import load_panel
 from .quoting import Code, as_code, quoted, unquoted
+from .reading import read_json
 from .refusals import configuration_refused
 from .trust import is_of_a_run, read_model
 from .uncertainty import with_standard_error
@@ -250,7 +251,7 @@ def _train(dataset: str | Path, run: Path, configs: Sequence[str | Path], settin
     overrides = {"dataset_dir": str(Path(dataset).resolve()), "output_dir": str(run), **(settings or {})}
     earlier = run / "configs" / "train.json"
     if earlier.is_file() and (run / "checkpoints" / "last.pt").is_file():
-        before, now = read_json(earlier, TRAINED), merge_config(files, overrides)
+        before, now = read_json(earlier, schema=TRAINED), merge_config(files, overrides)
         changed = sorted(k for k in {*before, *now} - _FREE_ON_RESUME if before.get(k) != now.get(k))
         if changed:
             raise InputError(
@@ -289,7 +290,7 @@ def evaluate(
     """
     run, model = trained_run(run, trust)
     trained_with = run / "configs" / "train.json"
-    trained = read_json(trained_with, TRAINED) if trained_with.is_file() else {}
+    trained = read_json(trained_with, schema=TRAINED) if trained_with.is_file() else {}
     trained_data = Path(str(unquoted(trained["dataset_dir"]))).resolve() if trained else None
     sizes, trained_um = trained.get("unit_sizes_um"), trained.get("score_size_um")
     if not isinstance(trained_um, (int, float)):  # an expression of the sizes

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from filelock import FileLock, Timeout
 
 from .errors import InputError, cannot_write
@@ -22,6 +23,8 @@ __all__ = [
     "file_state",
     "make_folder",
     "move",
+    "open_array",
+    "read_state",
     "remove",
     "remove_abandoned",
     "remove_begun",
@@ -192,6 +195,28 @@ def file_state(path: str | Path) -> list[Any]:
     path = Path(path).resolve()
     stat = path.stat()
     return [str(path), stat.st_size, stat.st_mtime_ns]
+
+
+def open_array(path: Path, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """A new array on disk (`.npy`) whose room is there from the start: a full disk would kill the process later.
+
+    Raises:
+        OSError: if there is no room.
+    """
+    array = np.lib.format.open_memmap(path, "w+", dtype, shape)
+    if hasattr(os, "posix_fallocate") and array.nbytes:
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return array
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """What an earlier command noted down for the next by `write_json`; nothing where it is missing or damaged."""
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def write_json(path: str | Path, content: Any) -> None:

@@ -24,6 +24,7 @@ from .files import alone_at, replacing, write_json
 from .ownership import claim_run
 from .panel import GenePanel, load_panel
 from .quoting import quoted, unquoted
+from .reading import reading
 from .trust import MODEL_KEYS, TRAINING_KEYS, what_runs
 
 __all__ = ["BestModel", "EpochSeed", "MetricsCsv", "RunFolder", "SaveCheckpoint", "as_written"]
@@ -196,7 +197,10 @@ class MetricsCsv:
             row |= {f"val_{key}": value for key, value in self.evaluator.state.metrics.items()}
         rows: list[dict] = []
         if self.path.is_file():
-            with self.path.open() as file:
+            with (
+                reading(self.path, "the figures of each epoch", "Move it away to start it anew."),
+                self.path.open() as file,
+            ):
                 rows = [r for r in csv.DictReader(file) if int(r["epoch"]) < epoch]
         rows.append(row)
         self._done += 1

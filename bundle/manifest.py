@@ -186,7 +186,8 @@ def read_manifest(dataset_dir: str | Path) -> dict[str, Any]:
     path = root if root.suffix == ".json" and not root.is_dir() else root / "dataset.json"
     if not os.path.exists(path):
         raise InputError(
-            f"No data set at {root}: {path.name} is missing. Make one with `pixnet prepare` or `pixnet phantom`."
+            f"No data set at {short(root)}: {short(path.name)} is missing. Make one with `pixnet prepare` or "
+            "`pixnet phantom`."
         )
     manifest: dict[str, Any] = read_json(path, "Make a data set with `pixnet prepare` or `pixnet phantom`.")
     if not isinstance(manifest, dict):

@@ -160,7 +160,7 @@ def _is_our_nifti(path: Path) -> bool:
     import nibabel as nib
 
     header: Any = nib.load(path).header
-    return bytes(header["intent_name"]) == b"PixNet"
+    return bytes(header["intent_name"]).rstrip(b"\0") == b"PixNet"
 
 
 def _is_our_page(path: Path) -> bool:

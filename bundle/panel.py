@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
-from .checked_json import PANEL, read_json
+from .checked_json import PANEL
 from .errors import InputError, did_you_mean
 from .expression import LARGE_UNIT_UM, eligible, log1p_cp10k, pearson_residuals
 from .files import write_json
+from .reading import read_json
 from .summing import squares_at, summed_to
 from .units import MIN_MEASURED, Units, read_units
 from .version import bundle_version
@@ -333,7 +334,7 @@ def load_panel(path: str | Path) -> GenePanel:
     path = Path(path)
     if not path.is_file():
         raise InputError(f"No trained model at {path.parent}: {path.name} is missing. Train one with `pixnet train`.")
-    content = read_json(path, PANEL)
+    content = read_json(path, schema=PANEL)
     known = [f for f in GenePanel.__dataclass_fields__ if f != "extra" and f in content]
     panel = GenePanel(**{k: content.pop(k) for k in known}, extra=content)
     if len(panel.mean) != len(panel) or len(panel.std) != len(panel):

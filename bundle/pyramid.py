@@ -12,7 +12,7 @@ import numpy as np
 import tifffile
 
 from .errors import InputError
-from .files import replacing
+from .files import open_array, replacing
 
 __all__ = ["SliceableImage", "write_pyramid"]
 
@@ -92,7 +92,7 @@ def write_pyramid(
             half = None
             if max(shape[:2]) > _TOP_PX:
                 half_shape = ((shape[0] + 1) // 2, (shape[1] + 1) // 2, 3)
-                half = np.lib.format.open_memmap(Path(scratch) / f"{level}.npy", "w+", np.uint8, half_shape)
+                half = open_array(Path(scratch) / f"{level}.npy", half_shape, np.uint8)
             tiff.write(
                 _tiles(source, tile_px, half, path),
                 shape=shape,

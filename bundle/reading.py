@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from .checked_json import check
 from .errors import InputError, reason, short, user_message
 
 __all__ = ["check_file", "read_json", "read_text", "reading"]
@@ -32,6 +33,7 @@ _DAMAGED = (
     RuntimeError,
     NotImplementedError,
     AssertionError,
+    SyntaxError,
     struct.error,
     zlib.error,
     zipfile.BadZipFile,
@@ -101,19 +103,22 @@ def read_text(path: str | Path, advice: str = "Check the path.") -> str:
         return path.read_text(encoding="utf-8-sig")
 
 
-def read_json(path: str | Path, advice: str = "Copy it again.") -> Any:
-    """A JSON file; NaN and infinite numbers, which JSON does not have, are refused.
+def read_json(path: str | Path, advice: str = "Copy it again.", schema: dict[str, Any] | None = None) -> Any:
+    """A JSON file, checked where there is a schema; NaN and infinite numbers, which JSON does not have, are refused.
 
     Raises:
-        InputError: if it cannot be read or is not JSON.
+        InputError: if it cannot be read, is not JSON, or is not as the schema says.
     """
     text = read_text(path, advice)
     try:
-        return json.loads(text, parse_constant=_no_constant)
+        content = json.loads(text, parse_constant=_no_constant)
     except json.JSONDecodeError as error:
         raise InputError(f"{path} is not valid JSON (line {error.lineno}: {error.msg}). {advice}") from error
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not valid JSON ({reason(error)}). {advice}") from error
+    if schema is not None:
+        check(content, schema, str(path))
+    return content
 
 
 def _no_constant(name: str) -> Any:

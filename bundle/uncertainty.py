@@ -18,10 +18,10 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 
-from .checked_json import STANDARD_ERROR, TRAINED, read_json
+from .checked_json import TRAINED
 from .errors import InputError
 from .expression import LARGE_UNIT_UM, bounded, eligible, log1p_cp10k
-from .files import alone_at, file_state, replacing, write_json
+from .files import alone_at, file_state, read_state, replacing, write_json
 from .inference.clipping import CLIPPED, NOT_CLIPPED, clipped_genes, told_clipped
 from .inference.header import model_sha256
 from .inference.requests import Request
@@ -30,6 +30,7 @@ from .metrics import coverage_95
 from .ownership import check_output, claim, remove_ours
 from .panel import load_panel, load_units
 from .quoting import unquoted
+from .reading import read_json
 from .units import Units
 
 __all__ = ["calibration", "check_asked", "combine", "with_standard_error"]
@@ -182,13 +183,9 @@ def calibration(predict: Predict, run: Path, how: Mapping[str, Any]) -> dict[str
 
 
 def _kept(path: Path, sha: str) -> dict[str, Any] | None:
-    if not path.is_file():
-        return None
-    kept = read_json(path, STANDARD_ERROR)
-    holds = (
-        kept["slides"] and kept.get("unit_size_um", 0) >= LARGE_UNIT_UM
-    )  # else it was measured by an earlier version
-    return kept if kept["checkpoint_sha256"] == sha and holds else None
+    kept = read_state(path)
+    holds = kept.get("slides") and kept["unit_size_um"] >= LARGE_UNIT_UM  # else it was measured by an earlier version
+    return kept if kept.get("checkpoint_sha256") == sha and holds else None
 
 
 def _measured(predict: Predict, run: Path, how: Mapping[str, Any], sha: str, path: Path) -> dict[str, Any]:
@@ -250,7 +247,7 @@ def _members(
 def _validation(run: Path) -> list[dict[str, Any]]:
     """The validation slides of the run's data set; says why there are none."""
     trained_with = run / "configs" / "train.json"
-    trained = read_json(trained_with, TRAINED) if trained_with.is_file() else None
+    trained = read_json(trained_with, schema=TRAINED) if trained_with.is_file() else None
     dataset = None if trained is None else Path(str(unquoted(trained["dataset_dir"])))
     if dataset is None:
         lacks = f"{run} does not say what it was trained on"

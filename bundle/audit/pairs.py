@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..errors import InputError, reason
+from ..errors import InputError
+from ..reading import check_file, reading
 
 __all__ = ["Pair", "read_pairs"]
 
@@ -71,12 +72,9 @@ def _with_others(pairs: list[Pair], against: str | None) -> list[Pair]:
 
 
 def _from_csv(path: Path) -> list[Pair]:
-    if not path.is_file():
-        raise InputError(f"No such file: {path}. Give a CSV with a header pred,truth,patient.")
-    try:
+    check_file(path, "Give a CSV with a header pred,truth,patient.")
+    with reading(path, "CSV", "Save it comma-separated, in UTF-8."):
         table = pd.read_csv(path, dtype=str, skipinitialspace=True)
-    except ValueError as error:  # pandas' own errors, and text that is no UTF-8
-        raise InputError(f"{path} cannot be read as CSV ({reason(error)}).") from error
     missing = [column for column in ("pred", "truth") if column not in table]
     if missing:
         raise InputError(f'{path} has no column "{missing[0]}"; its first line must be pred,truth,patient.')

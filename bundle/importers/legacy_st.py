@@ -26,6 +26,7 @@ from scipy.optimize import least_squares
 from ..errors import InputError
 from ..files import replacing
 from ..pyramid import write_pyramid
+from ..reading import check_file, reading
 from ..units import build_units, read_units
 
 __all__ = [
@@ -382,10 +383,9 @@ def _write(
 
 
 def _read_table(path: Path, **options: Any) -> pd.DataFrame:
-    try:
+    check_file(path)
+    with reading(path, "a tab-separated table", "Copy it again."):
         return pd.read_csv(path, sep="\t", **options)
-    except (OSError, EOFError, ValueError) as error:  # pandas' ParserError is a ValueError
-        raise InputError(f"{path} cannot be read as a tab-separated table ({error}). Copy it again.") from error
 
 
 def _read_genes(path: Path) -> list[str]:
@@ -464,10 +464,8 @@ def _mpp_from_array(section: Section, spots: pd.DataFrame, array: Array) -> floa
 def _read_picture(path: Path) -> np.ndarray:
     limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, MAX_PICTURE_PX  # Pillow refuses slides as "bombs"
     try:
-        with Image.open(path) as picture:
+        with reading(path, "a picture"), Image.open(path) as picture:
             return np.asarray(picture.convert("RGB"))
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path} cannot be decoded ({error}). It may be cut short: copy it again.") from error
     finally:
         Image.MAX_IMAGE_PIXELS = limit
 

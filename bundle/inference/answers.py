@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from ..files import open_array
 from ..units import Units, units_table
 from .dense_map import DenseMap
 from .grid_pooling import pool_band
@@ -82,8 +83,8 @@ def answers(
     if isinstance(pred, DenseMap):
         assert rasterize is not None
         assert scratch is not None
-        features: np.ndarray = np.lib.format.open_memmap(
-            scratch / f"pooled{request.suffix}.npy", "w+", np.float32, (len(units), pred.array.shape[0])
+        features: np.ndarray = open_array(
+            scratch / f"pooled{request.suffix}.npy", (len(units), pred.array.shape[0]), np.float32
         )
         for index, pooled in pool_units(pred, units, slide_mpp, rasterize):
             features[index] = pooled

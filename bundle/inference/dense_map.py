@@ -225,7 +225,7 @@ def open_map(path: str | Path) -> DenseMap:
     """
     try:
         return DenseMap(path)
-    except (KeyError, FileNotFoundError, ValueError) as error:
+    except (LookupError, OSError, ValueError, TypeError) as error:
         raise InputError(f"{path} is not a map that PixNet wrote; make one with pixnet predict --map.") from error
 
 

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..checked_json import EVALUATION, read_json
-from ..errors import InputError, reason
+from ..checked_json import EVALUATION
 from ..expression import LARGE_UNIT_UM
 from ..panel import GenePanel
+from ..reading import read_json, reading
 from ..tissue import STAIN_FOREIGN, STAIN_LIMIT, STAIN_OWN, stain_distance
 from ..units import is_interpolated
 from ..version import bundle_version
@@ -133,13 +133,11 @@ class Header:
         frame = pd.DataFrame(index=list(genes))
         if not table.is_file() or not summary.is_file():
             return frame
-        about = read_json(summary, EVALUATION)
-        try:
+        about = read_json(summary, schema=EVALUATION)
+        with reading(table, "the figures of each gene", "Evaluate the model again."):
             measured = pd.read_csv(table, keep_default_na=False, na_values=[""]).set_index("gene").reindex(list(genes))
             for source, target in (("pcc_native", "pcc_val"), ("ceiling_native", "ceiling_val")):
                 frame[target] = measured[source].astype(float) if source in measured else np.nan
-        except (ValueError, KeyError) as error:
-            raise InputError(f"{table} is no table of genes and numbers ({reason(error)}). Copy it again.") from error
         frame["n_patients_val"] = int(about["patients"])
         frame["same_patient_val"] = bool(about["same_patient"])
         return frame

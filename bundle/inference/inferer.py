@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,7 +15,7 @@ from monai.inferers import SimpleInferer
 
 from ..crops import OpenSlide, SlideOpener
 from ..errors import InputError
-from ..files import write_json
+from ..files import read_state, write_json
 from ..ownership import claim, clear, remove_ours
 from ..version import bundle_version
 from .accumulate import UnitAccumulator
@@ -254,8 +253,7 @@ class MapInferer(TiledInferer):
             "tiles": [[t.x_px, t.y_px, t.width_px, t.height_px, t.margin_px] for t in tiles],
         }
         state = work / "plan.json"
-        if state.is_file() and json.loads(state.read_text()) == plan:
-            done = json.loads((work / "done.json").read_text())["tiles"]
+        if read_state(state) == plan and isinstance(done := read_state(work / "done.json").get("tiles"), int):
             if done:
                 logger.info("%s: %d of %d tiles were done already.", inputs["section"], done, len(tiles))
             return DenseMap(work / "map.zarr", "r+"), done

@@ -19,7 +19,7 @@ import zarr
 from anndata.io import write_elem
 from zarr.codecs import BloscCodec
 
-from ..files import remove, remove_begun, replacing, write_json
+from ..files import read_state, remove, remove_begun, replacing, write_json
 
 __all__ = ["StreamedAnnData"]
 
@@ -76,8 +76,8 @@ class StreamedAnnData:
         """Rows that an earlier command wrote of the same."""
         if not self.zarr or not self._state.is_file() or not self.path.is_dir():
             return 0
-        state = json.loads(self._state.read_text())
-        if state["identity"] != self._identity or not state.get("chunk"):
+        state = read_state(self._state)
+        if state.get("identity") != self._identity or not state.get("chunk"):
             return 0
         self._chunk = int(state["chunk"])  # another version may make them of another size
         return int(state["written"])

@@ -8,10 +8,11 @@ from typing import Any
 
 import pandas as pd
 
-from ..checked_json import REPORTED, check, read_json
+from ..checked_json import REPORTED, check
 from ..errors import InputError
 from ..manifest import SPLITS
 from ..quoting import unquoted
+from ..reading import read_json, reading
 
 __all__ = ["Evaluation", "Run", "read_run"]
 
@@ -101,18 +102,16 @@ def read_run(folder: str | Path) -> Run:
 def _read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
-    content = read_json(path)
+    content = read_json(path, "Write it again.")
     return content if isinstance(content, dict) else {}
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
     if not path.is_file():
         return pd.DataFrame()
-    try:
+    with reading(path, "a table of comma-separated values", "Write it again."):
         # A gene may be called NA, and is not a missing value.
         return pd.read_csv(path, dtype={"gene": str}, keep_default_na=False, na_values=[""])
-    except ValueError as error:
-        raise InputError(f"{path} is not a table of comma-separated values ({error}). Write it again.") from error
 
 
 def _undefined_to_nan(value: Any) -> Any:
