@@ -18,7 +18,6 @@ from monai.apps.utils import get_logger
 from monai.bundle import ConfigParser
 from monai.bundle.utils import merge_kv
 
-from .checked_json import MODEL, TRAINED, check
 from .errors import InputError, did_you_mean, user_message
 from .files import alone_at, make_folder
 from .handlers import as_written
@@ -31,6 +30,7 @@ from .panel import load_panel
 from .quoting import Code, as_code, quoted, unquoted
 from .reading import read_json
 from .refusals import configuration_refused
+from .schemas import MODEL, TRAINED, check
 from .trust import is_of_a_run, read_model
 from .uncertainty import with_standard_error
 from .weights import check_archive

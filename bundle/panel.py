@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
-from .checked_json import PANEL
 from .errors import InputError, did_you_mean
 from .expression import LARGE_UNIT_UM, eligible, log1p_cp10k, pearson_residuals
 from .files import write_json
 from .reading import read_json
+from .schemas import PANEL
 from .summing import squares_at, summed_to
 from .units import MIN_MEASURED, Units, read_units
 from .version import bundle_version

@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from .checked_json import check
 from .errors import InputError, reason, short, user_message
+from .schemas import check
 
 __all__ = ["check_file", "read_json", "read_text", "reading"]
 

@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .checked_json import MODEL, check
 from .errors import InputError
 from .quoting import unquoted
 from .reading import read_json
+from .schemas import MODEL, check
 
 __all__ = ["MODEL_KEYS", "TRAINING_KEYS", "is_of_a_run", "read_model", "refuse_code", "what_runs"]
 

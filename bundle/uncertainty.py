@@ -18,7 +18,6 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 
-from .checked_json import TRAINED
 from .errors import InputError
 from .expression import LARGE_UNIT_UM, bounded, eligible, log1p_cp10k
 from .files import alone_at, file_state, read_state, replacing, write_json
@@ -31,6 +30,7 @@ from .ownership import check_output, claim, remove_ours
 from .panel import load_panel, load_units
 from .quoting import unquoted
 from .reading import read_json
+from .schemas import TRAINED
 from .units import Units
 
 __all__ = ["calibration", "check_asked", "combine", "with_standard_error"]

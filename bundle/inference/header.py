@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..checked_json import EVALUATION
 from ..expression import LARGE_UNIT_UM
 from ..panel import GenePanel
 from ..reading import read_json, reading
+from ..schemas import EVALUATION
 from ..tissue import STAIN_FOREIGN, STAIN_LIMIT, STAIN_OWN, stain_distance
 from ..units import is_interpolated
 from ..version import bundle_version
