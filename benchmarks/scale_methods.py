@@ -20,7 +20,7 @@ from scipy.interpolate import LinearNDInterpolator, NearestNDInterpolator, Regul
 
 from bundle import commands
 from bundle.crops import CropDataset, SlideDataset
-from bundle.expression import LARGE_UNIT_UM, TARGET_SUM, eligible
+from bundle.expression import LARGE_UNIT_UM, TARGET_SUM, bounded, eligible
 from bundle.manifest import read_split
 from bundle.metrics import grouped
 from bundle.metrics.score import Prediction
@@ -239,7 +239,7 @@ def answer_crop(net: CropNet, recipe: Recipe, slide: Mapping[str, Any], trained_
         middle = (groups @ centers_um) / size[:, None]
         pooled = torch.from_numpy(between(np.clip(middle, centers_um.min(0), centers_um.max(0))).astype(np.float32))
         pooled = pooled.to(found)
-        y, rate = net.project(pooled).cpu().numpy(), net.rate(pooled)
+        y, rate = bounded(net.project(pooled).cpu().numpy()), net.rate(pooled)
         return y, None if rate is None else rate.cpu().numpy() * size[:, None]
 
     return predict

@@ -265,7 +265,7 @@ def fit_panel(
     fewest = min(everything, key=lambda units: len(units.genes))
     if len(genes) < MIN_MEASURED * len(fewest.genes) or not genes:
         names = ", ".join(u.name for u in everything[:3])
-        shared = f"Only {len(genes)} genes are" if genes else "No gene is"
+        shared = f"Only {len(genes)} of the {len(fewest.genes)} genes of {fewest.name} are" if genes else "No gene is"
         raise InputError(f"{shared} shared by all training slides ({names}, ...). Do all use symbols, or all ids?")
     most = max(everything, key=lambda units: len(units.genes))
     if len(genes) < len(most.genes):

@@ -26,10 +26,15 @@ def layers_apart(pixel: np.ndarray, unit: np.ndarray, n_units: int) -> np.ndarra
     Raises:
         UnitError: if more than 64 units cover one pixel.
     """
-    first, second = _sharing(pixel, unit)
     layer = np.zeros(n_units, dtype=np.int64)
-    if not len(first):
+    owner = np.full(int(pixel.max(initial=-1)) + 1, -1)
+    owner[pixel] = unit
+    beaten = owner[pixel] != unit
+    if not beaten.any():
         return layer
+    contested = np.zeros(len(owner), dtype=bool)
+    contested[pixel[beaten]] = True
+    first, second = _sharing(pixel[contested[pixel]], unit[contested[pixel]])
     rank = np.random.default_rng(0).permutation(n_units)
     layer[np.concatenate([first, second])] = -1
     while (waiting := layer < 0).any():
@@ -61,8 +66,6 @@ def _sharing(pixel: np.ndarray, unit: np.ndarray) -> tuple[np.ndarray, np.ndarra
             )
         pairs.append(np.column_stack([unit[:-step][same], unit[step:][same]]))
         step += 1
-    if not pairs:
-        return unit[:0], unit[:0]
     found = np.unique(np.concatenate(pairs), axis=0)
     found = np.unique(np.concatenate([found, found[:, ::-1]]), axis=0)
     return found[:, 0], found[:, 1]

@@ -300,6 +300,10 @@ def _doubts(predicted: Predicted, units: Units, by: str) -> list[str]:
             f"totals of the predicted counts are over {len(predicted.genes):,} genes, those of the measured ones over "
             f"{len(units.genes):,}: MSE and MAE compare different things."
         )
+    if (predicted.y < 0).any():
+        found.append(
+            f"X goes down to {predicted.y.min():.3g}, and log1p CP10k ends at 0: clip it; it is scored as it is."
+        )
     if units.size_um < LARGE_UNIT_UM:
         found.append("below 55 µm log1p counts are compared, with one depth for the whole slide.")
     return found

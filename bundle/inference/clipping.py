@@ -19,8 +19,8 @@ _NOTEWORTHY = 0.01
 
 
 def clipped_genes(y: np.ndarray) -> np.ndarray:
-    """How many genes of each unit lie outside the range of y, int32 (U,) from (U, G)."""
-    return ((y < 0) | (y > MAX_Y)).sum(1, dtype=np.int32)
+    """How many genes of each unit lie outside the range of y, int32 (...,) from (..., G); NaN does not count."""
+    return ((y < 0) | (y > MAX_Y)).sum(-1, dtype=np.int32)
 
 
 def told_clipped(n_clipped: int, n_values: int) -> tuple[dict[str, Any], str | None]:

@@ -19,7 +19,9 @@ import zarr
 from zarr.codecs import BloscCodec
 
 from ..errors import InputError, did_you_mean, missing_extra
+from ..expression import bounded
 from ..files import replacing_folder
+from .clipping import clipped_genes
 from .projection import Projection
 from .threads import keep_to_cores
 
@@ -282,7 +284,8 @@ def write_map(source: DenseMap, path: str | Path, name: str, genes: Sequence[str
         source: a map of features.
         path: the OME-Zarr to write.
         name: of the image.
-        genes: write y = log1p CP10k of these, one channel each; the features by default, which give any gene.
+        genes: write y = log1p CP10k of these, one channel each, and how many values were clipped to its range; the
+            features by default, which give any gene.
     """
     projection = source.projection
     if projection is None:
@@ -314,14 +317,16 @@ def write_map(source: DenseMap, path: str | Path, name: str, genes: Sequence[str
                 )
             )
         low, high = np.full(n_channels, np.inf), np.full(n_channels, -np.inf)
+        n_clipped = 0
         for top, left in _blocks(arrays[0].shape, 4 * side):
             features = source.array[:, top : top + 4 * side, left : left + 4 * side]
             for first in range(0, n_channels, _GENES_AT_ONCE if part is not None else n_channels):
                 block, last = features, n_channels
                 if part is not None:
                     last = min(first + _GENES_AT_ONCE, n_channels)
-                    block = projection.columns(labels[first:last]).expression(features.transpose(1, 2, 0))
-                    block = block.transpose(2, 0, 1)
+                    y = projection.columns(labels[first:last]).unbounded(features.transpose(1, 2, 0))
+                    n_clipped += int(clipped_genes(y).sum())
+                    block = bounded(y).transpose(2, 0, 1)
                 known = np.isfinite(block)
                 low[first:last] = np.fmin(low[first:last], np.where(known, block, np.inf).min((1, 2)))
                 high[first:last] = np.fmax(high[first:last], np.where(known, block, -np.inf).max((1, 2)))
@@ -340,6 +345,7 @@ def write_map(source: DenseMap, path: str | Path, name: str, genes: Sequence[str
             "channels": labels,
             "unit": "features" if part is None else "log1p of counts per 10,000, predicted",
             "genes": None if part is not None else list(projection.genes),
+            **({} if part is None or part.has_rate else {"clipped_values": n_clipped}),
         }
         if part is None:
             _write_projection(group, projection)

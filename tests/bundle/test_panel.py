@@ -147,7 +147,7 @@ def test_a_slide_that_lacks_genes_narrows_the_panel_and_that_is_said(tmp_path, c
     assert set(panel.genes) == set(genes[5:])
     assert "learns from the 15 genes that all training slides measured" in caplog.text
     few = [_record(tmp_path, "C1", genes), _record(tmp_path, "D1", ["G0", *(f"ENS{i}" for i in range(19))], seed=1)]
-    with pytest.raises(InputError, match="Only 1 genes are shared"):
+    with pytest.raises(InputError, match=r"Only 1 of the 20 genes of .* are shared"):
         fit_panel(few, min_total=10)
 
 

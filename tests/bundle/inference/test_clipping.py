@@ -89,6 +89,7 @@ def test_maps_and_volumes_are_in_range(steep, slide, tmp_path):
     commands.predict(slide, None, steep, {"map": str(maps["features"])})
     commands.predict(slide, None, steep, {"map": str(maps["genes"]), "nifti": volume, "genes": genes})
     group = zarr.open_group(str(maps["genes"]), mode="r")
+    assert group.attrs["pixnet"]["clipped_values"] > 0
     levels = [np.asarray(array[:]) for _, array in sorted(group.arrays())]
     for values in (np.asarray(nib.load(volume).dataobj), *levels):
         known = values[np.isfinite(values)]
