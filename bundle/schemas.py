@@ -1,4 +1,4 @@
-"""Schemas of the JSON in a run folder, and the sentence for what does not agree with one."""
+"""Schemas of the JSON in data sets and run folders, and the sentence for what does not agree with one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from .errors import InputError
 
-__all__ = ["EVALUATION", "MODEL", "PANEL", "REPORTED", "STANDARD_ERROR", "TRAINED", "check"]
+__all__ = ["DATASET", "EVALUATION", "MODEL", "PANEL", "REPORTED", "STANDARD_ERROR", "TRAINED", "check"]
 
 #: No number of ours is larger; JSON's 1e999 is read as infinite.
 _LARGEST = 1e30
@@ -170,6 +170,47 @@ EVALUATION: dict[str, Any] = {
     },
 }
 
+_PATH = {"type": "string", "minLength": 1, "maxLength": 4096}
+#: `dataset.json`.
+DATASET: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        split: {
+            "description": "a list of slides, [] for none",
+            "type": "array",
+            "items": {
+                "description": 'a slide such as {"image": "slides/C2.tif", "label": "spots/C2.h5ad", "patient": "C"}',
+                "type": "object",
+                "required": ["image"],
+                "properties": {
+                    "image": {"description": "the path of a slide", **_PATH},
+                    "label": {
+                        "description": "the path of a file of units, or a list of such",
+                        "anyOf": [_PATH, {"type": "null"}, {"type": "array", "items": _PATH}],
+                    },
+                    "patient": {"description": "a name or a number", "type": ["string", "number", "null"]},
+                    "mpp": {"description": "a number of µm per pixel, or left out", "type": ["number", "null"]},
+                    "section": {
+                        "description": "a name without slashes",
+                        "type": ["string", "null"],
+                        "pattern": r"^[^/\\\x00]{0,200}$",
+                        "not": {"enum": [".", ".."]},
+                    },
+                    "block": {
+                        "description": "a rectangle [x0, y0, x1, y1] in level-0 pixels",
+                        "type": "array",
+                        "items": {"type": "number", "minimum": -1e9, "maximum": 1e9},
+                        "minItems": 4,
+                        "maxItems": 4,
+                    },
+                },
+            },
+        }
+        for split in ("training", "validation", "test")
+    }
+    | {"transcriptome": {"description": '"whole" or "panel"', "enum": ["whole", "panel"]}},
+}
+
 
 def check(content: Any, schema: dict[str, Any], where: str) -> None:
     """Refuse content that is not as a schema says.
@@ -187,8 +228,10 @@ def check(content: Any, schema: dict[str, Any], where: str) -> None:
     error = next(Draft202012Validator(schema).iter_errors(content), None)
     if error is None:
         return
+    described = error.schema.get("description", "something else")
     while error.validator == "anyOf" and error.context:  # what was wrong with the first of the forms
         error = next(part for part in error.context if part.relative_schema_path[0] == 0)
+        described = error.schema.get("description", described)
     place = "#".join(map(str, error.absolute_path))
     if error.validator == "required":
         missing = next(key for key in error.validator_value if key not in error.instance)
@@ -196,4 +239,4 @@ def check(content: Any, schema: dict[str, Any], where: str) -> None:
     shown = json.dumps(error.instance, default=str)
     shown = shown if len(shown) <= 60 else f"{shown[:60]}..."
     what = f'"{place}" is {shown}' if place else f"it holds {shown}"
-    raise InputError(f"{where}: {what}; it must be {error.schema['description']}.")
+    raise InputError(f"{where}: {what}; it must be {described}.")
