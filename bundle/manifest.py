@@ -129,7 +129,7 @@ def read_manifest(dataset_dir: str | Path) -> dict[str, Any]:
         InputError: if it is missing, malformed or leaks, or an image or label it names is not there.
     """
     root = Path(dataset_dir)
-    path = root if root.suffix == ".json" and not root.is_dir() else root / "dataset.json"
+    path = root if root.suffix == ".json" and not os.path.isdir(root) else root / "dataset.json"
     if not os.path.exists(path):
         raise InputError(
             f"No data set at {short(root)}: {short(path.name)} is missing. Make one with `pixnet prepare` or "

@@ -117,7 +117,7 @@ def test_pooled_is_another_figure_than_within_slides():
         _, slide = _slide(i)
         units = slide["units"]
         others = sp.csr_matrix(units.counts.toarray() * [1, 1, 1, 1, 1 + 30 * i])  # so that one slide's y are lower
-        slides.append((torch.full((len(units), 5), float(-i)), {**slide, "units": replace(units, counts=others)}))
+        slides.append((torch.full((len(units), 5), float(1 - i)), {**slide, "units": replace(units, counts=others)}))
     result = _evaluate(slides)["scales"]["native"]
     assert result["PCC@M"] == 0
     assert 0.5 < result["PCC@M_pooled"] < 1
