@@ -5,6 +5,7 @@ import pytest
 import scipy.sparse as sp
 import torch
 
+from bundle.manifest import patient_of
 from bundle.metrics.metric import ExpressionMetric, grouped
 from bundle.panel import GenePanel
 from bundle.units import Units
@@ -110,3 +111,10 @@ def test_groups_of_units_have_the_mean_of_their_features():
     y, rate = grouped(pooled, lambda x: x * 2, lambda x: x.abs(), chunk=1)(groups)
     np.testing.assert_allclose(y[0], (pooled[0] + pooled[1]).numpy(), rtol=1e-5)
     np.testing.assert_allclose(rate[1], pooled[2:5].mean(0).abs().numpy() * 3, rtol=1e-5)
+
+
+def test_a_slide_without_a_named_patient_counts_as_a_patient_of_its_own():
+    records = [*RECORDS, {"image": "D1.tif"}, {"image": "D2.tif", "patient": None}, {"image": "E1.tif", "patient": "3"}]
+    assert len({patient_of(record) for record in records}) == 5
+    blocks = [{"image": "D1.tif", "block": [x, 0, x + 1, 9]} for x in (0, 1)]  # of one slide
+    assert patient_of(blocks[0]) == patient_of(blocks[1])
