@@ -42,7 +42,6 @@ _FORM: dict[str, Any] = {
             "description": "a list of slides, [] for none",
             "type": "array",
             "items": {
-                "description": 'a slide such as {"image": "slides/C2.tif", "label": "spots/C2.h5ad", "patient": "C"}',
                 "type": "object",
                 "required": ["image"],
                 "properties": {
@@ -62,7 +61,7 @@ _FORM: dict[str, Any] = {
                     "block": {
                         "description": "a rectangle [x0, y0, x1, y1] in level-0 pixels",
                         "type": "array",
-                        "items": {"type": "number", "minimum": -1e9, "maximum": 1e9},
+                        "items": {"description": "a number", "type": "number", "minimum": -1e9, "maximum": 1e9},
                         "minItems": 4,
                         "maxItems": 4,
                     },
@@ -100,7 +99,7 @@ def check_mpp(mpp: float | None, what: str) -> None:
         InputError: if it is not from 0.01 to 1,000 µm per pixel.
     """
     if mpp is not None and not 0.01 <= mpp <= 1000:
-        raise InputError(f"{what}: {mpp:g} µm per pixel is no scale of a slide (most have 0.2 to 1). Correct it.")
+        raise InputError(f"{what}: mpp={mpp:g} is no scale of a slide (most have 0.2 to 1 µm per pixel). Correct it.")
 
 
 def patient_of(record: Mapping[str, Any]) -> str:
@@ -161,11 +160,18 @@ def _check_form(manifest: dict[str, Any], where: str) -> None:
     fault = next(Draft202012Validator(_FORM).iter_errors(manifest), None)
     if fault is None:
         return
-    place = "".join(f"[{part}]" if isinstance(part, int) else f'"{part}"' for part in fault.absolute_path)
-    if fault.validator == "required":
-        raise InputError(f'{where}: {place} names no "image".')
+    split, *place = fault.absolute_path
     wanted = fault.schema.get("description", "something else")
-    raise InputError(f"{where}: {place} is {short(json.dumps(fault.instance))}; it must be {wanted}.")
+    if fault.validator == "required" or len(place) == 1:
+        raise InputError(
+            f'{where}: record {place[0]} of "{split}" names no "image". It must be such as '
+            '{"image": "slides/C2.tif", "label": "spots/C2.h5ad", "patient": "C"}.'
+        )
+    found = f'"{split}"'
+    if place:
+        image = manifest[split][place[0]].get("image")
+        found = f"the {place[1]} of {short(image) if place[1] != 'image' else f'record {place[0]}'}"
+    raise InputError(f"{where}: {found} is {short(json.dumps(fault.instance))}; it must be {wanted}.")
 
 
 def _overlap(a: Sequence[float], b: Sequence[float]) -> bool:

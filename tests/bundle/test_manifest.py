@@ -73,7 +73,7 @@ def test_no_data_set_and_no_slides(tmp_path):
     [
         ({"validation": None}, '"validation" is null; it must be a list of slides'),
         ({"training": {}}, "must be a list of slides"),
-        ({"training": [3]}, "must be a slide such as"),
+        ({"training": [3]}, "must be such as"),
         ({"training": [{"label": "a.h5ad"}]}, 'names no "image"'),
         ({"training": [{"image": 1}]}, "must be the path of a slide"),
         ({"training": [{"image": "a.tif", "label": 1e308}]}, "must be the path of a file of units"),
