@@ -16,7 +16,6 @@ from .errors import InputError, short
 from .files import write_json
 from .naming import check_name
 from .reading import read_json
-from .schemas import DATASET, check
 
 __all__ = [
     "SPLITS",
@@ -34,6 +33,40 @@ __all__ = [
 
 SPLITS = ("training", "validation", "test")
 SPLIT_BY = ("patient", "section", "block")
+_NAME = {"type": "string", "minLength": 1, "maxLength": 4096}
+#: The form of `dataset.json`; a description is what a message says that a value must be.
+_FORM: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        split: {
+            "description": "a list of slides, [] for none",
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["image"],
+                "properties": {
+                    "image": {"description": "the path of a slide", **_NAME},
+                    "label": {
+                        "description": "the path of a file of units, or a list of such",
+                        "anyOf": [_NAME, {"type": "null"}, {"type": "array", "items": _NAME}],
+                    },
+                    "patient": {"description": "a name or a number", "type": ["string", "number", "null"]},
+                    "mpp": {"description": "a number of µm per pixel, or left out", "type": ["number", "null"]},
+                    "section": {"description": "a name", "type": ["string", "null"]},
+                    "block": {
+                        "description": "a rectangle [x0, y0, x1, y1] in level-0 pixels",
+                        "type": "array",
+                        "items": {"description": "a number", "type": "number", "minimum": -1e9, "maximum": 1e9},
+                        "minItems": 4,
+                        "maxItems": 4,
+                    },
+                },
+            },
+        }
+        for split in SPLITS
+    }
+    | {"transcriptome": {"description": '"whole" or "panel"', "enum": ["whole", "panel"]}},
+}
 #: Keys of a record that have a meaning; others may be added.
 RECORD_KEYS = {"image", "label", "patient", "mpp", "section", "block", "split_by", "transcriptome"}
 SLIDE_ENDINGS = (".ome.tiff", ".ome.tif", ".tiff", ".tif", ".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".vms")
@@ -61,7 +94,7 @@ def check_mpp(mpp: float | None, what: str) -> None:
         InputError: if it is not from 0.01 to 1,000 µm per pixel.
     """
     if mpp is not None and not 0.01 <= mpp <= 1000:
-        raise InputError(f"{what}: {mpp:g} µm per pixel is no scale of a slide (most have 0.2 to 1). Correct it.")
+        raise InputError(f"{what}: mpp={mpp:g} is no scale of a slide (most have 0.2 to 1 µm per pixel). Correct it.")
 
 
 def patient_of(record: Mapping[str, Any]) -> str:
@@ -76,7 +109,7 @@ def check_splits(manifest: dict[str, Any], where: str) -> None:
     Raises:
         InputError: if a patient is in two splits although the split is by patient, or a slide is listed twice.
     """
-    check(manifest, DATASET, where)
+    _check_form(manifest, where)
     split_by = manifest.get("split_by", "patient")
     if split_by not in SPLIT_BY:
         raise InputError(f'{where}: split_by is "{split_by}"; it must be one of {", ".join(SPLIT_BY)}.')
@@ -115,6 +148,27 @@ def check_splits(manifest: dict[str, Any], where: str) -> None:
                     "see tissue it was trained on. Move all of a patient's slides into one split, or ask for "
                     "--split-by section (every result will then say same_patient)."
                 )
+
+
+def _check_form(manifest: dict[str, Any], where: str) -> None:
+    """Refuse what has not the form of a data set, with the first fault."""
+    from jsonschema import Draft202012Validator
+
+    fault = next(Draft202012Validator(_FORM).iter_errors(manifest), None)
+    if fault is None:
+        return
+    split, *place = fault.absolute_path
+    wanted = fault.schema.get("description", "something else")
+    if fault.validator == "required" or len(place) == 1:
+        raise InputError(
+            f'{where}: record {place[0]} of "{split}" names no "image". It must be such as '
+            '{"image": "slides/C2.tif", "label": "spots/C2.h5ad", "patient": "C"}.'
+        )
+    found = f'"{split}"'
+    if place:
+        image = manifest[split][place[0]].get("image")
+        found = f"the {place[1]} of {short(image) if place[1] != 'image' else f'record {place[0]}'}"
+    raise InputError(f"{where}: {found} is {short(json.dumps(fault.instance))}; it must be {wanted}.")
 
 
 def _overlap(a: Sequence[float], b: Sequence[float]) -> bool:

@@ -1,4 +1,4 @@
-"""Schemas of the JSON in data sets and run folders, and the sentence for what does not agree with one."""
+"""Schemas of the JSON in a run folder, and the sentence for what does not agree with one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from .errors import InputError
 
-__all__ = ["DATASET", "EVALUATION", "MODEL", "PANEL", "REPORTED", "STANDARD_ERROR", "TRAINED", "check"]
+__all__ = ["EVALUATION", "MODEL", "PANEL", "REPORTED", "STANDARD_ERROR", "TRAINED", "check"]
 
 #: No number of ours is larger; JSON's 1e999 is read as infinite.
 _LARGEST = 1e30
@@ -168,47 +168,6 @@ EVALUATION: dict[str, Any] = {
         "patients": _WHOLE,
         "same_patient": {"type": "boolean", "description": "true or false"},
     },
-}
-
-_PATH = {"type": "string", "minLength": 1, "maxLength": 4096}
-#: `dataset.json`.
-DATASET: dict[str, Any] = {
-    "type": "object",
-    "properties": {
-        split: {
-            "description": "a list of slides, [] for none",
-            "type": "array",
-            "items": {
-                "description": 'a slide such as {"image": "slides/C2.tif", "label": "spots/C2.h5ad", "patient": "C"}',
-                "type": "object",
-                "required": ["image"],
-                "properties": {
-                    "image": {"description": "the path of a slide", **_PATH},
-                    "label": {
-                        "description": "the path of a file of units, or a list of such",
-                        "anyOf": [_PATH, {"type": "null"}, {"type": "array", "items": _PATH}],
-                    },
-                    "patient": {"description": "a name or a number", "type": ["string", "number", "null"]},
-                    "mpp": {"description": "a number of µm per pixel, or left out", "type": ["number", "null"]},
-                    "section": {
-                        "description": "a name without slashes",
-                        "type": ["string", "null"],
-                        "pattern": r"^[^/\\\x00]{0,200}$",
-                        "not": {"enum": [".", ".."]},
-                    },
-                    "block": {
-                        "description": "a rectangle [x0, y0, x1, y1] in level-0 pixels",
-                        "type": "array",
-                        "items": {"type": "number", "minimum": -1e9, "maximum": 1e9},
-                        "minItems": 4,
-                        "maxItems": 4,
-                    },
-                },
-            },
-        }
-        for split in ("training", "validation", "test")
-    }
-    | {"transcriptome": {"description": '"whole" or "panel"', "enum": ["whole", "panel"]}},
 }
 
 

@@ -66,3 +66,46 @@ def test_no_data_set_and_no_slides(tmp_path):
     assert len(slide_records(str(tmp_path))) == 2
     with pytest.raises(InputError, match="one slide"):
         slide_records(str(tmp_path), units="u.h5ad")
+
+
+@pytest.mark.parametrize(
+    ("manifest", "message"),
+    [
+        ({"validation": None}, '"validation" is null; it must be a list of slides'),
+        ({"training": {}}, "must be a list of slides"),
+        ({"training": [3]}, "must be such as"),
+        ({"training": [{"label": "a.h5ad"}]}, 'names no "image"'),
+        ({"training": [{"image": 1}]}, "must be the path of a slide"),
+        ({"training": [{"image": "a.tif", "label": 1e308}]}, "must be the path of a file of units"),
+        ({"training": [{"image": "a.tif", "label": "q" * 100_000}]}, r"q\.\.\. \(100,002 characters\)"),
+        ({"training": [{"image": "q" * 4000}]}, "does not exist"),
+        ({"training": [{"image": "a\0.tif"}]}, "does not exist"),
+        ({"training": [{"image": "a.tif", "mpp": "x"}]}, "must be a number of µm per pixel"),
+        ({"training": [{"image": "a.tif", "mpp": 1e-300}]}, "no scale of a slide"),
+        ({"training": [{"image": "a.tif", "section": "../x"}]}, "name without slashes"),
+        ({"training": [{"image": "a.tif", "section": ".."}]}, "name without slashes"),
+        ({"training": [{"image": "a.tif", "block": [0, 0, 1]}]}, "must be a rectangle"),
+        ({"training": [{"image": "a.tif", "patient": ["A"]}]}, "must be a name or a number"),
+        ({"transcriptome": 7}, 'must be "whole" or "panel"'),
+        ({"training": float("nan")}, "holds NaN"),
+    ],
+)
+def test_what_has_not_the_form_of_a_data_set_is_told_with_its_place(tmp_path, manifest, message):
+    (tmp_path / "dataset.json").write_text(json.dumps(manifest))
+    with pytest.raises(InputError, match=message) as told:
+        read_manifest(tmp_path)
+    assert len(str(told.value)) < 800
+
+
+def test_what_is_null_counts_as_left_out(tmp_path):
+    (tmp_path / "a.tif").touch()
+    record = {"image": "a.tif", "label": None, "patient": None, "mpp": None, "section": None}
+    (tmp_path / "dataset.json").write_text(json.dumps({"training": [record]}))
+    (read,) = read_split(tmp_path, "training")
+    assert not {"patient", "mpp"} & set(read)
+    assert read["label"] == []
+
+
+def test_no_slide_is_predicted_at_a_scale_that_none_has():
+    with pytest.raises(InputError, match="no scale of a slide"):
+        slide_records("a.tif", mpp=1e-300)

@@ -121,3 +121,20 @@ def test_what_is_asked_has_a_name_of_its_own():
     names = [units.digest for units in others]
     assert names[0] == names[4]  # the same tissue
     assert len(set(names[:4])) == 4
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"bin_um": 1e-6}, r"would be 1\.6e\+17"),
+        ({"bin_um": 1e-300}, "would be inf"),
+        ({"spot_um": 1e-9, "pitch_um": 1e-9, "lattice": "hex"}, r"would be 1\.8"),
+        ({"bin_um": 1e9}, "too small for units of 1e"),
+        ({"spot_um": 1001.0}, "too small for units of 1001 µm"),
+    ],
+)
+@pytest.mark.parametrize("region_um", [None, (300, 200, 100, 1e-7)])
+def test_lattices_that_could_not_be_written_are_refused_at_once(asked, message, region_um):
+    (grid,) = unit_grids(**asked)
+    with pytest.raises(InputError, match=message if region_um is None else "would be|too small"):
+        grid.over(_tissue(), "s", region_um)

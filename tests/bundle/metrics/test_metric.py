@@ -12,6 +12,7 @@ import torch
 
 from bundle.expression import MAX_Y
 from bundle.files import write_json
+from bundle.manifest import patient_of
 from bundle.metrics.handler import ExpressionMetricHandler
 from bundle.metrics.metric import ExpressionMetric, grouped
 from bundle.panel import GenePanel
@@ -189,3 +190,10 @@ def test_a_gene_that_no_slide_measured_is_counted_and_left_out():
     ceiling = metric.aggregate()["per_gene"]["native"]["ceiling"]
     assert np.isfinite(ceiling[[0, 1, 3, 4]]).all()
     assert np.isnan(ceiling[2])
+
+
+def test_a_slide_without_a_named_patient_counts_as_a_patient_of_its_own():
+    records = [*RECORDS, {"image": "D1.tif"}, {"image": "D2.tif", "patient": None}, {"image": "E1.tif", "patient": "3"}]
+    assert len({patient_of(record) for record in records}) == 5
+    blocks = [{"image": "D1.tif", "block": [x, 0, x + 1, 9]} for x in (0, 1)]  # of one slide
+    assert patient_of(blocks[0]) == patient_of(blocks[1])
