@@ -49,6 +49,7 @@ def test_an_mpp_that_the_pitch_contradicts_is_refused(tmp_path):
     adata.write_h5ad(tmp_path / "u.h5ad")
     assert read_units(tmp_path / "u.h5ad").mpp == MPP
     adata.obsm["spatial"] *= 0.09  # those of the hires picture
+    adata.uns["spatial"]["S"]["scalefactors"]["spot_diameter_fullres"] *= 0.09
     adata.write_h5ad(tmp_path / "u.h5ad")
     with pytest.raises(InputError, match=r"states 0.36 µm per pixel, but its Visium spots .* only at 4"):
         read_units(tmp_path / "u.h5ad")
@@ -56,6 +57,8 @@ def test_an_mpp_that_the_pitch_contradicts_is_refused(tmp_path):
 
 def test_positions_of_a_smaller_picture_show_in_the_diameter(tmp_path, caplog):
     adata = visium(tmp_path / "u.h5ad")
+    letters = np.random.default_rng(0).choice(list("ACGT"), (adata.n_obs, 16))
+    adata.obs_names = ["".join(row) + "-1" for row in letters]
     adata.obsm["spatial"] *= 0.09
     adata.write_h5ad(tmp_path / "u.h5ad")
     assert read_units(tmp_path / "u.h5ad").size_um == 55
@@ -79,6 +82,18 @@ def test_other_arrays_are_taken_at_their_diameter_which_is_said(tmp_path, caplog
     adata.write_h5ad(tmp_path / "u.h5ad")
     assert read_units(tmp_path / "u.h5ad").size_um == pytest.approx(100)
     assert "PixNet takes disks of 100 µm" in caplog.text
+    del adata.uns["spatial"]
+    adata.write_h5ad(tmp_path / "u.h5ad")
+    with pytest.raises(InputError, match="does not say how large its units are"):
+        read_units(tmp_path / "u.h5ad")
+
+
+def test_a_hexagonal_array_of_another_make_is_not_taken_for_visium(tmp_path, caplog):
+    adata = visium(tmp_path / "u.h5ad")
+    adata.uns["spatial"]["S"] = {"scalefactors": {"spot_diameter_fullres": 90.0}, "metadata": {"mpp": 0.5}}
+    adata.write_h5ad(tmp_path / "u.h5ad")
+    assert read_units(tmp_path / "u.h5ad").size_um == 45
+    assert "PixNet takes disks of 45 µm" in caplog.text
     del adata.uns["spatial"]
     adata.write_h5ad(tmp_path / "u.h5ad")
     with pytest.raises(InputError, match="does not say how large its units are"):
