@@ -42,6 +42,26 @@ def test_the_panel_holds_shared_genes_by_mean_and_is_standardised_on_training_un
     assert (np.diff(means) <= 0).all()
 
 
+def test_highly_variable_genes_vary_more_than_their_counts_alone_do(tmp_path):
+    rng = np.random.default_rng(0)
+    rate = np.full((80, 6), 50.0) * [4, 1, 1, 1, 1, 1]
+    rate[:, 3] *= np.where(np.arange(80) % 2, 1.8, 0.2)
+    rate[:, 5] *= np.where(np.arange(80) % 4 > 1, 1.4, 0.6)
+    adata = build_units(
+        rng.poisson(rate),
+        [f"G{i}" for i in range(6)],
+        [f"u{i}" for i in range(80)],
+        rng.uniform(0, 1000, (80, 2)),
+        shape="circle",
+        size_um=100.0,
+        mpp=1.0,
+        library="A",
+    )
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    panel = fit_panel([{"image": "a.tif", "label": str(tmp_path / "a.h5ad")}], n_mean=1, n_hvg=2, min_total=1)
+    assert panel.panels == {"mean1": ["G0"], "hvg2": ["G3", "G5"]}
+
+
 def test_units_under_the_minimum_do_not_take_part(tmp_path):
     record = _record(tmp_path, "A1", ["G0", "G1"])
     (units,) = load_units(record)

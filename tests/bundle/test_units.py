@@ -38,6 +38,13 @@ def test_the_form_is_scanpys():
     assert library["images"]["hires"].shape == (4, 4, 3)
 
 
+def test_rows_and_columns_of_the_array_are_told_apart(tmp_path):
+    _build(array_xy=np.array([[7, 1], [8, 2], [9, 3]])).write_h5ad(tmp_path / "u.h5ad")
+    table = read_units(tmp_path / "u.h5ad").obs
+    assert table is not None
+    assert (list(table["array_col"]), list(table["array_row"])) == ([7, 8, 9], [1, 2, 3])
+
+
 def test_visium_files_of_others_need_a_size(tmp_path):
     adata = _build()
     del adata.uns["unit"]
