@@ -7,6 +7,7 @@ The form is MONAI's decathlon datalist with a patient and the slide's mpp beside
 from __future__ import annotations
 
 import difflib
+import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
