@@ -39,7 +39,7 @@ def visium_pitch_px(obs: pd.DataFrame, centers_px: np.ndarray, spot_diameter_px:
             return None
         if obs.index.astype(str).str.fullmatch(r"[ACGT]{16}-\d+").all():
             return pitch
-        known = (CONVENTION_UM, CAPTURE_DISK_UM)
+        known: tuple[float, ...] = (CONVENTION_UM, CAPTURE_DISK_UM)
     else:
         pitch, known = float(np.median(cKDTree(centers_px).query(centers_px, k=2)[0][:, 1])), (CONVENTION_UM,)
     if spot_diameter_px is not None and pitch > 0:
