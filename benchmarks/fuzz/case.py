@@ -39,6 +39,7 @@ class Case:
         alone: and exactly one has to be.
         function: of `runner`, to call in the place of `pixnet`.
         patience: how many times the usual time it may take.
+        partial: a cohort, which ends with status 1 where some of its slides fail.
         clean: undo what building the case did beyond its folder.
     """
 
@@ -54,6 +55,7 @@ class Case:
     signal: tuple[int, float] | None = None
     function: str = "pixnet"
     patience: float = 1.0
+    partial: bool = False
     clean: Callable[[], None] | None = None
     between: Callable[[], str] | None = None
     at_once: Sequence[str] | None = None

@@ -20,7 +20,7 @@ BAD = VERDICTS[2:]
 #: What the runner itself writes beside the case's files.
 _OWN = ("stdout.txt", "stderr.txt", "stdout2.txt", "stderr2.txt")
 _TRACEBACK = "Traceback (most recent call last)"
-#: Statuses of a refusal: of a command, of a cohort whose slides failed, of one that was stopped.
+#: Statuses of a refusal, of a cohort some of whose slides failed, of a command that was stopped.
 _REFUSED, _COHORT, _STOPPED = 2, 1, (130, 143, -2, -15)
 
 
@@ -69,7 +69,7 @@ def judge(
         return "traceback", _cause(where)
     if stopped:
         return ("wrong", problem) if (problem := _leftovers(case, folder, before, after)) else ("right", "")
-    if outcome.status == 0:
+    if outcome.status == 0 or (case.partial and outcome.status == _COHORT):
         problem = _of_success(case, folder, before, after)
         return ("wrong", problem) if problem else ("right", "")
     problem = _of_refusal(case, outcome, folder, before, after)
@@ -97,7 +97,7 @@ def _of_refusal(
     case: Case, outcome: Outcome, folder: Path, before: dict[str, str], after: dict[str, str]
 ) -> str | None:
     said = _last_line(outcome.err) or _last_line(outcome.out)
-    if outcome.status not in (_REFUSED, _COHORT):
+    if outcome.status != _REFUSED:
         return f"exit status {outcome.status}: {said}"
     if len(re.findall(r"\w+", said)) < 4 or re.search(r"invalid \w+ value", said):  # argparse names a function
         return f"refused without a sentence: {said!r}"
