@@ -39,9 +39,9 @@ def visium_pitch_px(obs: pd.DataFrame, centers_px: np.ndarray, spot_diameter_px:
             return None
         if obs.index.astype(str).str.fullmatch(r"[ACGT]{16}-\d+").all():
             return pitch
-        known: tuple[float, ...] = (CONVENTION_UM, CAPTURE_DISK_UM)
+        known = [CONVENTION_UM, CAPTURE_DISK_UM]
     else:
-        pitch, known = float(np.median(cKDTree(centers_px).query(centers_px, k=2)[0][:, 1])), (CONVENTION_UM,)
+        pitch, known = float(np.median(cKDTree(centers_px).query(centers_px, k=2)[0][:, 1])), [CONVENTION_UM]
     if spot_diameter_px is not None and pitch > 0:
         share = spot_diameter_px / pitch * PITCH_UM
     return pitch if any(abs(share / size_um - 1) < _TOLERANCE for size_um in known) else None

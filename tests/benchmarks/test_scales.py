@@ -15,6 +15,7 @@ from benchmarks.scale_methods import Recipe, answer_crop, answer_interpolated, a
 from benchmarks.scales import Bench, collect, differences, figures, main, table
 from benchmarks.stnet import CropNet, Picture, crop_features
 from bundle.commands import bundle_root
+from bundle.expression import bounded
 from bundle.units import Units
 from networks import PixNet, SwinEncoder, TextureExpert
 
@@ -85,7 +86,7 @@ def test_fine_units_share_the_crop_models_grid(slide, monkeypatch):
     predict = answer_crop(net, SMALL, {"image": "s.tif", "mpp": 1.0, "units": units}, trained_um=40.0)
     y, rate = predict(sp.identity(len(at), format="csr"))
     assert rate is None
-    expected = net.project(torch.from_numpy(np.repeat(at[:, :1] - 0.5, 3, axis=1)).float()).detach().numpy()
+    expected = bounded(net.project(torch.from_numpy(np.repeat(at[:, :1] - 0.5, 3, axis=1)).float()).detach().numpy())
     np.testing.assert_allclose(y, expected, rtol=1e-4)  # a ramp is interpolated exactly
 
 
@@ -123,8 +124,9 @@ def test_the_head_alone_answers_without_the_ridge(monkeypatch, tmp_path):
     both, _ = answer_pixnet(tmp_path, tmp_path, {})(itself)
     alone, _ = answer_pixnet(tmp_path, tmp_path, {}, ridge=False)(itself)
     with torch.no_grad():
-        np.testing.assert_allclose(both, network.project(pooled), rtol=1e-5)
-        np.testing.assert_allclose(alone, network.head.project(pooled[:, : network.head.channels]), rtol=1e-5)
+        np.testing.assert_allclose(both, bounded(network.project(pooled).numpy()), rtol=1e-5)
+        head = network.head.project(pooled[:, : network.head.channels]).numpy()
+        np.testing.assert_allclose(alone, bounded(head), rtol=1e-5)
     assert not np.allclose(both, alone)
 
 
