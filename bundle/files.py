@@ -160,7 +160,7 @@ def make_folder(path: str | Path) -> None:
 def alone_at(path: str | Path, wait: bool = False, what: str | None = None) -> Iterator[None]:
     """Have an output for this command alone, by a lock file beside it that is gone in the end.
 
-    A killed process leaves the file, but not the lock. Within a thread it may be taken again.
+    A killed process leaves the file, but not the lock.
 
     Args:
         path: the output.
@@ -174,9 +174,9 @@ def alone_at(path: str | Path, wait: bool = False, what: str | None = None) -> I
     make_folder(path.parent)
     if not os.access(path.parent, os.W_OK):
         raise InputError(f"Nothing can be written to {path.parent}; choose another place.")
-    lock = FileLock(path.with_name(f".{path.name}.lock"), is_singleton=True)
+    lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=-1 if wait else 0)
     try:
-        lock.acquire(timeout=-1 if wait else 0)
+        lock.acquire()
     except Timeout as error:
         raise InputError(
             f"{what or path} is in use: another command is writing the same output. Wait until it is done, or give "
@@ -185,8 +185,7 @@ def alone_at(path: str | Path, wait: bool = False, what: str | None = None) -> I
     try:
         yield
     finally:
-        if lock.lock_counter == 1:
-            Path(lock.lock_file).unlink(missing_ok=True)  # while it is held; who waits for it sees that it is gone
+        Path(lock.lock_file).unlink(missing_ok=True)  # while it is held; who waits for it sees that it is gone
         lock.release()
 
 

@@ -254,7 +254,7 @@ class RunFolder:
                 the folder, or it holds what PixNet did not write.
         """
         claim_run(self.folder)
-        self._held.enter_context(alone_at(self.folder / "training", what=str(self.folder)))
+        self._held.enter_context(alone_at(self.folder / "run", what=str(self.folder)))
         path = self.folder / "models" / "panel.json"
         if self.resume_from is not None and path.is_file():
             earlier = load_panel(path)

@@ -4,7 +4,6 @@ import errno
 import gzip
 import os
 import zlib
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,7 +17,7 @@ import torch
 from bundle.audit.predicted import read_predicted
 from bundle.cells import read_cells
 from bundle.errors import InputError, user_message
-from bundle.files import alone_at, replacing
+from bundle.files import replacing
 from bundle.geojson import read_polygons
 from bundle.manifest import read_manifest
 from bundle.reading import check_file, read_json, reading
@@ -235,16 +234,3 @@ def test_sentences_of_our_own_pass_through(tmp_path):
     with pytest.raises(InputError, match=r"^mine$"), reading(tmp_path / "x", "anything"):
         raise InputError("mine")
     check_file(__file__)
-
-
-def test_a_lock_is_taken_twice_by_its_holder_and_by_no_other(tmp_path):
-    def other() -> None:
-        with alone_at(tmp_path / "run", what="the run"):
-            raise AssertionError("two are inside")
-
-    with ThreadPoolExecutor(1) as pool, alone_at(tmp_path / "run"):
-        with alone_at(tmp_path / "run"):
-            pass
-        with pytest.raises(InputError, match="the run is in use"):
-            pool.submit(other).result()
-    assert not list(tmp_path.iterdir())

@@ -87,13 +87,13 @@ def another_command_at(path: Path) -> Iterator[None]:
 
 
 def test_one_training_and_one_scoring_of_a_name_at_a_time(tiny_run, phantom, tiny, tmp_path):
-    with another_command_at(tmp_path / "run" / "training"):
-        with pytest.raises(InputError, match=r"run is in use"):
-            commands.train(phantom, tmp_path / "run", settings=tiny)
-        settings = {**tiny, "dataset_dir": str(phantom), "output_dir": str(tmp_path / "run")}
-        with pytest.raises(InputError, match=r"run is in use"):  # as `python -m monai.bundle run training` does
-            commands.run_config("training", [ROOT / "configs" / "train.json"], settings)
-    assert not (tmp_path / "run" / "models").exists()
+    run = tmp_path / "run"
+    with another_command_at(run / "training"), pytest.raises(InputError, match=r"run is in use"):
+        commands.train(phantom, run, settings=tiny)
+    settings = {**tiny, "dataset_dir": str(phantom), "output_dir": str(run)}
+    with another_command_at(run / "run"), pytest.raises(InputError, match=r"run is in use"):
+        commands.run_config("training", [ROOT / "configs" / "train.json"], settings)  # as `monai.bundle run` does
+    assert not (run / "models").exists()
     with (
         another_command_at(tiny_run / "evaluation" / "test.json"),
         pytest.raises(InputError, match=r"test\.json is in use"),
