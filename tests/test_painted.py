@@ -202,11 +202,13 @@ def test_given_spots_are_answered_for_in_their_order(run, root, slides, tmp_path
     assert rms(found[:, PANEL].X - y_of(slides["W"].colours(spots.centers_px, "circle", SPOT_UM))) < Y
 
 
-def test_a_prediction_is_drawn_over_its_slide_as_scanpy_draws_it(run, root, slides, tmp_path):
+def test_a_prediction_is_drawn_over_its_slide_as_scanpy_draws_it(run, root, slides, tmp_path, monkeypatch):
     """Below each spot the small picture has the colour that is predicted there."""
+    monkeypatch.setattr("bundle.tissue._TISSUE_MAX_PX", 600)
     found = predict(run, root / "slides" / "W.tif", tmp_path / "o.h5ad", units=str(root / "spots" / "W.h5ad"))
     (library,) = found.uns["spatial"].values()
     scales, picture = library["scalefactors"], library["images"]["hires"]
+    assert max(picture.shape) == 600
     assert scales["spot_diameter_fullres"] == pytest.approx(SPOT_UM / slides["W"].mpp)
     small = Painted(picture, slides["W"].mpp / scales["tissue_hires_scalef"])
     colours = small.colours(found.obsm["spatial"] * scales["tissue_hires_scalef"], "circle", SPOT_UM)

@@ -37,7 +37,7 @@ _ROOMS = ("bundle", "networks", "transforms", "tests", "benchmarks", "pixnet")
 _LEFT_OUT = shutil.ignore_patterns(
     ".*", "__pycache__", "*.egg-info", "results", "models", "runs", "demo", "build", "dist"
 )
-_SECONDS = 240  # a fault that makes a test hang is noticed too
+_SECONDS = 600  # for the tests of one fault; a test that hangs has not said what is wrong
 _PASSED, _FAILED = 0, 1  # pytest's statuses
 
 
@@ -181,12 +181,11 @@ class _Tree:
             os._exit(status)
 
     def poll(self) -> int | None:
-        """Pytest's status; None while it runs. A test that hangs has noticed."""
+        """Pytest's status; None while it runs, and that of a process that was killed where it took too long."""
         pid, status = os.waitpid(self._pid, os.WNOHANG)
         if pid == 0 and self.seconds > self._limit:
             os.killpg(self._pid, signal.SIGKILL)
-            os.waitpid(self._pid, 0)
-            return _FAILED
+            return os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
         return None if pid == 0 else os.waitstatus_to_exitcode(status)
 
     def said(self) -> str:

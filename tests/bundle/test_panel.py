@@ -157,6 +157,9 @@ def test_a_block_holds_the_units_of_its_rectangle_alone(tmp_path):
     halves = [load_units({**record, "block": b})[0] for b in ([0, 0, 500, 1000], [500, 0, 1000, 1000])]
     assert len(halves[0]) + len(halves[1]) == 60
     assert (halves[0].centers_px[:, 0] < 500).all()
+    (edge,) = load_units(record)[0].centers_px[7:8, 0]  # a unit that lies where two blocks meet is of one of them
+    halves = [load_units({**record, "block": b})[0] for b in ([0, 0, edge, 1000], [edge, 0, 1000, 1000])]
+    assert len(halves[0]) + len(halves[1]) == 60
 
 
 def test_a_slide_that_lacks_genes_narrows_the_panel_and_that_is_said(tmp_path, caplog):
