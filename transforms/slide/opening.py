@@ -75,15 +75,17 @@ def open_source(path: Path, backends: Sequence[str] = BACKENDS) -> Opened:
     layout = read_layout(path)
     stat = path.stat()
     key = (path, tuple(backends), stat.st_mtime_ns, stat.st_size)
-    if key not in _tried:
-        _tried[key] = _try_all(path, layout, backends)
-    name, passed_over, doubts = _tried[key]
-    told = [*(layout.doubts if layout else ()), *doubts]
-    return Opened(_SOURCES[name](path, layout), _said_mpp(path, layout), passed_over, told)
+    if key in _tried:
+        name, passed_over, doubts = _tried[key]
+        source = _SOURCES[name](path, layout)
+    else:
+        source, passed_over, doubts = _first_fit(path, layout, backends)
+        _tried[key] = source.name, passed_over, doubts
+    return Opened(source, _said_mpp(path, layout), passed_over, [*(layout.doubts if layout else ()), *doubts])
 
 
-def _try_all(path: Path, layout: Layout | None, backends: Sequence[str]) -> tuple[str, list[str], list[str]]:
-    """The name of the first backend that reads the slide, why those before it do not, and what its pixels look like."""
+def _first_fit(path: Path, layout: Layout | None, backends: Sequence[str]) -> tuple[Source, list[str], list[str]]:
+    """The first backend that reads the slide, why those before it do not, and what is doubtful about its pixels."""
     passed_over: list[str] = []
     is_damaged = False
     order = dict.fromkeys((*backends, "tifffile")) if layout else backends  # tifffile is always there
@@ -91,7 +93,7 @@ def _try_all(path: Path, layout: Layout | None, backends: Sequence[str]) -> tupl
         try:
             source = _SOURCES[name](path, layout)
             _probe(source, layout, path)
-            return name, passed_over, _doubts_of_pixels(path, source, layout)
+            return source, passed_over, _doubts_of_pixels(path, source, layout)
         except SlideError:
             raise
         except ImportError:
@@ -113,7 +115,8 @@ def _probe(source: Source, layout: Layout | None, path: Path) -> None:
     """Read tiles of every level and compare them with tifffile's where the two should agree.
 
     Raises:
-        ValueError: if they cannot be read or differ.
+        Unfit: if they differ.
+        ValueError: if they cannot be read.
     """
     reference: Source | None = None
     if layout is not None and source.name != "tifffile" and not layout.for_openslide_alone:

@@ -125,7 +125,7 @@ class Slide:
             SlideError: if the file breaks off or is damaged there.
         """
         if width_px < 1 or height_px < 1:
-            raise SlideError(f"A region of {width_px} x {height_px} px was asked of {self.path}; give at least 1 x 1.")
+            raise SlideError(f"A region of {self.path} cannot have {width_px} x {height_px} px; give at least 1 x 1.")
         width, height = self.level_dimensions[level]
         x0, x1 = (min(max(v, 0), width) for v in (x_px, x_px + width_px))
         y0, y1 = (min(max(v, 0), height) for v in (y_px, y_px + height_px))
@@ -158,7 +158,7 @@ class Slide:
             SlideError: if the file breaks off or is damaged there.
         """
         if not mpp > 0:
-            raise SlideError(f"mpp={mpp} was asked of {self.path}; give the micrometres per pixel, above 0.")
+            raise SlideError(f"{self.path} cannot be read at mpp={mpp}; give the micrometres per pixel, above 0.")
         level = max(i for i, d in enumerate(self.level_downsamples) if i == 0 or self.mpp * d <= 1.01 * mpp)
         scale = mpp / (self.mpp * self.level_downsamples[level])
         if abs(scale - 1) < 1e-6:
