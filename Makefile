@@ -30,7 +30,7 @@ demo: env
 	$(BIN)/pixnet demo demo
 
 # The longest files first, so that neither of the two waits for the other at the end.
-LONGEST := tests/test_workflow.py tests/test_ranks.py tests/test_wheel.py tests/test_zoo.py tests/benchmarks
+LONGEST := tests/test_workflow.py tests/test_painted.py tests/test_learning.py tests/test_ranks.py tests/test_wheel.py tests/test_zoo.py tests/benchmarks
 
 test: env
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(LONGEST) tests
