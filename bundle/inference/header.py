@@ -126,7 +126,7 @@ class Header:
         frame = pd.DataFrame(index=list(genes))
         if not table.is_file() or not summary.is_file():
             return frame
-        with reading(table, "the figures of each gene", "Evaluate the model again."):
+        with reading(table, "cannot be read as the figures of each gene", "Evaluate the model again."):
             measured = pd.read_csv(table, keep_default_na=False, na_values=[""]).set_index("gene").reindex(list(genes))
         about = read_json(summary, "Evaluate the model again.")
         for source, target in (("pcc_native", "pcc_val"), ("ceiling_native", "ceiling_val")):
