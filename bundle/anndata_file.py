@@ -27,7 +27,7 @@ def read_anndata(path: str | Path, missing: str, damaged: str) -> ad.AnnData:
         InputError: if it is missing, is no AnnData or is damaged.
     """
     path = check_file(path, missing)
-    with reading(path, "AnnData", damaged):
+    with reading(path, "cannot be read as AnnData", damaged):
         adata = ad.read_h5ad(path)
     for place, matrix in _matrices(adata):
         if not sp.issparse(matrix):

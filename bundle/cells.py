@@ -67,7 +67,7 @@ def read_cells(
     Raises:
         InputError: if the file cannot be read, holds no cells, or does not fit the slide; or two cells have one name.
     """
-    path = check_file(path, "Give the cells' outlines (.geojson) or a label image (.tif, .npy).")
+    path = check_file(path, "Give the cells' outlines (.geojson) or a label image (.tif, .npy).", True)
     name = path.name.lower()
     if name.endswith(_POLYGONS):
         return _of_polygons(path, slide_mpp, slide_size_px)

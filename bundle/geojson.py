@@ -91,8 +91,8 @@ def read_polygons(path: Path) -> Polygons:
             continue
         name, kind, label = _about(feature, number)
         try:
-            for part in parts or ():
-                _append(part or (), flat, rings)
+            for part in parts:
+                _append(part, flat, rings)
                 if len(rings) - 1 > pieces[-1]:
                     pieces.append(len(rings) - 1)
         except (TypeError, LookupError) as error:
@@ -168,7 +168,6 @@ def write_polygons(
 def _append(part: Sequence[Any], flat: array, rings: array) -> None:
     """Add one polygon's rings, each closed; nothing where its outer ring is no ring."""
     for i, ring in enumerate(part):
-        ring = ring or ()
         start = len(flat)
         flat.extend(chain.from_iterable(ring))
         if len(flat) - start != 2 * len(ring):  # a height beside x and y
@@ -203,13 +202,13 @@ def _about(feature: dict[str, Any], number: int) -> tuple[str, str, str | None]:
 
 def _features(path: Path) -> Iterator[Any]:
     """Decode one feature at a time: the whole as Python objects would take tens of times the file's size."""
-    check_file(path, "Give the cells' outlines as GeoJSON.")
+    check_file(path, "Give the cells' outlines as GeoJSON.", may_be_empty=True)
     opened = gzip.open if path.suffix == ".gz" else open
-    with reading(path, "GeoJSON", _EXPORT), opened(path, "rb") as file:
+    with reading(path, "is not GeoJSON", _EXPORT), opened(path, "rb") as file:
         text = file.read().decode("utf-8-sig")
     found = _decoded(text)
     while True:
-        with reading(path, "GeoJSON", _EXPORT):  # not what is made of a feature
+        with reading(path, "is not GeoJSON", _EXPORT):  # not what is made of a feature
             feature = next(found, _END)
         if feature is _END:
             return

@@ -198,7 +198,7 @@ class MetricsCsv:
         rows: list[dict] = []
         if self.path.is_file():
             with (
-                reading(self.path, "the figures of each epoch", "Move it away to start it anew."),
+                reading(self.path, "cannot be read as the figures of each epoch", "Move it away to start it anew."),
                 self.path.open() as file,
             ):
                 rows = [r for r in csv.DictReader(file) if int(r["epoch"]) < epoch]

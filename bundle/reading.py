@@ -40,13 +40,13 @@ _DAMAGED = (
 )
 
 
-def check_file(path: str | Path, advice: str = "Check the path.", what: str = "file") -> Path:
+def check_file(path: str | Path, advice: str = "Check the path.", may_be_empty: bool = False) -> Path:
     """Refuse what is no regular file with content; a pipe or a device would be waited for.
 
     Args:
         path: the file.
         advice: what to do where it is missing, a sentence.
-        what: what it is, for the message.
+        may_be_empty: leave it to the reader to say that nothing is in it.
 
     Raises:
         InputError: if it is missing, a folder, a pipe or device, empty, or may not be read.
@@ -56,12 +56,12 @@ def check_file(path: str | Path, advice: str = "Check the path.", what: str = "f
     except (OSError, ValueError) as error:  # a name that holds a null byte is a ValueError
         missing = isinstance(error, (FileNotFoundError, NotADirectoryError))
         why = "" if missing else f" ({getattr(error, 'strerror', None) or error})"
-        raise InputError(f"No such {what}: {short(path)}{why}. {advice}") from error
+        raise InputError(f"No such file: {short(path)}{why}. {advice}") from error
     if stat.S_ISDIR(state.st_mode):
-        raise InputError(f"{path} is a folder, not a {what}. {advice}")
+        raise InputError(f"{path} is a folder, not a file. {advice}")
     if not stat.S_ISREG(state.st_mode):
         raise InputError(f"{path} is no regular file, but a pipe or a device. Copy its content to a file first.")
-    if state.st_size == 0:
+    if state.st_size == 0 and not may_be_empty:
         raise InputError(f"{path} is empty. Copy it again.")
     if not os.access(path, os.R_OK):
         raise InputError(f"{path} cannot be read (Permission denied). Change its permissions or copy it.")
@@ -70,7 +70,7 @@ def check_file(path: str | Path, advice: str = "Check the path.", what: str = "f
 
 @contextmanager
 def reading(
-    path: str | Path, form: str, advice: str = "It may be cut short or damaged: copy it again."
+    path: str | Path, fault: str, advice: str = "It may be cut short or damaged: copy it again."
 ) -> Iterator[None]:
     """Translate what a library raises while it reads a file from outside.
 
@@ -78,7 +78,7 @@ def reading(
 
     Args:
         path: the file.
-        form: what it is read as, "AnnData".
+        fault: what to say of it, "cannot be read as AnnData".
         advice: what to do, a sentence.
 
     Raises:
@@ -89,7 +89,7 @@ def reading(
     except _DAMAGED as error:
         if getattr(error, "for_user", False) or (isinstance(error, OSError) and error.errno and user_message(error)):
             raise
-        raise InputError(f"{path} cannot be read as {form} ({short(reason(error), 200)}). {advice}") from error
+        raise InputError(f"{path} {fault} ({short(reason(error), 200)}). {advice}") from error
 
 
 def read_text(path: str | Path, advice: str = "Check the path.") -> str:
@@ -99,7 +99,7 @@ def read_text(path: str | Path, advice: str = "Check the path.") -> str:
         InputError: if it cannot be read.
     """
     path = check_file(path, advice)
-    with reading(path, "text", "Save it as UTF-8."):
+    with reading(path, "cannot be read as text", "Save it as UTF-8."):
         return path.read_text(encoding="utf-8-sig")
 
 

@@ -337,7 +337,7 @@ def read_units(path: str | Path) -> Units:
     path = Path(path)
     again = "Write it again with `pixnet prepare`."
     adata = read_anndata(path, "Give the .h5ad of the units' counts and positions.", again)
-    with reading(path, "measured units", "Check what its obs, obsm and uns hold, or write it again."):
+    with reading(path, "cannot be read as measured units", "Check what its obs, obsm and uns hold, or write it again."):
         units = _units_of(adata, path)
     _check(units, path)
     return units

@@ -72,8 +72,8 @@ def _with_others(pairs: list[Pair], against: str | None) -> list[Pair]:
 
 
 def _from_csv(path: Path) -> list[Pair]:
-    check_file(path, "Give a CSV with a header pred,truth,patient.")
-    with reading(path, "CSV", "Save it comma-separated, in UTF-8."):
+    check_file(path, "Give a CSV with a header pred,truth,patient.", may_be_empty=True)
+    with reading(path, "cannot be read as CSV", "Save it comma-separated, in UTF-8."):
         table = pd.read_csv(path, dtype=str, skipinitialspace=True)
     missing = [column for column in ("pred", "truth") if column not in table]
     if missing:

@@ -124,7 +124,9 @@ def read_predicted(path: str | Path, unit_of_x: str | None = None, option: str =
     """
     path = Path(path)
     adata = _read(path)
-    with reading(path, "a prediction", "Check what its layers, obs, obsm and uns hold, or write it again."):
+    with reading(
+        path, "cannot be read as a prediction", "Check what its layers, obs, obsm and uns hold, or write it again."
+    ):
         return _predicted(adata, path, unit_of_x, option)
 
 

@@ -384,7 +384,7 @@ def _write(
 
 def _read_table(path: Path, **options: Any) -> pd.DataFrame:
     check_file(path)
-    with reading(path, "a tab-separated table", "Copy it again."):
+    with reading(path, "cannot be read as a tab-separated table", "Copy it again."):
         return pd.read_csv(path, sep="\t", **options)
 
 
@@ -464,7 +464,7 @@ def _mpp_from_array(section: Section, spots: pd.DataFrame, array: Array) -> floa
 def _read_picture(path: Path) -> np.ndarray:
     limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, MAX_PICTURE_PX  # Pillow refuses slides as "bombs"
     try:
-        with reading(path, "a picture"), Image.open(path) as picture:
+        with reading(path, "cannot be decoded"), Image.open(path) as picture:
             return np.asarray(picture.convert("RGB"))
     finally:
         Image.MAX_IMAGE_PIXELS = limit

@@ -134,7 +134,7 @@ class Header:
         if not table.is_file() or not summary.is_file():
             return frame
         about = read_json(summary, schema=EVALUATION)
-        with reading(table, "the figures of each gene", "Evaluate the model again."):
+        with reading(table, "cannot be read as the figures of each gene", "Evaluate the model again."):
             measured = pd.read_csv(table, keep_default_na=False, na_values=[""]).set_index("gene").reindex(list(genes))
             for source, target in (("pcc_native", "pcc_val"), ("ceiling_native", "ceiling_val")):
                 frame[target] = measured[source].astype(float) if source in measured else np.nan

@@ -10,8 +10,9 @@ from typing import Any
 
 from ..commands import bundle_root, train
 from ..errors import InputError
+from ..files import remove
 from ..manifest import write_manifest
-from ..ownership import clear
+from ..ownership import claim
 from ..panel import load_panel
 
 __all__ = ["current_run", "fine_tune"]
@@ -50,7 +51,9 @@ def _fine_tune(run: str | Path, records: Sequence[Mapping[str, Any]], settings: 
     start = current_run(run)
     last = int(start.name) if start != Path(run) else 0
     out = Path(run) / "tuned" / f"{last + 1:04d}"
-    clear(out, {"configs/train.json": "network_def"})  # of a training that was stopped
+    claim(out.parent, ())
+    remove(out)  # of a training that was stopped
+    out.mkdir()
     panel = load_panel(start / "models" / "panel.json")
     manifest = {"training": list(records), "split_by": "section", "transcriptome": panel.transcriptome}
     write_manifest(out, manifest)

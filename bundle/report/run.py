@@ -109,7 +109,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 def _read_csv(path: Path) -> pd.DataFrame:
     if not path.is_file():
         return pd.DataFrame()
-    with reading(path, "a table of comma-separated values", "Write it again."):
+    with reading(path, "is not a table of comma-separated values", "Write it again."):
         # A gene may be called NA, and is not a missing value.
         return pd.read_csv(path, dtype={"gene": str}, keep_default_na=False, na_values=[""])
 

@@ -116,7 +116,7 @@ def test_features_without_geometry_are_counted_and_not_fatal(tmp_path, caplog):
                 None,
                 {},
                 {"type": "Polygon", "coordinates": []},
-                {"type": "MultiPolygon", "coordinates": None},
+                {"type": "MultiPolygon", "coordinates": []},
                 {"type": "GeometryCollection", "geometries": []},
                 {"type": "Polygon", "coordinates": [[]]},
             ]
