@@ -25,7 +25,7 @@ from .inference.grids import file_suffixes, unit_grids
 from .inference.memory import keep_freed_memory
 from .manifest import read_split
 from .naming import check_name
-from .ownership import check_output, claim_run
+from .ownership import check_output, claim_run, claimed_run
 from .panel import load_panel
 from .quoting import Code, as_code, quoted, unquoted
 from .reading import read_json
@@ -55,13 +55,15 @@ _FREE_ON_RESUME |= {"checkpoint_handlers", "head_start"}
 #: Keys that an override may add.
 _MAY_ADD = {"finalize", "start_from"}
 _NIFTI = (".nii", ".nii.gz")
-#: Keys that have no value in the configurations, and one that they might have.
+#: By the last part of a key that has no value in the configurations: one that it might have.
 _MIGHT_BE: dict[str, Any] = {
     "bin_um": 16.0,
     "genes": ["ERBB2"],
     "max_units": 64,
     "pitch_um": 100.0,
+    "postprocessing": {},
     "region_px": [0, 0, 2000, 2000],
+    "sampler": {},
     "score_size_um": 100.0,
     "slide_mpp": 0.5,
     "spot_um": 55.0,
@@ -175,8 +177,17 @@ def _set(parser: ConfigParser, key: str, value: Any, source: str) -> None:
         where = f" in {parent}" if parent and parent in parser else ""
         hint = did_you_mean(plain.rpartition("#")[2], known) or f" Known{where}: {', '.join(known)}."
         raise InputError(f'{source}: there is no key "{plain}".{hint}')
-    _check_value(plain, value, parser.get(plain), source)
+    _check_value(plain, value, _usual(parser, plain), source)
     merge_kv(parser, f"+{plain}" if key.startswith("+") and plain in parser else plain, quoted(value))
+
+
+def _usual(parser: ConfigParser, key: str) -> Any:
+    """What the configuration has at a key, or where that refers to."""
+    usual, seen = parser.get(key), {key}
+    while isinstance(usual, str) and usual.startswith("@") and (key := usual[1:].replace("::", "#")) not in seen:
+        seen.add(key)
+        usual = parser.get(key)
+    return usual
 
 
 def _check_value(key: str, value: Any, usual: Any, source: str) -> None:
@@ -184,7 +195,7 @@ def _check_value(key: str, value: Any, usual: Any, source: str) -> None:
     if isinstance(value, Code):
         return
     if usual is None:
-        usual = _MIGHT_BE.get(key)
+        usual = _MIGHT_BE.get(key.rpartition("#")[2])
         if value is None:
             return
     if key == "bin_um" and isinstance(value, (list, tuple)):
@@ -241,8 +252,7 @@ def train(
     if os.environ.get("RANK", "0") != "0":  # of several processes the first writes
         _train(dataset, run, configs, settings)
         return
-    claim_run(run)
-    with alone_at(run / "training", what=str(run)):
+    with claimed_run(run), alone_at(run / "training", what=str(run)):
         _train(dataset, run, configs, settings)
 
 

@@ -309,6 +309,11 @@ class SlideDataset(Dataset):
                 units.check_counts()
                 units.check_panel(panel.genes, "scores")
                 units.check_scales(scales_um)
+                if not eligible(units, panel.min_total, training=False).any():
+                    raise InputError(
+                        f"{units.name}: none of its {len(units)} units can be scored; they need {panel.min_total:g} "
+                        "counts on tissue. Take the slide out of this split, or train with a lower min_total."
+                    )
 
     def __len__(self) -> int:
         return len(self.data)

@@ -9,14 +9,15 @@ import json
 import mmap
 import os
 import zipfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from .errors import InputError
 from .files import make_folder, remove
 
-__all__ = ["MARKER", "check_output", "claim", "claim_run", "clear", "remove_ours"]
+__all__ = ["MARKER", "check_output", "claim", "claim_run", "claimed_run", "clear", "remove_ours"]
 
 #: The file that marks a folder as PixNet's.
 MARKER = ".pixnet.json"
@@ -97,6 +98,25 @@ def claim_run(folder: str | Path) -> Path:
     """
     names = ("configs", "models", "checkpoints", "evaluation", "metrics.csv", "report.html")
     return claim(folder, names, {"configs/train.json": "network_def"})
+
+
+@contextmanager
+def claimed_run(folder: str | Path) -> Iterator[Path]:
+    """Claim a run folder for a block; where the block fails before it wrote anything, the claim is undone.
+
+    Raises:
+        InputError: see `claim_run`.
+    """
+    is_new, was_ours = not os.path.lexists(folder), (Path(folder) / MARKER).is_file()
+    folder = claim_run(folder)
+    try:
+        yield folder
+    except BaseException:
+        if not was_ours and [item.name for item in folder.iterdir()] == [MARKER]:
+            (folder / MARKER).unlink()
+            if is_new:
+                folder.rmdir()
+        raise
 
 
 def remove_ours(folder: str | Path) -> None:

@@ -30,6 +30,7 @@ from bundle.label.answer import answer
 from bundle.label.question import Question
 from bundle.outlines import Outlines
 from bundle.panel import load_panel
+from bundle.shapes import to_outlines
 from bundle.units import read_units
 from tests.painted import BIN_UM, MPP, PANEL, SETTINGS, SPOT_UM, Painted, colours_of, make_painted, y_of
 
@@ -57,7 +58,7 @@ def run(root: Path, slides: dict[str, Painted], tmp_path_factory: pytest.TempPat
 
 
 def predict(run: Path, slide: Path, out: Path | None, **settings: Any) -> ad.AnnData | None:
-    commands.predict(slide, out, run, settings)
+    commands.predict(slide, out, run, settings, trust=True)
     return None if out is None else ad.read_h5ad(out)
 
 
@@ -160,7 +161,7 @@ def test_validation_scores_what_the_slide_shows(run, root):
 
 @pytest.mark.parametrize(("size_um", "scale_um"), [(SPOT_UM, 125.0), (BIN_UM, 64.0)])
 def test_evaluation_scores_every_scale_right(run, root, slides, size_um: float, scale_um: float):
-    path = commands.evaluate(run, scales_um=[scale_um], size_um=size_um, settings={"tile_px": 256})
+    path = commands.evaluate(run, scales_um=[scale_um], size_um=size_um, settings={"tile_px": 256}, trust=True)
     scales = json.loads(path.read_text())["scales"]
     assert list(scales) == ["native", f"{scale_um:g}"]
     assert all(_is_right(figures) for figures in scales.values()), scales
@@ -359,22 +360,26 @@ def test_a_slide_without_tags_and_with_its_mpp_given_is_the_same_slide(run, root
 
 def test_answers_of_the_label_server_lie_where_they_are(run, root, slides):
     slide, unit_um = slides["W"], 38.0
-    file, about = answer(root / "slides" / "W.tif", run, Question("units", ("GREEN",), unit_um))
+    file, about = answer(root / "slides" / "W.tif", run, Question("units", ("GREEN",), unit_um), trust=True)
     content, polygons = json.loads(file.read_text()), read_polygons(file)
     file.unlink()
     assert about["slide_mpp"] == slide.mpp
-    expected = y_of(slide.colours(polygons.outlines.centroids_px, "square", unit_um))[:, 1]
+    expected = y_of(slide.colours(to_outlines(polygons.shapes).centroids_px, "square", unit_um))[:, 1]
     seen = np.array([feature["properties"]["measurements"]["GREEN"] for feature in content["features"]])
     inside = np.isfinite(expected)
     assert inside.sum() > 200
-    np.testing.assert_allclose(polygons.outlines.areas_px2[inside], (unit_um / slide.mpp) ** 2, rtol=0.01)
+    np.testing.assert_allclose(to_outlines(polygons.shapes).areas_px2[inside], (unit_um / slide.mpp) ** 2, rtol=0.01)
     assert rms(seen[inside] - expected[inside]) < 2 * Y
 
     level = float(np.median(seen))
-    file, _ = answer(root / "slides" / "W.tif", run, Question("contours", ("GREEN",), unit_um, threshold=level))
-    rings = read_polygons(file).outlines
+    file, _ = answer(
+        root / "slides" / "W.tif", run, Question("contours", ("GREEN",), unit_um, threshold=level), trust=True
+    )
+    rings = to_outlines(read_polygons(file).shapes)
     file.unlink()
-    within = sum(Outline(part).contains_points(polygons.outlines.centroids_px).astype(int) for part in _rings(rings))
+    within = sum(
+        Outline(part).contains_points(to_outlines(polygons.shapes).centroids_px).astype(int) for part in _rings(rings)
+    )
     assert ((within % 2 == 1) == (seen >= level)).mean() > 0.95
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from zarr.codecs import BloscCodec
 from ..errors import InputError, did_you_mean, missing_extra
 from ..expression import bounded
 from ..files import replacing_folder
+from ..reading import reading
 from .clipping import clipped_genes
 from .projection import Projection
 from .threads import keep_to_cores
@@ -162,6 +163,13 @@ class DenseMap:
         """
         return self.path / "0" / "c" / "0" / str(row) / str(column)
 
+    def holds(self, x: int, y: int, width: int, height: int) -> bool:
+        """Whether every block of a rectangle of cells is there and whole, in a map that is not compressed."""
+        side, size = self.array.chunks[1], int(np.prod(self.array.chunks)) * self.array.dtype.itemsize
+        left, top = (at - origin // self.stride for at, origin in zip((x, y), self.origin_px, strict=True))
+        places = product(range(top // side, (top + height) // side), range(left // side, (left + width) // side))
+        return all(path.is_file() and path.stat().st_size == size for path in (self._block(*at) for at in places))
+
     def write(self, x: int, y: int, blocks: np.ndarray) -> None:
         """Write a rectangle of whole blocks of a map that `create_map` made.
 
@@ -202,7 +210,8 @@ class DenseMap:
             import dask.array as da
         except ImportError as error:
             raise missing_extra("A lazy array needs dask", "cohort") from error
-        lazy = da.from_zarr(self.array)
+        nothing = np.empty((0, 0, 0), np.float32)
+        lazy = da.from_array(_Chunks(self), chunks=self.array.chunks, name=False, meta=nothing)
         projection = self.projection
         if projection is None:
             return lazy[self.genes.index(name)]
@@ -210,6 +219,18 @@ class DenseMap:
         return da.map_blocks(
             lambda block: one.expression(block.transpose(1, 2, 0))[..., 0], lazy, drop_axis=0, dtype=np.float32
         )
+
+
+class _Chunks:
+    """The array of a map for dask; a damaged chunk is a sentence."""
+
+    def __init__(self, dense: DenseMap) -> None:
+        self.path, self.array = dense.path, dense.array
+        self.shape, self.dtype, self.ndim = self.array.shape, self.array.dtype, 3
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        with reading(self.path, "is damaged", "Copy it again, or make it anew with pixnet predict --map."):
+            return np.asarray(self.array[index])
 
 
 def open_map(path: str | Path) -> DenseMap:
@@ -225,10 +246,10 @@ def open_map(path: str | Path) -> DenseMap:
     Raises:
         InputError: if there is no map.
     """
-    try:
-        return DenseMap(path)
-    except (LookupError, OSError, ValueError, TypeError) as error:
-        raise InputError(f"{path} is not a map that PixNet wrote; make one with pixnet predict --map.") from error
+    with reading(path, "is not a map that PixNet wrote", "Make one with pixnet predict --map."):
+        dense = DenseMap(path)
+        dense.projection  # noqa: B018 - damage shows now
+    return dense
 
 
 def in_blocks(cells: torch.Tensor, side: int) -> torch.Tensor:

@@ -19,7 +19,7 @@ from ..files import read_state, write_json
 from ..ownership import claim, clear, remove_ours
 from ..version import bundle_version
 from .accumulate import UnitAccumulator
-from .dense_map import DenseMap, create_map, in_blocks
+from .dense_map import DenseMap, create_map, in_blocks, open_map
 from .needed import tiles_with
 from .projection import Projection
 from .runtime import build_runtime
@@ -253,7 +253,8 @@ class MapInferer(TiledInferer):
             "tiles": [[t.x_px, t.y_px, t.width_px, t.height_px, t.margin_px] for t in tiles],
         }
         state = work / "plan.json"
-        if read_state(state) == plan and isinstance(done := read_state(work / "done.json").get("tiles"), int):
+        done = read_state(work / "done.json").get("tiles")
+        if read_state(state) == plan and isinstance(done, int) and _is_whole(work / "map.zarr", tiles[:done]):
             if done:
                 logger.info("%s: %d of %d tiles were done already.", inputs["section"], done, len(tiles))
             return DenseMap(work / "map.zarr", "r+"), done
@@ -276,6 +277,16 @@ class MapInferer(TiledInferer):
         write_json(work / "done.json", {"tiles": 0})
         write_json(state, plan)
         return dense, 0
+
+
+def _is_whole(path: Path, tiles: Sequence[Tile]) -> bool:
+    """Whether a map in the making can be read and holds these tiles."""
+    try:
+        dense = open_map(path)
+    except InputError:
+        return False
+    cells = ([v // dense.stride for v in (t.x_px, t.y_px, t.width_px, t.height_px)] for t in tiles)
+    return all(dense.holds(*place) for place in cells)
 
 
 def _digest(transform: Callable[[Any], Any]) -> str:

@@ -132,8 +132,8 @@ def _doubts_of_given(path: Path, given: float, plausible: Sequence[Said]) -> lis
     others = [tag for tag in plausible if _differ(given, tag.x)]
     if not others:
         return []
-    told = " and ".join(f"{tag.x:.4g} ({tag.where})" for tag in others)
-    return [f"The file says {told} µm per pixel; PixNet uses the {given:.4g} given."]
+    told = " and ".join(f"{tag.x:.4g} µm per pixel ({tag.where})" for tag in others)
+    return [f"The file says {told}; PixNet uses the {given:.4g} given."]
 
 
 def _disagreement(mpp: float, plausible: Sequence[Said]) -> list[str]:

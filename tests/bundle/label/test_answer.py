@@ -11,6 +11,7 @@ from bundle import InputError, commands
 from bundle.geojson import read_polygons
 from bundle.label.answer import answer
 from bundle.label.question import Question
+from bundle.shapes import to_outlines
 
 
 @pytest.fixture(scope="module")
@@ -49,10 +50,12 @@ def test_units_are_those_of_predict_as_squares_in_pixels_of_the_slide(ask, predi
     measured = np.array([[f["properties"]["measurements"][g] for g in genes[:2]] for f in content["features"]])
     np.testing.assert_allclose(measured, predicted.X, atol=1e-4)
     inside = (predicted.obsm["spatial"] > 15).all(1) & (predicted.obsm["spatial"] < 585).all(1)
-    np.testing.assert_allclose(polygons.outlines.centroids_px[inside], predicted.obsm["spatial"][inside], atol=0.01)
-    np.testing.assert_allclose(polygons.outlines.areas_px2[inside], 900, rtol=1e-3)  # 1 µm per pixel
-    assert polygons.outlines.vertices_px.min() >= 0
-    assert polygons.outlines.vertices_px.max() <= 600
+    np.testing.assert_allclose(
+        to_outlines(polygons.shapes).centroids_px[inside], predicted.obsm["spatial"][inside], atol=0.01
+    )
+    np.testing.assert_allclose(to_outlines(polygons.shapes).areas_px2[inside], 900, rtol=1e-3)  # 1 µm per pixel
+    assert to_outlines(polygons.shapes).vertices_px.min() >= 0
+    assert to_outlines(polygons.shapes).vertices_px.max() <= 600
     assert about["units"] == about["units_found"] == predicted.n_obs
     assert about["pcc_val"] == pytest.approx(predicted.var["pcc_val"].to_dict(), abs=1e-3)
     assert content["pixnet"] == json.loads(json.dumps(about))
@@ -84,8 +87,9 @@ def test_the_threshold_keeps_units_and_draws_contours(ask, predicted, genes):
     _, contours, about = ask(Question("contours", (genes[0],), 30.0, threshold=level))
     assert about["contours"] == len(contours.names) > 0
     assert set(contours.types) == {"annotation"}
-    assert contours.outlines.vertices_px.min() >= 15 - 0.01  # they run through the units' centres
-    share = contours.outlines.areas_px2.sum() / (predicted.n_obs * 900)
+    outlines = to_outlines(contours.shapes)
+    assert outlines.vertices_px.min() >= 15 - 0.01  # they run through the units' centres
+    share = outlines.areas_px2.sum() / (predicted.n_obs * 900)
     assert 0.2 < share < 0.6
     _, none, about = ask(Question("contours", (genes[0],), 30.0, threshold=20.0))
     assert about["contours"] == len(none.names) == 0
