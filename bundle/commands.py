@@ -111,7 +111,7 @@ def run_config(run_id: str, files: Sequence[str | Path], overrides: Mapping[str,
     try:
         for monai_logger in told:  # its arguments
             monai_logger.addFilter(_problems_alone)
-        with configuration_refused(), warnings.catch_warnings():
+        with configuration_refused(_own_parts(files, overrides)), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "parsing config_file", UserWarning)  # the command line's help says it
             monai.bundle.run(
                 run_id=run_id,
@@ -125,6 +125,15 @@ def run_config(run_id: str, files: Sequence[str | Path], overrides: Mapping[str,
     finally:
         for monai_logger in told:
             monai_logger.removeFilter(_problems_alone)
+
+
+def _own_parts(files: Sequence[str | Path], overrides: Mapping[str, Any]) -> list[str]:
+    """The keys at which the user has put code or a component, by a file that is no run's and not PixNet's, or --set."""
+    given = dict(overrides)
+    for file in files[1:]:
+        if Path(file).resolve().parent != bundle_root() / "configs" and not is_of_a_run(file):
+            given |= {key: as_code(value) for key, value in read_json(file).items()}
+    return [key for key, value in given.items() if isinstance(value, (Code, dict))]
 
 
 def _problems_alone(record: logging.LogRecord) -> bool:
@@ -192,6 +201,11 @@ def _usual(parser: ConfigParser, key: str) -> Any:
 
 def _check_value(key: str, value: Any, usual: Any, source: str) -> None:
     """Refuse what is not of the kind that the configuration has there, or cannot be."""
+    if isinstance(value, dict):
+        for name, item in value.items():
+            _check_value(f"{key}#{name}", item, None, source)
+    if key.endswith("#_target_") and not (isinstance(value, str) and value):
+        raise InputError(f'{source}: "{key}" is {json.dumps(value)}; it must be the name of a class or function.')
     if isinstance(value, Code):
         return
     if usual is None:

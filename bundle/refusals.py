@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+import traceback
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import TracebackType
 
 from .errors import InputError, reason, user_message
@@ -22,8 +24,12 @@ _OF_ARGUMENTS = (TypeError, ValueError, AttributeError, LookupError, AssertionEr
 
 
 @contextmanager
-def configuration_refused() -> Iterator[None]:
+def configuration_refused(own: Sequence[str] = ()) -> Iterator[None]:
     """Turn what is wrong with a configuration into a sentence, wherever it shows within the block.
+
+    Args:
+        own: keys at which the user has put parts of another kind than PixNet's. Where there are any, whatever else goes
+            wrong is put down to them, with the line that raised it.
 
     Raises:
         InputError: in the place of an exception that is the user's to mend.
@@ -31,7 +37,7 @@ def configuration_refused() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        sentence = user_message(error) or refused_setting(error)
+        sentence = user_message(error) or refused_setting(error) or (_failed_with(own, error) if own else None)
         if sentence is None:
             raise
         raise InputError(sentence) from error  # MONAI wraps it in a RuntimeError
@@ -66,16 +72,28 @@ def refused_setting(error: BaseException) -> str | None:
     return None
 
 
+def _failed_with(own: Sequence[str], error: BaseException) -> str:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    frames = traceback.extract_tb(error.__traceback__)[-1:]
+    where = "".join(f"; {Path(frame.filename).name}, line {frame.lineno}" for frame in frames)
+    return (
+        f"The run fails with your {', '.join(own)} ({type(error).__name__}: {reason(error)[:300].rstrip('.,')}"
+        f"{where}). Correct that part of the configuration, or leave it out. "
+        "`python -m monai.bundle run` with the same keys shows the whole traceback."
+    )
+
+
 def _as_written(expression: str) -> str:
     """An expression with its references as the configuration has them."""
     return re.sub(r"__local_refs\['([\w:]+)'\]", r"@\1", " ".join(expression.split()).strip("'\" "))
 
 
-def _raised_in(traceback: TracebackType | None) -> str:
+def _raised_in(raised: TracebackType | None) -> str:
     """The module whose line raised it; empty for an expression of a configuration."""
-    if traceback is None:
+    if raised is None:
         return "?"
-    while traceback.tb_next is not None:
-        traceback = traceback.tb_next
-    code = traceback.tb_frame.f_code
-    return "" if code.co_filename == "<string>" else str(traceback.tb_frame.f_globals.get("__name__", "?"))
+    while raised.tb_next is not None:
+        raised = raised.tb_next
+    code = raised.tb_frame.f_code
+    return "" if code.co_filename == "<string>" else str(raised.tb_frame.f_globals.get("__name__", "?"))

@@ -80,7 +80,11 @@ class DenseMap:
         if "projection" not in self.group:
             return None
         stored: Any = self.group["projection"]
-        content = {name: array[:] for name, array in stored.arrays()}
+        arrays = dict(stored.arrays())
+        gone = [name for name, array in arrays.items() if array.nchunks_initialized < array.nchunks]
+        if gone:  # Zarr takes a chunk that is not there for zeros
+            raise InputError(f"{self.path} has lost a part of its {gone[0]}. Copy it again, or make it anew.")
+        content = {name: array[:] for name, array in arrays.items()}
         return Projection.from_dict({**content, "genes": stored.attrs["genes"], **stored.attrs.get("scalars", {})})
 
     @property

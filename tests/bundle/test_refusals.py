@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from bundle import commands
+from bundle.commands import bundle_root, merge_config
 from bundle.errors import InputError
 from bundle.export import load_network
 from bundle.refusals import configuration_refused
@@ -80,3 +81,29 @@ def test_our_own_faults_are_not_called_the_configurations():
     for error in (fault, fault.__cause__):
         with pytest.raises(type(error)), configuration_refused():
             raise error
+
+
+@pytest.mark.parametrize("own", [(), ("loss",)])
+def test_what_fails_with_a_part_of_the_users_own_names_it_and_the_line(own):
+    def fails() -> None:
+        raise RuntimeError("Failed to run") from TypeError("no such thing")
+
+    with pytest.raises(InputError if own else RuntimeError) as told, configuration_refused(own):
+        fails()
+    if own:
+        assert "The run fails with your loss (TypeError: no such thing" in str(told.value)
+
+
+@pytest.mark.parametrize("target", ["", 3, None, ["networks.PixNet"]])
+def test_a_target_is_a_name(target):
+    with pytest.raises(InputError, match="must be the name of a class"):
+        merge_config([bundle_root() / "configs" / "train.json"], {"loss": {"_target_": target}})
+
+
+def test_a_setting_is_of_the_kind_that_its_reference_leads_to():
+    base = [bundle_root() / "configs" / "train.json"]
+    with pytest.raises(InputError, match=r'"train#dataset#mpp" is a number such as 2\.0'):
+        merge_config(base, {"train#dataset#mpp": "fine"})
+    with pytest.raises(InputError, match='"train#dataset#reader" holds keys and values'):
+        merge_config(base, {"train#dataset#reader": "x"})
+    assert merge_config(base, {"train#dataset#mpp": 1.5})["train"]["dataset"]["mpp"] == 1.5

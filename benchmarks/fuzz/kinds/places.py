@@ -212,6 +212,8 @@ def disks(build: Build) -> Case:
         "out/disk/*.work",
         "out/disk/*.work/*",
         *of_training("disk/run"),
+        "out/disk/run/.pixnet.json",
+        "out/disk/run/models/model.pt",  # the best weights so far, whole
         "out/disk/run/evaluation/*",
         "out/disk/audit*",
     ]
