@@ -43,6 +43,19 @@ def _count(text: str) -> int:
     return int(text)
 
 
+def _fraction(text: str) -> float:
+    value = _number(text)
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 0 to below 1")
+    return value
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 0 on")
+    return int(text)
+
+
 def _numbers(text: str) -> list[float]:
     try:
         return [float(part) for part in text.split(",") if part]
@@ -113,14 +126,14 @@ def build_parser() -> argparse.ArgumentParser:
 
     p = commands.add_parser("phantom", help="generate slides that look like H&E with a known expression")
     p.add_argument("out", metavar="OUT", help="the folder to make")
-    p.add_argument("--slides", type=int, default=4)
-    p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--slides", type=_count, default=4)
+    p.add_argument("--seed", type=_seed, default=0)
     p.add_argument("--size-um", type=_positive, default=1500.0, help="side of a slide")
     p.add_argument("--mpp", type=_positive, default=0.5, help="µm per pixel")
-    p.add_argument("--genes", type=int, default=100)
+    p.add_argument("--genes", type=_count, default=100)
     p.add_argument("--units", default="spot:100:120,bin:16,bin:8", help="spot:DIAMETER:PITCH and bin:SIDE, in µm")
     p.add_argument("--mixture", choices=("programs", "free"), default="programs")
-    p.add_argument("--blank-fraction", type=float, default=0.2, help="share of a slide that is glass")
+    p.add_argument("--blank-fraction", type=_fraction, default=0.2, help="share of a slide that is glass")
     p.add_argument("--truth", choices=("none", "test", "all"), default="test", help="whose noise-free truth to write")
 
     p = commands.add_parser("prepare", help="turn a public data set's layout into a PixNet data set")
@@ -146,7 +159,7 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("--dataset", metavar="DATASET", help="the one trained on by default")
     p.add_argument("--split", choices=("training", "validation", "test"), default="test")
     p.add_argument(
-        "--size-um", type=float, metavar="U", help="unit size; the coarsest trained on or measured by default"
+        "--size-um", type=_positive, metavar="U", help="unit size; the coarsest trained on or measured by default"
     )
     p.add_argument("--scales-um", type=_sizes, metavar="S,S", help="cells to sum units to")
     p.add_argument("--name", help="name of the JSON, the split's by default")
@@ -219,7 +232,7 @@ def build_parser() -> argparse.ArgumentParser:
     p = commands.add_parser("export", help="the network as ONNX for regions of one size")
     p.add_argument("run", metavar="RUN")
     p.add_argument("out", metavar="OUT.onnx")
-    p.add_argument("--size-px", type=int, metavar="N", help="side of the region in working pixels, 1024 by default")
+    p.add_argument("--size-px", type=_count, metavar="N", help="side of the region in working pixels, 1024 by default")
     _add_trust(p)
 
     p = commands.add_parser("export-bundle", help="the model as a zip that monai.bundle runs without PixNet installed")

@@ -15,8 +15,10 @@ from .outlines import Outlines
 
 __all__ = ["clip", "simple", "to_outlines", "to_shapes"]
 
-#: Crossings of one outline, and of all of a file, that are resolved: some seconds, and a minute.
-MAX_CROSSINGS, MAX_ALL_CROSSINGS = 20_000, 500_000
+#: Crossings of one outline, and of all of a file, that are resolved, in some seconds each.
+MAX_CROSSINGS, MAX_ALL_CROSSINGS = 2_000, 20_000
+#: Edges of one outline that crosses itself.
+MAX_CROSSED_EDGES = 100_000
 #: Edges of an outline whose crossings are counted; those of longer ones are estimated.
 _SAMPLE, _PAIRS = 500, 2**24
 _POINTS_AT_ONCE = 2**22
@@ -42,8 +44,8 @@ def to_outlines(shapes: np.ndarray) -> Outlines:
     if len(shapes) == 0:
         none = np.zeros(1, np.int64)
         return Outlines(np.zeros((0, 2), np.float32), none, none)
-    multi = shapely.multipolygons(*_flat(shapes))
-    _, vertices, (rings, parts, units) = shapely.to_ragged_array(multi)
+    parts, owner = shapely.get_parts(shapes, return_index=True)
+    _, vertices, (rings, parts, units) = shapely.to_ragged_array(shapely.multipolygons(parts, owner))
     hole = np.ones(len(rings) - 1, bool)
     hole[parts[:-1]] = False
     last = np.zeros(len(vertices), bool)
@@ -73,7 +75,7 @@ def simple(
         edges = _edges(shapes[i])
         found = _crossings(edges)
         total += found
-        if found > MAX_CROSSINGS or total > most_in_all:
+        if found > MAX_CROSSINGS or total > most_in_all or len(edges) > MAX_CROSSED_EDGES:
             raise InputError(
                 f'{where}: the outline of "{short(names[i])}" has {len(edges):,} points and crosses itself about '
                 f"{found:,.0f} times, which no cell's does. Draw it anew, or leave it out."
@@ -95,11 +97,6 @@ def clip(shapes: np.ndarray, size_px: tuple[int, int]) -> tuple[np.ndarray, np.n
         cut = shapely.intersection(shapes[over], shapely.box(0, 0, width, height))
         shapes[over] = [_areas_of(shape) for shape in cut]
     return shapes, over
-
-
-def _flat(shapes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    parts, owner = shapely.get_parts(shapes, return_index=True)
-    return parts, owner
 
 
 def _areas_of(shape: shapely.Geometry) -> shapely.Geometry:

@@ -23,7 +23,7 @@ def visium_pitch_px(obs: pd.DataFrame, centers_px: np.ndarray, spot_diameter_px:
 
     Spots on a hexagonal array (rows lie √3 columns apart) are Visium's where their names are 10x barcodes, or
     `spot_diameter_fullres` is 65 (or 55) of 100 parts of their distance. Without array positions they are where it is
-    65 of 100 parts of the distance of neighbours.
+    65 of 100 parts of the distance of neighbours, and most spots have six of those.
 
     Args:
         obs: `array_row` and `array_col`, if known; its index holds the names.
@@ -40,8 +40,13 @@ def visium_pitch_px(obs: pd.DataFrame, centers_px: np.ndarray, spot_diameter_px:
         if obs.index.astype(str).str.fullmatch(r"[ACGT]{16}-\d+").all():
             return pitch
         known = [CONVENTION_UM, CAPTURE_DISK_UM]
+    elif len(centers_px) < 7:
+        return None
     else:
-        pitch, known = float(np.median(cKDTree(centers_px).query(centers_px, k=2)[0][:, 1])), [CONVENTION_UM]
+        nearest = cKDTree(centers_px).query(centers_px, k=7)[0]
+        pitch, known = float(np.median(nearest[:, 1])), [CONVENTION_UM]
+        if np.median(nearest[:, 6]) > (1 + _TOLERANCE) * pitch:  # not six neighbours, all as far away
+            return None
     if spot_diameter_px is not None and pitch > 0:
         share = spot_diameter_px / pitch * PITCH_UM
     return pitch if any(abs(share / size_um - 1) < _TOLERANCE for size_um in known) else None

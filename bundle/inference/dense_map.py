@@ -252,7 +252,8 @@ def open_map(path: str | Path) -> DenseMap:
     """
     with reading(path, "is not a map that PixNet wrote", "Make one with pixnet predict --map."):
         dense = DenseMap(path)
-        dense.projection  # noqa: B018 - damage shows now
+        if dense.projection is None and dense.about.get("unit") == "features":
+            raise InputError(f"{path} has lost what turns its features into genes. Copy it again, or make it anew.")
     return dense
 
 

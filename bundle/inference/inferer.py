@@ -285,6 +285,8 @@ def _is_whole(path: Path, tiles: Sequence[Tile]) -> bool:
         dense = open_map(path)
     except InputError:
         return False
+    if dense.projection is None:
+        return False
     cells = ([v // dense.stride for v in (t.x_px, t.y_px, t.width_px, t.height_px)] for t in tiles)
     return all(dense.holds(*place) for place in cells)
 

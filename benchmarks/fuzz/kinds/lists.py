@@ -119,6 +119,7 @@ def _asked(build: Build, given: str, wanted: list[str], what: str, must: Must) -
         return Case(what, arguments, must, [out], leaves=work_of("o.h5ad"), check=check)
     if command == "audit":
         out = build.out("audit")
+        must = "either" if must == "sentence" else must  # genes that no file has are counted in a note
         pred = build.copy(base.result("spots.h5ad"), "pred.h5ad")
         arguments = ["audit", str(pred), str(base.units), "--out", str(out), "--min-total", "20", "--genes", given]
         return Case(what, arguments, must, [out], leaves=["out/audit"], check=finite_json(out / "audit.json"))

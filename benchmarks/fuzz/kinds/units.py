@@ -78,7 +78,17 @@ def train(build: Build, dataset: Path, what: str, must: Must = "either", like: P
 
 def of_training(run: str) -> list[str]:
     """What a training that failed may leave, from which it goes on: anything but a model that looks finished."""
-    kept = ("", "/configs*", "/checkpoints*", "/metrics.csv", "/tensorboard*", "/evaluation", "/models", "/*.log")
+    kept = (
+        "",
+        "/configs*",
+        "/checkpoints*",
+        "/metrics.csv",
+        "/tensorboard*",
+        "/evaluation",
+        "/models",
+        "/*.log",
+        "/.pixnet.json",
+    )
     return [f"out/{run}{name}" for name in (*kept, "/models/panel.json")]
 
 
