@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from bundle.cli import SPIN_COUNT
 from bundle.commands import bundle_root
 
 from .workload import finish, row
@@ -31,7 +32,7 @@ __all__ = ["main"]
 #: What each case adds to the environment; `now` is what `pixnet` sets before it imports torch.
 _CASES: dict[str, dict[str, str]] = {
     "before": {},
-    "now": {"GOMP_SPINCOUNT": "3000"},
+    "now": {"GOMP_SPINCOUNT": SPIN_COUNT},
     "one thread": {"OMP_NUM_THREADS": "1"},
     "passive": {"OMP_WAIT_POLICY": "passive"},
 }

@@ -16,8 +16,10 @@ from typing import Any
 from .arguments import build_parser
 from .errors import InputError, user_message
 
-__all__ = ["main"]
+__all__ = ["SPIN_COUNT", "main"]
 
+#: How often a waiting thread of GNU OpenMP looks again before it sleeps.
+SPIN_COUNT = "3000"
 #: What a cohort does not pass on to the command line for each of its slides.
 _NOT_OF_A_SLIDE = {"command", "slide", "out", "model", "scheduler", "workers", "zarr"}
 
@@ -139,7 +141,7 @@ def _wait_briefly() -> None:
     want these (`python -m benchmarks.busy`).
     """
     if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", "3000")
+        os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
 
 
 class _Terminated(KeyboardInterrupt):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-import time
 from pathlib import Path
+from time import monotonic, process_time, sleep
 
 import torch
 from threadpoolctl import threadpool_limits
@@ -36,7 +36,7 @@ class FreeCores:
 
     def count(self) -> int | None:
         """The number of free cores, at least 1; None before the interval has passed, or where the system is silent."""
-        if self._last is None or time.monotonic() - self._last[0] < self.interval_s:
+        if self._last is None or monotonic() - self._last[0] < self.interval_s:
             return None
         before, self._last = self._last, self._used()
         seconds, own, everyone = (now - then for now, then in zip(self._last, before, strict=True))
@@ -51,7 +51,7 @@ class FreeCores:
             if name.startswith("cpu") and name[3:].isdecimal() and int(name[3:]) in self._cores:
                 user, nice, system, _idle, _waiting, interrupts, soft_interrupts, *_ = map(int, times)
                 ticks += user + nice + system + interrupts + soft_interrupts
-        return time.monotonic(), time.process_time(), ticks / os.sysconf("SC_CLK_TCK")
+        return monotonic(), process_time(), ticks / os.sysconf("SC_CLK_TCK")
 
 
 class _Threads:
@@ -60,7 +60,7 @@ class _Threads:
     def __init__(self) -> None:
         self.most = self.now = torch.get_num_threads()
         self.free_cores = FreeCores(_FIRST_S)
-        time.sleep(_FIRST_S)
+        sleep(_FIRST_S)
 
     def adapt(self) -> None:
         if torch.get_num_threads() != self.now:  # somebody else has chosen since
@@ -94,9 +94,9 @@ def use_free_cores() -> None:
 def keep_to_cores(cores: int = 1) -> None:
     """Initializer of a thread beside others: torch computes there with so many threads, that one included.
 
-    Else it gets as many helpers as the machine has cores, which stay. Once there are more of all threads' than cores,
-    GNU OpenMP no longer has them wait for their next piece of work but puts them to sleep, the network's too: a quarter
-    of the time of a pipeline on two cores, though nothing else ran (`python -m benchmarks.limit`).
+    Otherwise torch gives it as many helper threads as the machine has cores. When threads outnumber cores, GNU OpenMP
+    stops spinning and puts them to sleep, the network's too. That cost a quarter of a pipeline's time on two idle cores
+    (`python -m benchmarks.limit`).
     `torch.set_num_threads` would do as much to the network, since a part of it holds for the whole process.
     """
     torch.get_num_threads()  # a thread's first use sets its number; the limit comes after

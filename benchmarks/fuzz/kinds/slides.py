@@ -128,8 +128,6 @@ def pictures(build: Build) -> Case:
         return predict_bins(build, path, "float32", like=like, tolerance=0.02)
     if how in (4, 5):
         n = int(build.rng.integers(2, 8))
-        if n == 3:
-            n = 4
         planes = np.stack([(255 - pixels[..., i % 3]) // (i + 2) for i in range(n)])
         names = [f"marker {i}" for i in range(n)]
         metadata = {"axes": "CYX", "PhysicalSizeX": MPP, "PhysicalSizeY": MPP, "Channel": {"Name": names}}

@@ -20,9 +20,9 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[float,
     """Four cores of a machine with six; the function lets seconds pass in which processes use them."""
     clock = {"now": 0.0, "own": 0.0, "all": 0.0}
     monkeypatch.setattr(threads.os, "sched_getaffinity", lambda pid: CORES, raising=False)
-    monkeypatch.setattr(threads.time, "monotonic", lambda: clock["now"])
-    monkeypatch.setattr(threads.time, "process_time", lambda: clock["own"])
-    monkeypatch.setattr(threads.time, "sleep", lambda seconds: passing(seconds, 0, 0))
+    monkeypatch.setattr(threads, "monotonic", lambda: clock["now"])
+    monkeypatch.setattr(threads, "process_time", lambda: clock["own"])
+    monkeypatch.setattr(threads, "sleep", lambda seconds: passing(seconds, 0, 0))
     monkeypatch.setattr(threads, "_STAT", tmp_path / "stat")
     monkeypatch.setattr(threads, "_threads", None)
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
