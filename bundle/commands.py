@@ -203,7 +203,7 @@ def _check_value(key: str, value: Any, usual: Any, source: str) -> None:
     """Refuse what is not of the kind that the configuration has there, or cannot be."""
     if isinstance(value, dict):
         for name, item in value.items():
-            _check_value(f"{key}#{name}", item, None, source)
+            _check_value(f"{key}#{name}", as_code(item), None, source)
     if key.endswith("#_target_") and not (isinstance(value, str) and value):
         raise InputError(f'{source}: "{key}" is {json.dumps(value)}; it must be the name of a class or function.')
     if isinstance(value, Code):

@@ -20,6 +20,7 @@ from bundle.demo import demo
 from bundle.errors import InputError
 from bundle.importers import prepare
 from bundle.inference import inferer
+from bundle.label.models import fine_tune
 from bundle.ownership import MARKER, check_output, claim, clear, remove_ours
 from bundle.phantom import make_phantom
 from bundle.report import write_report
@@ -374,3 +375,31 @@ def test_folders_are_written_again(tiny_run, phantom, tiny, written, tmp_path):
     for _ in range(2):
         commands.train(phantom, tmp_path / "run", settings=tiny)
         audit(written / "s.h5ad", phantom / "units" / "P3_spot55.h5ad", tmp_path / "audit", min_total=0)
+
+
+def test_a_standard_error_is_replaced(written, tmp_path):
+    adata = ad.read_h5ad(written / "s.h5ad")
+    adata.layers["standard_error"] = np.asarray(adata.X)
+    adata.write_h5ad(tmp_path / "o.h5ad")
+    check_output(tmp_path / "o.h5ad")
+
+
+def test_a_demo_goes_on(tmp_path, monkeypatch):
+    def stop(*_, **__):
+        (tmp_path / "run").mkdir(exist_ok=True)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("bundle.demo.make_phantom", lambda out, **_: out.mkdir(exist_ok=True))
+    monkeypatch.setattr(commands, "train", stop)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            demo(tmp_path)
+
+
+def test_a_users_folder_among_tuned_runs_stays(tiny_run, tmp_path):
+    shutil.copytree(tiny_run, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "tuned" / "0001").mkdir(parents=True)
+    (tmp_path / "tuned" / "0001" / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match=r"holds notes\.txt, which"):
+        fine_tune(tmp_path, [], {})
+    assert (tmp_path / "tuned" / "0001" / "notes.txt").read_text() == "mine"
