@@ -65,7 +65,7 @@ def arguments(description: str | None, threads: bool = True) -> argparse.Argumen
 def workspace(work: str | None) -> Iterator[Path]:
     """The folder to work in: an empty one, or an earlier benchmark's."""
     if work is not None:
-        yield claim(work)
+        yield claim(work, "benchmark")
         return
     with tempfile.TemporaryDirectory(prefix="pixnet-benchmark-") as folder:
         yield Path(folder)

@@ -203,7 +203,7 @@ def _check_value(key: str, value: Any, usual: Any, source: str) -> None:
     """Refuse what is not of the kind that the configuration has there, or cannot be."""
     if isinstance(value, dict):
         for name, item in value.items():
-            _check_value(f"{key}#{name}", item, None, source)
+            _check_value(f"{key}#{name}", as_code(item), None, source)
     if key.endswith("#_target_") and not (isinstance(value, str) and value):
         raise InputError(f'{source}: "{key}" is {json.dumps(value)}; it must be the name of a class or function.')
     if isinstance(value, Code):
@@ -384,7 +384,8 @@ def predict(
             raise InputError(f"{path}: end its name in {' or '.join(endings)}.")
         if Path(path).is_dir() and Path(path).suffix != ".zarr":
             raise InputError(f"{path} is a folder; give the name of the file to write.")
-        check_output(path, (slide, settings.get("units"), *_parts(run)))
+        for name in _unit_files(out, settings) if out is not None and path is out else [Path(path)]:
+            check_output(name, (slide, settings.get("units"), *_parts(run)))
         make_folder(Path(path).resolve().parent)
     if out is None and any(settings.get(key) is not None for key in ("units", "spot_um", "bin_um")):
         raise InputError("Units are asked for, but no file to write them to: give OUT.h5ad after the slide.")
@@ -407,9 +408,16 @@ def predict(
             if path is not None:
                 stack.enter_context(alone_at(Path(path).resolve()))
         run_config("inferring", [bundle_root() / "configs" / "inference.json", model], overrides)
-    grids = unit_grids(settings.get("spot_um"), settings.get("pitch_um"), bin_um=settings.get("bin_um"))
-    units = [] if out is None else [Path(out).with_stem(Path(out).stem + suffix) for suffix in file_suffixes(grids)]
+    units = [] if out is None else _unit_files(out, settings)
     return units + [Path(path) for key in ("map", "nifti") if (path := settings.get(key)) is not None]
+
+
+def _unit_files(out: str | Path, settings: Mapping[str, Any]) -> list[Path]:
+    """The files of units that a prediction writes: one, or one for each size of bins."""
+    sizes = settings.get("bin_um")
+    several = isinstance(sizes, (list, tuple)) and all(isinstance(size, (int, float)) for size in sizes)
+    suffixes = file_suffixes(unit_grids(bin_um=sizes)) if several else [""]  # type: ignore[arg-type]
+    return [Path(out).with_stem(Path(out).stem + suffix) for suffix in suffixes]
 
 
 def _parts(run: str | Path) -> list[Path]:

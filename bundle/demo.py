@@ -33,6 +33,7 @@ def demo(out: str | Path) -> Path:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     out = claim(
         Path(out).resolve(),
+        "demo",
         ("phantom", "run", "prediction.h5ad", "picture.jpg"),
         {"run/configs/train.json": "network_def"},
     )

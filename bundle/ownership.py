@@ -11,17 +11,42 @@ import os
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from .errors import InputError
-from .files import make_folder, remove
+import numpy as np
 
-__all__ = ["MARKER", "check_output", "claim", "claim_run", "claimed_run", "clear", "remove_ours"]
+from .errors import InputError
+from .files import make_folder, read_state, remove, write_json
+
+__all__ = [
+    "EARLIER_RUN",
+    "MARKER",
+    "RUN",
+    "WORK",
+    "check_folder",
+    "check_output",
+    "claim",
+    "claim_run",
+    "claimed_run",
+    "clear",
+    "remove_ours",
+]
+
+#: By which a folder without a marker is known: a key of its JSON, a table's first line, or a test of its JSON.
+Sign = str | Callable[[dict[str, Any]], bool]
+Earlier = Mapping[str, Sign]
 
 #: The file that marks a folder as PixNet's.
 MARKER = ".pixnet.json"
-_TEXT = '{"about": "PixNet made this folder and may replace or delete what is in it."}\n'
+#: What training, evaluation and reports write into a run folder, and by what one of an earlier version is known.
+RUN = ("configs", "models", "checkpoints", "evaluation", "metrics.csv", "report.html")
+EARLIER_RUN: Earlier = {"configs/train.json": "network_def", "configs/model.json": "network_def"}
+#: What a prediction writes into a slide's work folder.
+WORK = ("plan.json", "done.json", "map.zarr", "pooled*.npy", ".*.part*", ".*.old.*")
+_ABOUT = "PixNet made this folder and may replace or delete what it wrote into it."
+_WHOSE = "another program, an earlier version, or damage"
 
 
 def check_output(path: str | Path, inputs: Iterable[str | Path | None] = ()) -> None:
@@ -32,8 +57,8 @@ def check_output(path: str | Path, inputs: Iterable[str | Path | None] = ()) -> 
         inputs: files and folders that the command reads.
 
     Raises:
-        InputError: if it is one of the inputs under any name, holds one or lies in one, or is there and was not
-            written by PixNet.
+        InputError: if it is one of the inputs under any name, holds one or lies in one, or is there and is not known
+            as PixNet's.
     """
     path = Path(path)
     for item in inputs:
@@ -42,62 +67,84 @@ def check_output(path: str | Path, inputs: Iterable[str | Path | None] = ()) -> 
     if not os.path.lexists(path) or _is_ours(path):
         return
     raise InputError(
-        f"{path} is there already and was not written by PixNet. Give the output another name, or move that away first."
+        f"PixNet does not recognise {path} as its own ({_WHOSE}). Remove it if you do not need it, or give the output "
+        "another name."
     )
 
 
+def check_folder(folder: str | Path, source: str | Path) -> None:
+    """Refuse to write a folder that is, or lies in, the one that the command reads.
+
+    Raises:
+        InputError: if so.
+    """
+    a, b = Path(os.path.realpath(folder)), Path(os.path.realpath(source))
+    if a == b or b in a.parents:
+        raise InputError(f"{folder} is or lies in {source}, which this command reads. Give the output another folder.")
+
+
 def claim(
-    folder: str | Path, names: Iterable[str] | None = None, earlier: Mapping[str, str] | None = None, mark: bool = True
+    folder: str | Path,
+    kind: str,
+    names: Iterable[str] | None = None,
+    earlier: Earlier | None = None,
+    mark: bool = True,
 ) -> Path:
     """Make a folder, and mark it as PixNet's unless something else would be lost.
 
     Args:
         folder: the folder.
+        kind: what PixNet writes there, such as "run". A folder may be of several kinds; each is claimed.
         names: what PixNet writes into it; other things may lie beside them. By default it must be empty.
-        earlier: a file's name (or pattern) and a key of its JSON, or a table's first line, by which a folder without a
-            marker is known, such as one of an earlier version.
+        earlier: a file's name (or pattern) and a key of its JSON, or a table's first line, or a test of its JSON, by
+            which a folder without a marker is known, such as one of an earlier version.
         mark: put the marker into it; needless where `earlier` knows the folder as soon as anything is in it.
 
     Raises:
-        InputError: if it has no marker and holds what would be replaced, or cannot be written to.
+        InputError: if it is not marked as of this kind and holds what would be replaced, or cannot be written to.
     """
     folder = Path(folder)
     if os.path.lexists(folder) and not folder.is_dir():
         raise InputError(f"Nothing can be written to {folder}: it is a file, not a folder; choose another place.")
     make_folder(folder)
-    if not (folder / MARKER).is_file():
-        found = sorted(p.name for p in folder.iterdir() if names is None or p.name in set(names))
-        if found and not any(_has_key(p, key) for name, key in (earlier or {}).items() for p in folder.glob(name)):
+    kinds = _kinds(folder)
+    if kind not in kinds:
+        present = (p.name for p in folder.iterdir() if p.name != MARKER)
+        found = sorted(name for name in present if names is None or name in set(names))
+        if found and not any(_knows(p, sign) for name, sign in (earlier or {}).items() for p in folder.glob(name)):
             raise InputError(
-                f"{folder} holds {', '.join(found[:3])}{' and more' * (len(found) > 3)}, which PixNet did not write "
-                "and would replace. Give another folder, or move that away first."
+                f"{folder} holds {', '.join(found[:3])}{' and more' * (len(found) > 3)}, which PixNet does not "
+                f"recognise as its own ({_WHOSE}) and would replace. Give another folder."
             )
         if mark:
-            (folder / MARKER).write_text(_TEXT)
+            write_json(folder / MARKER, {"about": _ABOUT, "kinds": [*kinds, kind]})
     return folder
 
 
-def clear(folder: str | Path, earlier: Mapping[str, str] | None = None) -> Path:
-    """Claim a folder as a whole and empty it.
+def clear(folder: str | Path, kind: str, names: Iterable[str], earlier: Earlier | None = None) -> Path:
+    """Claim a folder and remove from it what PixNet writes into such a one; anything else stays.
+
+    Args:
+        folder: the folder.
+        kind: see `claim`.
+        names: what PixNet writes into it, as patterns.
+        earlier: see `claim`.
 
     Raises:
-        InputError: if it holds what PixNet did not write.
+        InputError: if it is not of this kind and holds anything.
     """
-    claim(folder, None, earlier)
-    for item in Path(folder).iterdir():
-        if item.name != MARKER:
-            remove(item)
-    return Path(folder)
+    folder = claim(folder, kind, None, earlier)
+    _empty(folder, names)
+    return folder
 
 
 def claim_run(folder: str | Path) -> Path:
     """Claim a run folder; other files, such as a log, may lie in it.
 
     Raises:
-        InputError: if it holds what PixNet did not write and training would replace.
+        InputError: if it holds what training would replace and what is not known as PixNet's.
     """
-    names = ("configs", "models", "checkpoints", "evaluation", "metrics.csv", "report.html")
-    return claim(folder, names, {"configs/train.json": "network_def"})
+    return claim(folder, "run", RUN, EARLIER_RUN)
 
 
 @contextmanager
@@ -107,23 +154,48 @@ def claimed_run(folder: str | Path) -> Iterator[Path]:
     Raises:
         InputError: see `claim_run`.
     """
-    is_new, was_ours = not os.path.lexists(folder), (Path(folder) / MARKER).is_file()
+    is_new, marker = not os.path.lexists(folder), Path(folder) / MARKER
+    before = marker.read_text() if marker.is_file() else None
     folder = claim_run(folder)
     try:
         yield folder
     except BaseException:
-        if not was_ours and [item.name for item in folder.iterdir()] == [MARKER]:
-            (folder / MARKER).unlink()
+        if before is None and [item.name for item in folder.iterdir()] == [MARKER]:
+            marker.unlink()
             if is_new:
                 folder.rmdir()
         raise
 
 
-def remove_ours(folder: str | Path) -> None:
-    """Remove a folder that PixNet made and marked; leave any other."""
+def remove_ours(folder: str | Path, kind: str, names: Iterable[str]) -> None:
+    """Remove what PixNet wrote into a folder that it marked as of this kind, and the folder if nothing else is there.
+
+    Args:
+        folder: the folder; one that is not marked so is left as it is.
+        kind: see `claim`.
+        names: what PixNet writes into it, as patterns.
+    """
     folder = Path(folder)
-    if (folder / MARKER).is_file():
-        remove(folder)
+    if kind not in _kinds(folder):
+        return
+    _empty(folder, names)
+    if [item.name for item in folder.iterdir()] == [MARKER]:
+        (folder / MARKER).unlink()
+        if not folder.is_symlink():
+            folder.rmdir()
+
+
+def _empty(folder: Path, names: Iterable[str]) -> None:
+    patterns = tuple(names)
+    for item in folder.iterdir():
+        if any(fnmatchcase(item.name, pattern) for pattern in patterns):
+            remove(item)
+
+
+def _kinds(folder: Path) -> list[str]:
+    """What a folder is marked as."""
+    kinds = read_state(folder / MARKER).get("kinds")
+    return [str(kind) for kind in kinds] if isinstance(kinds, list) else []
 
 
 def _within(path: Path, item: Path) -> bool:
@@ -134,15 +206,15 @@ def _within(path: Path, item: Path) -> bool:
     return path.exists() and item.exists() and os.path.samefile(path, item)  # hard links
 
 
-def _has_key(path: Path, key: str) -> bool:
+def _knows(path: Path, sign: Sign) -> bool:
     try:
         text = path.read_text(encoding="utf-8")
         if path.suffix != ".json":
-            return text.partition("\n")[0] == key
+            return text.partition("\n")[0] == sign
         content = json.loads(text)
-    except (OSError, ValueError, RecursionError):
+        return isinstance(content, dict) and (sign in content if isinstance(sign, str) else sign(content))
+    except (OSError, ValueError, RecursionError, LookupError, TypeError, AttributeError):
         return False
-    return isinstance(content, dict) and key in content
 
 
 def _is_ours(path: Path) -> bool:
@@ -155,32 +227,77 @@ def _is_ours(path: Path) -> bool:
     known = next((known for ending, known in _KNOWN.items() if path.name.endswith(ending)), None)
     try:
         return known is not None and known(path)
+    except BlockingIOError as error:  # HDF5's lock
+        raise InputError(f"{path} is open in another program. Close it there, or give another name.") from error
     except Exception:  # damaged, so not whole as ours are
         return False
 
 
 def _is_our_zarr(path: Path) -> bool:
-    """A map says it in its attributes, an AnnData in `uns`."""
-    if (path / "uns" / "pixnet" / "zarr.json").is_file() or not any(path.iterdir()):
+    """A map says it in its attributes, an AnnData in `uns`; other arrays beside ours are not ours."""
+    if not any(path.iterdir()):
         return True
     try:
-        return "pixnet" in json.loads((path / "zarr.json").read_text())["attributes"]
+        if (path / "uns" / "pixnet" / "zarr.json").is_file():
+            index = _attributes(path / "obs").get("_index")
+            return _is_our_anndata(lambda name: _members(path / name), index)
+        return "pixnet" in _attributes(path) and all(name.isdigit() or name == "projection" for name in _members(path))
     except (OSError, ValueError, LookupError, TypeError):
         return False
+
+
+def _members(path: Path) -> list[str]:
+    """Names of a Zarr group's arrays and groups; a chunk's folder holds no `zarr.json`."""
+    return [item.parent.name for item in path.glob("*/zarr.json")]
+
+
+def _attributes(path: Path) -> dict[str, Any]:
+    return dict(json.loads((path / "zarr.json").read_text())["attributes"])
 
 
 def _is_our_h5ad(path: Path) -> bool:
     import h5py
 
     with h5py.File(path) as file:
-        return "uns/pixnet" in file
+        if "uns/pixnet" not in file:
+            return False
+        return _is_our_anndata(lambda name: list(file[name]) if name in file else [], file["obs"].attrs.get("_index"))
+
+
+def _is_our_anndata(names_in: Callable[[str], Iterable[str]], index: str | None) -> bool:
+    """Whether a prediction holds what PixNet writes alone: results that a user added would be lost with it.
+
+    Args:
+        names_in: the names in a group of the AnnData; none where it is not there.
+        index: the name of the units' names in `obs`.
+    """
+    return not list(names_in("raw")) and all(set(names_in(name)) <= {*ours, index} for name, ours in _ANNDATA.items())
 
 
 def _is_our_nifti(path: Path) -> bool:
     import nibabel as nib
 
-    header: Any = nib.load(path).header
-    return bytes(header["intent_name"]).rstrip(b"\0") == b"PixNet"
+    image: Any = nib.load(path)
+    name = bytes(image.header["intent_name"]).rstrip(b"\0")
+    return name == b"PixNet" or (not name and _is_earlier_nifti(image))
+
+
+def _is_earlier_nifti(image: Any) -> bool:
+    """Whether a NIfTI without a name is an earlier version's: a flat grid of square cells, a named gene each volume."""
+    names = bytes(image.header["descrip"]).rstrip(b"\0").decode("ascii", "replace")
+    mm = float(image.affine[0, 0])
+    if image.header.get_data_dtype() != "float32" or image.header.get_xyzt_units()[0] != "mm" or not mm > 0:
+        return False
+    if len(image.shape) != 4 or image.shape[2] != 1 or not names or " " in names:
+        return False
+    corner = image.affine[:2, 3] / mm - 0.5  # the first cell's, in cells of the slide
+    flat = np.diag([mm, mm, mm, 1.0])
+    flat[:2, 3] = image.affine[:2, 3]
+    return (
+        (names.count(",") + 1 == image.shape[3] or len(names) == 79)
+        and np.allclose(image.affine, flat, rtol=1e-5, atol=1e-9)
+        and np.allclose(corner, np.round(corner), atol=0.01)
+    )
 
 
 def _is_our_page(path: Path) -> bool:
@@ -200,6 +317,17 @@ def _is_our_zip(path: Path) -> bool:
     return {f"{root}/configs/metadata.json", f"{root}/models/panel.json"} <= set(names)
 
 
+#: What a prediction holds; the trust in genes is `var`'s, their loadings `varm`'s.
+_ANNDATA: dict[str, set[str]] = {
+    "obs": {"array_col", "array_row", "area_um2", "classification", "clipped_genes", "in_tissue", "tissue_fraction"},
+    "var": {"_index", "pcc_val", "ceiling_val", "n_patients_val", "same_patient_val"},
+    "obsm": {"spatial", "features"},
+    "varm": {"loadings"},
+    "layers": {"rate_per_um2", "standard_error"},
+    "obsp": set(),
+    "varp": set(),
+    "uns": {"pixnet", "spatial", "unit"},
+}
 _KNOWN: dict[str, Callable[[Path], bool]] = {
     ".h5ad": _is_our_h5ad,
     ".nii": _is_our_nifti,

@@ -38,6 +38,8 @@ __all__ = ["calibration", "check_asked", "combine", "with_standard_error"]
 logger = logging.getLogger(__name__)
 
 _MEMBERS = 8
+#: What is in a folder of members.
+_FILES = ("[0-7].h5ad", "[0-7].h5ad.work", "units.h5ad", ".*.lock", ".*.part*", ".*.old.*")
 #: Keys of a prediction that say how it is computed, not what.
 _HOW = ("device", "runtime", "tile_px", "num_readers")
 
@@ -72,19 +74,19 @@ def with_standard_error(
     with alone_at(out.resolve()):
         asked = [*map(file_state, files), model_sha256(run / "models" / "model.pt"), dict(settings)]
         folder = out.with_name(f".{out.stem}.members_{_digest(json.dumps(asked, sort_keys=True, default=str))}")
-        claim(folder, ())
+        claim(folder, "members", ())
         (first,) = _members(predict, str(slide), folder, settings, 1)
         try:
             _values(first)
         except InputError:  # before the work of all
-            remove_ours(folder)
+            remove_ours(folder, "members", _FILES)
             raise
         found = calibration(predict, run, {key: settings[key] for key in _HOW if key in settings})
         combined = combine(_members(predict, str(slide), folder, settings))
         _scale(combined, found)
         with replacing(out) as temporary:
             combined.write_h5ad(temporary)
-        remove_ours(folder)
+        remove_ours(folder, "members", _FILES)
 
 
 def check_asked(ending: str, settings: Mapping[str, Any]) -> None:
@@ -202,12 +204,12 @@ def _measured(predict: Predict, run: Path, how: Mapping[str, Any], sha: str, pat
             continue
         places = _digest(Request(units).digest)
         folder = run / "evaluation" / f".members_{sha[:8]}_{record['section']}_{places}"
-        claim(folder, ())
+        claim(folder, "members", ())
         _write(units, folder / "units.h5ad")
         asked = {**how, "units": str(folder / "units.h5ad"), "slide_mpp": record.get("mpp"), "all_genes": True}
         logger.info("%s: measuring the standard error on this validation slide", record["section"])
         combined = combine(_members(predict, record["image"], folder, asked))
-        remove_ours(folder)
+        remove_ours(folder, "members", _FILES)
         keep = np.flatnonzero(eligible(units, panel.min_total, training=False))
         y = log1p_cp10k(units.take(keep).counts_of(list(combined.var_names), partly=True), units.total[keep])
         errors.append(np.abs(y - combined.X[keep]))

@@ -102,7 +102,7 @@ def audit(
         table["share_of_ceiling_native"] = table["pcc_native"] / table["ceiling_native"].where(lambda c: c > 0)
     if covered is not None:
         table["coverage_95"] = covered
-    folder = claim(out, ("audit.json", "audit_genes.csv", "audit.png"), {"audit.json": "matched"}, mark=False)
+    folder = claim(out, "audit", ("audit.json", "audit_genes.csv", "audit.png"), {"audit.json": "matched"}, mark=False)
     write_json(folder / "audit.json", result)
     with replacing(folder / "audit_genes.csv") as temporary:
         table.to_csv(temporary, index=False)

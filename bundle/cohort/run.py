@@ -82,7 +82,7 @@ def predict_cohort(
     trust = bool(options.get("trust"))
     run, _ = trained_run(run, trust)
     records = {"*.done.json": "asked", "summary.csv": ",".join(field.name for field in fields(Result))}
-    folder = claim(Path(out).resolve(), ("summary.csv",), records, mark=False)
+    folder = claim(Path(out).resolve(), "cohort", ("summary.csv",), records, mark=False)
     model = _model_hash(run)
     settings = {"output": str(folder), **dict(options.get("settings") or ())}
     check_prediction(run, settings, options.get("genes"), trust)
@@ -97,6 +97,7 @@ def predict_cohort(
     if jobs:
         claim(
             folder / "logs",
+            "logs",
             [f"{slide.name}.log" for slide in slides],
             {f"../{name}": key for name, key in records.items()},
         )

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..errors import InputError
 from ..manifest import SPLITS, check_splits, write_manifest
-from ..ownership import claim
+from ..ownership import check_folder, claim
 from .legacy_st import SOURCES, convert_section, find_sections, genes_of
 from .splits import assign, bands, check_split_by
 
@@ -53,6 +53,7 @@ def prepare(
     known = SOURCES[source]
     split_by = split_by or "patient"
     check_split_by(split_by, bool(validation or test))
+    check_folder(out, src)
     sections = find_sections(known, src)
     records: list[dict[str, Any]] = [
         {
@@ -67,7 +68,7 @@ def prepare(
     if split_by != "block":
         splits = assign(records, split_by, validation, test)
         check_splits({"split_by": split_by, **splits}, str(src))  # before an hour of writing slides
-    claim(out, ("slides", "spots", "dataset.json"))
+    claim(out, "data set", ("slides", "spots", "dataset.json"), {"dataset.json": _is_prepared})
     genes = genes_of(sections)
     for record, section in zip(records, sections, strict=True):
         converted = convert_section(
@@ -92,3 +93,9 @@ def prepare(
             **splits,
         },
     )
+
+
+def _is_prepared(manifest: dict[str, Any]) -> bool:
+    """Whether a manifest is one of these, and not one that a user wrote."""
+    written = {"split_by", "reference", "licence", *(f"num{split.capitalize()}" for split in SPLITS)}
+    return manifest.get("name") in {known.name for known in SOURCES.values()} and written <= manifest.keys()

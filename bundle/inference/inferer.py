@@ -16,7 +16,7 @@ from monai.inferers import SimpleInferer
 from ..crops import OpenSlide, SlideOpener
 from ..errors import InputError
 from ..files import read_state, write_json
-from ..ownership import claim, clear, remove_ours
+from ..ownership import WORK, claim, clear, remove_ours
 from ..version import bundle_version
 from .accumulate import UnitAccumulator
 from .dense_map import DenseMap, create_map, in_blocks, open_map
@@ -189,7 +189,7 @@ class MapInferer(TiledInferer):
         try:
             self._fill(dense, slide, network, tiles, done, work, compute, size_px)
         except NotFiniteError:  # nothing of it is of use
-            remove_ours(work)
+            remove_ours(work, "work", WORK)
             if not any(self.work_dir.iterdir()):
                 self.work_dir.rmdir()
             raise
@@ -238,7 +238,7 @@ class MapInferer(TiledInferer):
         tiles: Sequence[Tile],
     ) -> tuple[DenseMap, int]:
         """The map in the making and how many tiles it holds; begun anew where it was of anything else."""
-        claim(work, None, _EARLIER)
+        claim(work, "work", None, _EARLIER)
         stat, like = Path(inputs["image"]).stat(), next(network.parameters())
         plan = {
             "version": bundle_version(),
@@ -258,7 +258,7 @@ class MapInferer(TiledInferer):
             if done:
                 logger.info("%s: %d of %d tiles were done already.", inputs["section"], done, len(tiles))
             return DenseMap(work / "map.zarr", "r+"), done
-        clear(work, _EARLIER)
+        clear(work, "work", WORK, _EARLIER)
         dense = create_map(
             work / "map.zarr",
             channels=network.channels,

@@ -25,7 +25,7 @@ from monai.utils import CommonKeys
 from ..errors import InputError
 from ..expression import bounded
 from ..files import make_folder, move
-from ..ownership import check_output, claim, remove_ours
+from ..ownership import WORK, check_output, claim, remove_ours
 from ..panel import GenePanel
 from ..units import Units
 from .answers import Answer, answers
@@ -171,7 +171,7 @@ class PredictionWriter:
             write_nifti(pred, self.nifti_path, self.genes, slide["region_um"])
             logger.info("%s: region written to %s", slide["section"], self.nifti_path)
         if self.work_dir is not None:
-            remove_ours(self.work_dir / slide["section"])
+            remove_ours(self.work_dir / slide["section"], "work", WORK)
             if self.work_dir.is_dir() and not any(self.work_dir.iterdir()):
                 self.work_dir.rmdir()
 
@@ -193,7 +193,7 @@ class PredictionWriter:
         """Write one request's AnnData; it appears when it is whole."""
         path = self._path(slide, request)
         units = request.units
-        folder = path.parent if self.work_dir is None else claim(self.work_dir / slide["section"])
+        folder = path.parent if self.work_dir is None else claim(self.work_dir / slide["section"], "work")
         make_folder(folder)
         express: Express
         if isinstance(pred, DenseMap):

@@ -10,9 +10,8 @@ from typing import Any
 
 from ..commands import bundle_root, train
 from ..errors import InputError
-from ..files import remove
 from ..manifest import write_manifest
-from ..ownership import claim
+from ..ownership import EARLIER_RUN, RUN, claim, clear
 from ..panel import load_panel
 
 __all__ = ["current_run", "fine_tune"]
@@ -51,9 +50,8 @@ def _fine_tune(run: str | Path, records: Sequence[Mapping[str, Any]], settings: 
     start = current_run(run)
     last = int(start.name) if start != Path(run) else 0
     out = Path(run) / "tuned" / f"{last + 1:04d}"
-    claim(out.parent, ())
-    remove(out)  # of a training that was stopped
-    out.mkdir()
+    claim(out.parent, "tuned", ())
+    clear(out, "run", (*RUN, "dataset.json"), {**EARLIER_RUN, "dataset.json": "split_by"})  # a stopped training's
     panel = load_panel(start / "models" / "panel.json")
     manifest = {"training": list(records), "split_by": "section", "transcriptome": panel.transcriptome}
     write_manifest(out, manifest)

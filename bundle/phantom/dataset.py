@@ -131,7 +131,7 @@ def make_phantom(
         umi_per_um2=umi_per_um2,
         blank_fraction=blank_fraction,
     )
-    claim(out, ("slides", "units", "truth", "dataset.json"))
+    claim(out, "phantom", ("slides", "units", "truth", "dataset.json"), {"dataset.json": _is_phantom})
     measured: dict[str, Any] = {"split_by": "patient", "training": [], "validation": [], "test": []}
     exact: dict[str, Any] = {"split_by": "patient", "training": [], "validation": [], "test": []}
     for k, specimen in enumerate(specimens):
@@ -156,6 +156,13 @@ def make_phantom(
         write_manifest(out / "truth", exact)
     write_manifest(out, measured)
     return out
+
+
+def _is_phantom(manifest: dict[str, Any]) -> bool:
+    """Whether a manifest is a phantom's, and not one that a user wrote."""
+    slides = sorted(slide["image"] for split in ("training", "validation", "test") for slide in manifest[split])
+    same = slides == sorted(f"slides/P{k + 1}.tif" for k in range(len(slides)))
+    return same and manifest.keys() == {"split_by", "training", "validation", "test"}
 
 
 def _on_tissue(specimen: Specimen, centers_um: np.ndarray) -> np.ndarray:

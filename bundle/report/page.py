@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
+from ..errors import InputError
 from ..files import replacing
 from ..ownership import check_output
 from .figures import genes_section, headline_section, scales_section, training_section
@@ -31,11 +32,13 @@ def write_report(run: str | Path, out: str | Path | None = None, genes: Sequence
         The file written.
 
     Raises:
-        InputError: if there is no such run, nothing was evaluated, a file of the run is malformed, or a gene was not
-            scored.
+        InputError: if `out` does not end in .html, there is no such run, nothing was evaluated, a file of the run is
+            malformed, or a gene was not scored.
     """
-    content = read_run(run)
     path = Path(out) if out is not None else Path(run) / "report.html"
+    if path.suffix != ".html":
+        raise InputError(f"{path}: a report is a page; end its name in .html.")
+    content = read_run(run)
     check_output(path)
     page = _page(content, genes)
     with replacing(path) as temporary:

@@ -144,3 +144,10 @@ def test_a_gene_that_a_section_never_saw_is_zero_there(her2st: Path, tmp_path: P
     times = [path.stat().st_mtime_ns for path in sorted((tmp_path / "out" / "spots").iterdir())]
     prepare("her2st", her2st, tmp_path / "out")
     assert [path.stat().st_mtime_ns for path in sorted((tmp_path / "out" / "spots").iterdir())] == times
+
+
+def test_a_data_set_of_an_earlier_version_is_added_to(her2st, tmp_path):
+    prepare("her2st", her2st, tmp_path)
+    (tmp_path / ".pixnet.json").unlink()
+    prepare("her2st", her2st, tmp_path)
+    assert (tmp_path / ".pixnet.json").is_file()

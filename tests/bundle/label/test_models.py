@@ -58,6 +58,7 @@ def test_a_second_training_does_not_touch_the_first(tiny_run, studies, tmp_path)
     run = shutil.copytree(tiny_run, tmp_path / "run")
     under_way = run / "tuned" / "0001" / "checkpoints"
     under_way.mkdir(parents=True)
+    (under_way.parent / "dataset.json").write_text('{"split_by": "section"}')  # the first that a training writes
     with (run / "tuned" / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(InputError, match="under way"):
