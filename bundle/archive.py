@@ -17,7 +17,7 @@ from .files import replacing
 from .ownership import check_output
 from .panel import load_panel
 from .reading import read_json
-from .trust import read_model
+from .trust import read_model, within
 
 __all__ = ["export_bundle"]
 
@@ -89,7 +89,7 @@ def export_bundle(run: str | Path, out: str | Path, trust: bool = False) -> Path
     check_output(out)
     network, _ = load_network(run, trust)
     files = _code() | {"LICENSE": _license()}
-    model = _carry_folders(read_model(_within(run, "configs/model.json"), trust), files)
+    model = _carry_folders(read_model(within(run, "configs/model.json"), trust), files)
     for name in _OF_A_MODEL:
         config = json.loads(files[f"configs/{name}"])
         files[f"configs/{name}"] = _json(config | {key: value for key, value in model.items() if key in config})
@@ -98,7 +98,7 @@ def export_bundle(run: str | Path, out: str | Path, trust: bool = False) -> Path
     files["configs/metadata.json"] = _json(_described(metadata, network, genes))
     for name in _OF_THE_RUN:
         if (run / name).is_file():
-            files[name] = _within(run, name).read_bytes()
+            files[name] = within(run, name).read_bytes()
     try:
         with replacing(out) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
             for name in sorted(files):
@@ -108,14 +108,6 @@ def export_bundle(run: str | Path, out: str | Path, trust: bool = False) -> Path
     except OSError as error:
         raise InputError(f"Nothing can be written to {out} ({error.strerror}); choose another place.") from error
     return out
-
-
-def _within(run: Path, name: str) -> Path:
-    """A file of the run."""
-    path = (run / name).resolve()
-    if not path.is_relative_to(run.resolve()):
-        raise InputError(f"{run / name} is a link to {path}, outside of the run. Put a copy in its place.")
-    return path
 
 
 def _code() -> dict[str, bytes]:

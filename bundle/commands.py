@@ -31,7 +31,7 @@ from .quoting import Code, as_code, quoted, unquoted
 from .reading import read_json
 from .refusals import configuration_refused
 from .schemas import MODEL, TRAINED, check
-from .trust import is_of_a_run, read_model
+from .trust import is_of_a_run, read_model, refuse_links
 from .uncertainty import with_standard_error
 from .weights import check_archive
 
@@ -263,6 +263,7 @@ def train(
         if is_of_a_run(file) and Path(file).resolve().parent != bundle_root() / "configs":
             read_model(file, trust)
     run = Path(run).resolve()
+    refuse_links(run)
     if os.environ.get("RANK", "0") != "0":  # of several processes the first writes
         _train(dataset, run, configs, settings)
         return
@@ -438,9 +439,11 @@ def trained_run(run: str | Path, trust: bool = False) -> tuple[Path, Path]:
         trust: whether the model may run code of its own.
 
     Raises:
-        InputError: if the run was not finished, its weights are damaged, or it would run code unasked.
+        InputError: if the run was not finished, its weights are damaged, it would run code unasked, or links in it
+            lead outside.
     """
     run = Path(run).resolve()
+    refuse_links(run)
     model = run / "configs" / "model.json"
     load_panel(run / "models" / "panel.json")
     for needed in (model, run / "models" / "model.pt"):

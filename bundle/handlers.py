@@ -25,7 +25,7 @@ from .ownership import claim_run
 from .panel import GenePanel, load_panel
 from .quoting import quoted, unquoted
 from .reading import reading
-from .trust import MODEL_KEYS, TRAINING_KEYS, what_runs
+from .trust import MODEL_KEYS, TRAINING_KEYS, refuse_links, what_runs
 
 __all__ = ["BestModel", "EpochSeed", "MetricsCsv", "RunFolder", "SaveCheckpoint", "as_written"]
 
@@ -253,6 +253,7 @@ class RunFolder:
             InputError: if the run to go on with was trained on other slides or genes, another command is training into
                 the folder, or it holds what PixNet did not write.
         """
+        refuse_links(self.folder)
         claim_run(self.folder)
         self._held.enter_context(alone_at(self.folder / "run", what=str(self.folder)))
         path = self.folder / "models" / "panel.json"

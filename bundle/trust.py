@@ -6,7 +6,8 @@ on the list below, or its user trusts whoever made it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,16 @@ from .quoting import unquoted
 from .reading import read_json
 from .schemas import MODEL, check
 
-__all__ = ["MODEL_KEYS", "TRAINING_KEYS", "is_of_a_run", "read_model", "refuse_code", "what_runs"]
+__all__ = [
+    "MODEL_KEYS",
+    "TRAINING_KEYS",
+    "is_of_a_run",
+    "read_model",
+    "refuse_code",
+    "refuse_links",
+    "what_runs",
+    "within",
+]
 
 #: What evaluation and prediction take over from training: `configs/model.json`.
 MODEL_KEYS = ("mpp", "tile_px", "head", "n_programs", "network_def", "intensity")
@@ -35,6 +45,13 @@ _TARGETS = {
         "SwinEncoder",
         "TextureExpert",
     )
+}
+#: Folders of a run that commands write into.
+_WRITTEN = ("checkpoints", "configs", "evaluation", "models", "predictions", "tensorboard", "tuned")
+#: Files of a run that commands read, or replace as a whole. They may be links, as in the cache of a model hub.
+_READ = {
+    *("configs/model.json", "configs/recipe.json", "configs/train.json", "models/model.pt", "models/panel.json"),
+    *("evaluation/validation.json", "evaluation/validation_genes.csv"),
 }
 #: The expressions that PixNet's own configurations write there.
 _EXPRESSIONS = {"$@head != 'linear'", "$@panel.std"}
@@ -75,6 +92,43 @@ def refuse_code(content: Mapping[str, Any], path: str | Path) -> None:
             f'{path}: "{key}" would {does}. PixNet\'s own models need nothing like it. If you trust whoever made this '
             "one, give --trust (in the label server: --conf trust true)."
         )
+
+
+def within(run: Path, name: str) -> Path:
+    """Where a file or folder of a run is, with all links followed.
+
+    Raises:
+        InputError: if that is outside of the run.
+    """
+    path = (run / name).resolve()
+    if not path.is_relative_to(run.resolve()):
+        raise InputError(f"{run / name} is a link to {path}, outside of the run. Put a copy in its place.")
+    return path
+
+
+def refuse_links(run: str | Path) -> None:
+    """Refuse a run folder in which a command would write somewhere else; the folder itself may be a link.
+
+    Raises:
+        InputError: if a link in it, where commands write, leads outside.
+    """
+    run = Path(run)
+    for link in _links(run):
+        name = link.relative_to(run).as_posix()
+        if not (name in _READ and link.is_file()):
+            within(run, name)
+
+
+def _links(run: Path) -> Iterator[Path]:
+    """The links among a run's folders, all that is in these, and its hidden files (marker, locks)."""
+    if not run.is_dir():
+        return
+    for item in run.iterdir():
+        if item.is_symlink() and (item.name in _WRITTEN or item.name.startswith(".")):
+            yield item
+    for name in _WRITTEN:
+        for folder, folders, files in os.walk(run / name):
+            yield from (path for path in (Path(folder, part) for part in folders + files) if path.is_symlink())
 
 
 def is_of_a_run(path: str | Path) -> bool:

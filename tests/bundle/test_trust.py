@@ -308,6 +308,52 @@ def test_a_name_that_leads_elsewhere_is_refused(name: str, tiny_run, phantom, tm
     assert sorted(tiny_run.rglob("*")) == before
 
 
+# Links ----------------------------------------------------------------------------------------------------------------
+
+LINKS = {
+    "evaluation": "folder",
+    "predictions": "folder",
+    "models/converted": "folder",
+    "checkpoints": "folder",
+    "tensorboard": "nothing",
+    "configs": "folder",
+    "evaluation/standard_error.json": "file",
+    "evaluation/.test.json.lock": "nothing",
+    ".pixnet.json": "nothing",
+}
+
+
+@pytest.mark.parametrize("name", LINKS)
+def test_a_run_that_would_write_elsewhere_is_refused(name: str, stranger, phantom, tmp_path):
+    path, victim = stranger / name, tmp_path / "victim"
+    if path.is_dir():
+        shutil.move(path, victim)
+    elif LINKS[name] == "folder":
+        victim.mkdir()
+    elif LINKS[name] == "file":
+        victim.write_text("{}")
+    path.unlink(missing_ok=True)
+    path.symlink_to(victim)
+    before = {p: p.lstat().st_mtime_ns for p in tmp_path.rglob("*")}
+    for command in (
+        ("evaluate", stranger, "--dataset", phantom),
+        ("predict", phantom / "slides" / "P3.tif", tmp_path / "o.h5ad", "--model", stranger, "--bin-um", 100),
+        ("train", phantom, stranger),
+    ):
+        assert "is a link to" in said(*command)
+    assert {p: p.lstat().st_mtime_ns for p in tmp_path.rglob("*")} == before
+
+
+def test_a_run_may_be_a_link_and_its_weights_too(stranger, tmp_path):
+    blob = tmp_path / "blob"
+    weights = stranger / "models" / "model.pt"
+    shutil.move(weights, blob)
+    weights.symlink_to(blob)
+    (stranger / "evaluation" / "inside.json").symlink_to(stranger / "evaluation" / "validation.json")
+    (tmp_path / "link").symlink_to(stranger)
+    assert commands.trained_run(tmp_path / "link")[0] == stranger
+
+
 # The exported bundle --------------------------------------------------------------------------------------------------
 
 
