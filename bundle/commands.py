@@ -31,7 +31,7 @@ from .quoting import Code, as_code, quoted, unquoted
 from .reading import read_json
 from .refusals import configuration_refused
 from .schemas import MODEL, TRAINED, check
-from .trust import is_of_a_run, read_model, refuse_links
+from .trust import check_override, is_of_a_run, read_model, refuse_links
 from .uncertainty import with_standard_error
 from .weights import check_archive
 
@@ -203,7 +203,7 @@ def _check_value(key: str, value: Any, usual: Any, source: str) -> None:
     """Refuse what is not of the kind that the configuration has there, or cannot be."""
     if isinstance(value, dict):
         for name, item in value.items():
-            _check_value(f"{key}#{name}", item, None, source)
+            _check_value(f"{key}#{name}", as_code(item), None, source)
     if key.endswith("#_target_") and not (isinstance(value, str) and value):
         raise InputError(f'{source}: "{key}" is {json.dumps(value)}; it must be the name of a class or function.')
     if isinstance(value, Code):
@@ -252,16 +252,25 @@ def train(
     Args:
         dataset: the data set.
         run: the run folder.
-        configs: configuration files, which can hold code. Those of a run folder need `trust` for that.
+        configs: configuration files, which can hold code. Those of a run folder need `trust` for that, and all that are
+            not PixNet's where training goes on from another run (`start_from`).
         settings: further keys. Text is data, unless it is `Code`.
         trust: whether a run's configuration may run code of its own.
 
     Raises:
         InputError: if the run folder holds a run with other settings, or a configuration needs `trust`.
     """
-    for file in configs:
-        if is_of_a_run(file) and Path(file).resolve().parent != bundle_root() / "configs":
+    there = [file for file in configs if Path(file).is_file()]  # `merge_config` refuses others
+    goes_on = any(_has(content, "start_from") for content in (settings, *map(read_json, there)))
+    others = [file for file in there if Path(file).resolve().parent != bundle_root() / "configs"]
+    for file in others:
+        if is_of_a_run(file):
             read_model(file, trust)
+        elif goes_on:  # it may be a stranger's recipe, wherever it lies
+            check_override(file, trust)
+    start = (settings or {}).get("start_from")
+    if isinstance(start, (str, Path)):
+        refuse_links(start)
     run = Path(run).resolve()
     refuse_links(run)
     if os.environ.get("RANK", "0") != "0":  # of several processes the first writes
@@ -269,6 +278,10 @@ def train(
         return
     with claimed_run(run), alone_at(run / "training", what=str(run)):
         _train(dataset, run, configs, settings)
+
+
+def _has(content: Any, key: str) -> bool:
+    return isinstance(content, Mapping) and any(str(name).lstrip("+") == key for name in content)
 
 
 def _train(dataset: str | Path, run: Path, configs: Sequence[str | Path], settings: Mapping[str, Any] | None) -> None:

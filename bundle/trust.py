@@ -17,8 +17,11 @@ from .reading import read_json
 from .schemas import MODEL, check
 
 __all__ = [
+    "BACKBONE_OF_RUN",
+    "BACKBONE_OF_START",
     "MODEL_KEYS",
     "TRAINING_KEYS",
+    "check_override",
     "is_of_a_run",
     "read_model",
     "refuse_code",
@@ -53,8 +56,12 @@ _READ = {
     *("configs/model.json", "configs/recipe.json", "configs/train.json", "models/model.pt", "models/panel.json"),
     *("evaluation/validation.json", "evaluation/validation_genes.csv"),
 }
+#: Where a run keeps the `config.json` of its backbone: as its `model.json` writes it, and its `recipe.json`.
+BACKBONE_OF_RUN, BACKBONE_OF_START = "$@model_dir + '/backbone'", "$@start_from + '/models/backbone'"
 #: The expressions that PixNet's own configurations write there.
-_EXPRESSIONS = {"$@head != 'linear'", "$@panel.std"}
+_EXPRESSIONS = {"$@head != 'linear'", "$@panel.std", BACKBONE_OF_RUN, BACKBONE_OF_START}
+#: Arguments of networks that name a file or folder.
+_OPENED = ("folder", "weights")
 
 
 def read_model(path: str | Path, trust: bool = False) -> dict[str, Any]:
@@ -76,6 +83,23 @@ def read_model(path: str | Path, trust: bool = False) -> dict[str, Any]:
     return content
 
 
+def check_override(path: str | Path, trust: bool = False) -> None:
+    """Refuse a configuration that is used beside a stranger's model and may be part of it.
+
+    Args:
+        path: the file. Numbers, true, false and null run nothing, under whatever key.
+        trust: whether it may run code of its own.
+
+    Raises:
+        InputError: if it is no configuration, or would run such code unasked.
+    """
+    content = read_json(path)
+    if isinstance(content, dict):
+        content = {key: value for key, value in content.items() if isinstance(value, (str, list, dict))}
+        if not trust:
+            refuse_code(content, path)
+
+
 def refuse_code(content: Mapping[str, Any], path: str | Path) -> None:
     """Refuse a model's description that holds more than PixNet writes itself.
 
@@ -83,7 +107,7 @@ def refuse_code(content: Mapping[str, Any], path: str | Path) -> None:
         InputError: that names the first such key and what it would do.
     """
     try:
-        found = what_runs(content)
+        found = what_runs(content, Path(path).absolute().parent.parent if is_of_a_run(path) else None)
     except RecursionError as error:
         raise InputError(f"{path} nests lists or keys too deeply.") from error
     if found is not None:
@@ -137,10 +161,14 @@ def is_of_a_run(path: str | Path) -> bool:
     return folder.name == "configs" and (folder.parent / "models" / "panel.json").is_file()
 
 
-def what_runs(content: Mapping[str, Any]) -> tuple[str, str] | None:
+def what_runs(content: Mapping[str, Any], run: Path | None = None) -> tuple[str, str] | None:
     """The first key of a model's description that is not on the list, and what it would do; None where all are.
 
     Nothing is evaluated, imported or opened.
+
+    Args:
+        content: the description.
+        run: the run folder that it may name files and folders of.
     """
     for key, value in content.items():
         if key not in (*MODEL_KEYS, *TRAINING_KEYS):
@@ -148,7 +176,29 @@ def what_runs(content: Mapping[str, Any]) -> tuple[str, str] | None:
         found = _in(key, value)
         if found is not None:
             return found
+    for place, value in _opened("", content):
+        if value is not None and not _is_of_run(value, run):
+            return place, f"open {_shown(unquoted(value))}, outside of the run"
     return None
+
+
+def _opened(place: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """What names a file or a folder."""
+    items = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in items:
+        inner = f"{place}#{_shown(key)}".lstrip("#")
+        if key in _OPENED:
+            yield inner, item
+        else:
+            yield from _opened(inner, item)
+
+
+def _is_of_run(value: Any, run: Path | None) -> bool:
+    path = unquoted(value)
+    if not isinstance(path, str) or path in (BACKBONE_OF_RUN, BACKBONE_OF_START):
+        return isinstance(path, str)
+    is_data = path != value or not path.startswith(("$", "@", "%"))
+    return is_data and "\0" not in path and run is not None and Path(path).resolve().is_relative_to(run.resolve())
 
 
 def _in(place: str, value: Any) -> tuple[str, str] | None:
