@@ -52,6 +52,8 @@ logger = logging.getLogger(__name__)
 _FREE_ON_RESUME = {"max_epochs", "num_workers", "device", "is_main", "output_dir", "dataset_dir", "bundle_root"}
 #: What a checkpoint is written and read with; runs of earlier versions name MONAI's.
 _FREE_ON_RESUME |= {"checkpoint_handlers", "head_start"}
+#: What a run that goes on does not do again; earlier versions have a recipe that leaves it out.
+_FREE_ON_RESUME |= {"texture_start"}
 #: Keys that an override may add.
 _MAY_ADD = {"finalize", "start_from"}
 _NIFTI = (".nii", ".nii.gz")
@@ -223,6 +225,12 @@ def _check_value(key: str, value: Any, usual: Any, source: str) -> None:
         raise InputError(f'{source}: "{key}" is a list such as {json.dumps(usual)}, not {json.dumps(value)}.')
     if isinstance(usual, bool) and not isinstance(value, bool):
         raise InputError(f'{source}: "{key}" is true or false, not {json.dumps(value)}.')
+    is_text = isinstance(value, (str, os.PathLike))
+    if isinstance(usual, str) and not usual.startswith(("$", "@", "%")) and not is_text:
+        raise InputError(
+            f'{source}: "{key}" is text such as {json.dumps(usual)}, not {json.dumps(value)}. Quote a text that looks '
+            f"like something else: '{key}=\"2024\"'."
+        )
     if isinstance(usual, dict) and value is not None and not isinstance(value, dict):
         raise InputError(f'{source}: "{key}" holds keys and values of its own, not {json.dumps(value)}.')
     last = key.rpartition("#")[2]
@@ -348,6 +356,7 @@ def evaluate(
         **({"score_size_um": size_um} if size_um is not None else {}),
         **(settings or {}),
     }
+    merge_config([bundle_root() / "configs" / "evaluate.json", model], overrides)
     written = overrides["split"] if overrides.get("name") is None else check_name(str(overrides["name"]), "--name")
     scored = (Path(overrides["dataset_dir"]), overrides["split"], overrides.get("score_size_um"))
     table = run / "evaluation" / "validation_genes.csv"
