@@ -16,8 +16,9 @@ from .export import load_network
 from .files import replacing
 from .ownership import check_output
 from .panel import load_panel
+from .quoting import unquoted
 from .reading import read_json
-from .trust import read_model
+from .trust import BACKBONE_OF_RUN, read_model, within
 
 __all__ = ["export_bundle"]
 
@@ -89,7 +90,7 @@ def export_bundle(run: str | Path, out: str | Path, trust: bool = False) -> Path
     check_output(out)
     network, _ = load_network(run, trust)
     files = _code() | {"LICENSE": _license()}
-    model = _carry_folders(read_model(_within(run, "configs/model.json"), trust), files)
+    model = _carry_folders(read_model(within(run, "configs/model.json"), trust), files, run)
     for name in _OF_A_MODEL:
         config = json.loads(files[f"configs/{name}"])
         files[f"configs/{name}"] = _json(config | {key: value for key, value in model.items() if key in config})
@@ -98,7 +99,7 @@ def export_bundle(run: str | Path, out: str | Path, trust: bool = False) -> Path
     files["configs/metadata.json"] = _json(_described(metadata, network, genes))
     for name in _OF_THE_RUN:
         if (run / name).is_file():
-            files[name] = _within(run, name).read_bytes()
+            files[name] = within(run, name).read_bytes()
     try:
         with replacing(out) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
             for name in sorted(files):
@@ -108,14 +109,6 @@ def export_bundle(run: str | Path, out: str | Path, trust: bool = False) -> Path
     except OSError as error:
         raise InputError(f"Nothing can be written to {out} ({error.strerror}); choose another place.") from error
     return out
-
-
-def _within(run: Path, name: str) -> Path:
-    """A file of the run."""
-    path = (run / name).resolve()
-    if not path.is_relative_to(run.resolve()):
-        raise InputError(f"{run / name} is a link to {path}, outside of the run. Put a copy in its place.")
-    return path
 
 
 def _code() -> dict[str, bytes]:
@@ -135,18 +128,21 @@ def _modules(package: Path) -> Iterator[Path]:
             yield path
 
 
-def _carry_folders(config: Any, files: dict[str, bytes]) -> Any:
-    """The configuration with a backbone's `folder`, a path of this machine, moved into the bundle.
+def _carry_folders(config: Any, files: dict[str, bytes], run: Path) -> Any:
+    """The configuration with a backbone's `folder` moved into the bundle; earlier versions name one outside of the run.
 
     `model.pt` holds the weights, so its `config.json` is all that is needed of the folder.
     """
     if not isinstance(config, dict):
         return config
-    carried = {key: _carry_folders(value, files) for key, value in config.items()}
-    is_backbone = config.get("_target_") == "networks.BackboneEncoder" and isinstance(config.get("folder"), str)
-    description = Path(str(config.get("folder"))) / "config.json"
-    if is_backbone and description.is_file() and "model_type" in read_json(description):
-        files["models/backbone/config.json"] = description.read_bytes()
+    carried = {key: _carry_folders(value, files, run) for key, value in config.items()}
+    folder = config.get("folder")
+    if config.get("_target_") != "networks.BackboneEncoder" or not isinstance(folder, str):
+        return carried
+    name = "models/backbone/config.json"
+    description = within(run, name) if folder == BACKBONE_OF_RUN else Path(str(unquoted(folder))) / "config.json"
+    if description.is_file() and "model_type" in read_json(description):
+        files[name] = description.read_bytes()
         carried["folder"] = "$@bundle_root + '/models/backbone'"
     return carried
 

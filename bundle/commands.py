@@ -31,7 +31,7 @@ from .quoting import Code, as_code, quoted, unquoted
 from .reading import read_json
 from .refusals import configuration_refused
 from .schemas import MODEL, TRAINED, check
-from .trust import is_of_a_run, read_model
+from .trust import check_override, is_of_a_run, read_model, refuse_links
 from .uncertainty import with_standard_error
 from .weights import check_archive
 
@@ -52,6 +52,8 @@ logger = logging.getLogger(__name__)
 _FREE_ON_RESUME = {"max_epochs", "num_workers", "device", "is_main", "output_dir", "dataset_dir", "bundle_root"}
 #: What a checkpoint is written and read with; runs of earlier versions name MONAI's.
 _FREE_ON_RESUME |= {"checkpoint_handlers", "head_start"}
+#: What a run that goes on does not do again; earlier versions have a recipe that leaves it out.
+_FREE_ON_RESUME |= {"texture_start"}
 #: Keys that an override may add.
 _MAY_ADD = {"finalize", "start_from"}
 _NIFTI = (".nii", ".nii.gz")
@@ -223,6 +225,12 @@ def _check_value(key: str, value: Any, usual: Any, source: str) -> None:
         raise InputError(f'{source}: "{key}" is a list such as {json.dumps(usual)}, not {json.dumps(value)}.')
     if isinstance(usual, bool) and not isinstance(value, bool):
         raise InputError(f'{source}: "{key}" is true or false, not {json.dumps(value)}.')
+    is_text = isinstance(value, (str, os.PathLike))
+    if isinstance(usual, str) and not usual.startswith(("$", "@", "%")) and not is_text:
+        raise InputError(
+            f'{source}: "{key}" is text such as {json.dumps(usual)}, not {json.dumps(value)}. Quote a text that looks '
+            f"like something else: '{key}=\"2024\"'."
+        )
     if isinstance(usual, dict) and value is not None and not isinstance(value, dict):
         raise InputError(f'{source}: "{key}" holds keys and values of its own, not {json.dumps(value)}.')
     last = key.rpartition("#")[2]
@@ -252,22 +260,36 @@ def train(
     Args:
         dataset: the data set.
         run: the run folder.
-        configs: configuration files, which can hold code. Those of a run folder need `trust` for that.
+        configs: configuration files, which can hold code. Those of a run folder need `trust` for that, and all that are
+            not PixNet's where training goes on from another run (`start_from`).
         settings: further keys. Text is data, unless it is `Code`.
         trust: whether a run's configuration may run code of its own.
 
     Raises:
         InputError: if the run folder holds a run with other settings, or a configuration needs `trust`.
     """
-    for file in configs:
-        if is_of_a_run(file) and Path(file).resolve().parent != bundle_root() / "configs":
+    there = [file for file in configs if Path(file).is_file()]  # `merge_config` refuses others
+    goes_on = any(_has(content, "start_from") for content in (settings, *map(read_json, there)))
+    others = [file for file in there if Path(file).resolve().parent != bundle_root() / "configs"]
+    for file in others:
+        if is_of_a_run(file):
             read_model(file, trust)
+        elif goes_on:  # it may be a stranger's recipe, wherever it lies
+            check_override(file, trust)
+    start = (settings or {}).get("start_from")
+    if isinstance(start, (str, Path)):
+        refuse_links(start)
     run = Path(run).resolve()
+    refuse_links(run)
     if os.environ.get("RANK", "0") != "0":  # of several processes the first writes
         _train(dataset, run, configs, settings)
         return
     with claimed_run(run), alone_at(run / "training", what=str(run)):
         _train(dataset, run, configs, settings)
+
+
+def _has(content: Any, key: str) -> bool:
+    return isinstance(content, Mapping) and any(str(name).lstrip("+") == key for name in content)
 
 
 def _train(dataset: str | Path, run: Path, configs: Sequence[str | Path], settings: Mapping[str, Any] | None) -> None:
@@ -334,6 +356,7 @@ def evaluate(
         **({"score_size_um": size_um} if size_um is not None else {}),
         **(settings or {}),
     }
+    merge_config([bundle_root() / "configs" / "evaluate.json", model], overrides)
     written = overrides["split"] if overrides.get("name") is None else check_name(str(overrides["name"]), "--name")
     scored = (Path(overrides["dataset_dir"]), overrides["split"], overrides.get("score_size_um"))
     table = run / "evaluation" / "validation_genes.csv"
@@ -446,9 +469,11 @@ def trained_run(run: str | Path, trust: bool = False) -> tuple[Path, Path]:
         trust: whether the model may run code of its own.
 
     Raises:
-        InputError: if the run was not finished, its weights are damaged, or it would run code unasked.
+        InputError: if the run was not finished, its weights are damaged, it would run code unasked, or links in it
+            lead outside.
     """
     run = Path(run).resolve()
+    refuse_links(run)
     model = run / "configs" / "model.json"
     load_panel(run / "models" / "panel.json")
     for needed in (model, run / "models" / "model.pt"):

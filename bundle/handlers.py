@@ -25,7 +25,7 @@ from .ownership import claim_run
 from .panel import GenePanel, load_panel
 from .quoting import quoted, unquoted
 from .reading import reading
-from .trust import MODEL_KEYS, TRAINING_KEYS, what_runs
+from .trust import BACKBONE_OF_RUN, BACKBONE_OF_START, MODEL_KEYS, TRAINING_KEYS, refuse_links, what_runs
 
 __all__ = ["BestModel", "EpochSeed", "MetricsCsv", "RunFolder", "SaveCheckpoint", "as_written"]
 
@@ -234,6 +234,7 @@ class RunFolder:
         self.resume_from = resume_from
         self.config = _enclosing_config()
         self._held = ExitStack()
+        self._backbone: Path | None = None
 
     def attach(self, engine: Engine) -> None:
         """Write when training starts."""
@@ -253,6 +254,7 @@ class RunFolder:
             InputError: if the run to go on with was trained on other slides or genes, another command is training into
                 the folder, or it holds what PixNet did not write.
         """
+        refuse_links(self.folder)
         claim_run(self.folder)
         self._held.enter_context(alone_at(self.folder / "run", what=str(self.folder)))
         path = self.folder / "models" / "panel.json"
@@ -274,20 +276,47 @@ class RunFolder:
                 )
             data = str(Path(unquoted(self.config["dataset_dir"])).resolve())  # it is looked for from other folders too
             write_json(self.folder / "configs" / "train.json", {**self.config, "dataset_dir": quoted(data)})
-            for name, keys in {"model": MODEL_KEYS, "recipe": MODEL_KEYS + TRAINING_KEYS}.items():
+            for name, keys, place in (
+                ("model", MODEL_KEYS, BACKBONE_OF_RUN),
+                ("recipe", MODEL_KEYS + TRAINING_KEYS, BACKBONE_OF_START),
+            ):
                 kept = {key: self.config[key] for key in keys if key in self.config}
-                kept["network_def"] = _without_start(kept["network_def"])
+                kept["network_def"] = self._own(kept["network_def"], place)
                 write_json(self.folder / "configs" / f"{name}.json", kept)
-                if name == "model" and (found := what_runs(kept)):
+                if name == "model" and (found := what_runs(kept, self.folder)):
                     logger.warning("Commands that use this model need --trust, since its %s would %s.", *found)
 
+    def _own(self, config: Any, place: str) -> Any:
+        """A network's configuration without the files that its training started from.
 
-def _without_start(config: Any) -> Any:
-    """A network's configuration without the files that its training started from: `model.pt` holds all weights."""
-    if not isinstance(config, dict):
-        return config
-    nothing = {"weights": None, "pretrained": False}
-    return {key: nothing.get(key, _without_start(value)) for key, value in config.items()}
+        `model.pt` holds all weights; of a backbone's folder, `config.json` is copied into the run.
+
+        Args:
+            config: `network_def`, or a part of it.
+            place: what says where the copy is.
+        """
+        if not isinstance(config, dict):
+            return config
+        nothing = {"weights": None, "pretrained": False}
+        own = {key: nothing.get(key, self._own(value, place)) for key, value in config.items()}
+        source = self._described_by(config)
+        if source is not None and self._backbone in (None, source):
+            self._backbone = source
+            content = source.read_bytes()
+            with replacing(self.folder / "models" / "backbone" / "config.json") as temporary:
+                temporary.write_bytes(content)
+            own |= {"folder": place, "pretrained": False}
+        return own
+
+    def _described_by(self, config: Mapping[str, Any]) -> Path | None:
+        """The `config.json` of a backbone."""
+        folder = unquoted(config.get("folder"))
+        if config.get("_target_") != "networks.BackboneEncoder" or not isinstance(folder, str):
+            return None
+        if folder == BACKBONE_OF_START:
+            folder = f"{unquoted((self.config or {}).get('start_from'))}/models/backbone"
+        path = Path(folder) / "config.json"
+        return path if path.is_file() else None
 
 
 def as_written(config: Any) -> Any:

@@ -7,6 +7,7 @@ all of these. So text is data unless somebody marked it as `Code`.
 from __future__ import annotations
 
 import ast
+import math
 import os
 import re
 from typing import Any
@@ -37,7 +38,7 @@ def quoted(value: Any) -> Any:
         value = os.fspath(value)
     if isinstance(value, (list, tuple)):
         items = list(value)
-        if _is_data(items):
+        if _is_data(items) and not _has_no_literal(items):
             return _literal(items) if _has_signs(items) else items
         return [quoted(item) for item in items]
     if isinstance(value, str):
@@ -48,6 +49,8 @@ def quoted(value: Any) -> Any:
 
 def unquoted(value: Any) -> Any:
     """The value that `quoted` was given; what it did not make stays as it is."""
+    if isinstance(value, list):
+        return [unquoted(item) for item in value]
     if not isinstance(value, str) or not value.startswith("$") or re.search("[#@%]", value):
         return value
     try:
@@ -66,6 +69,13 @@ def _has_signs(value: Any) -> bool:
     if isinstance(value, (list, tuple)):
         return any(map(_has_signs, value))
     return isinstance(value, str) and (value.startswith(_SIGNS) or "#" in value or "::" in value)
+
+
+def _has_no_literal(value: Any) -> bool:
+    """Whether Python has no literal for a part: numbers that are infinite or none."""
+    if isinstance(value, (list, tuple)):
+        return any(map(_has_no_literal, value))
+    return isinstance(value, float) and not math.isfinite(value)
 
 
 def _literal(value: Any) -> str:

@@ -13,6 +13,9 @@ __all__ = ["EVALUATION", "MODEL", "PANEL", "REPORTED", "STANDARD_ERROR", "TRAINE
 _LARGEST = 1e30
 _NUMBER = {"type": "number", "minimum": -_LARGEST, "maximum": _LARGEST, "description": "a number"}
 _POSITIVE = {"type": "number", "exclusiveMinimum": 0, "maximum": _LARGEST, "description": "a number above 0"}
+#: From what the finest scanners give to a pixel as large as a spot. Beyond, a network sees nothing of the
+#: tissue, and memory grows with the square of a number that is too small.
+_MPP = {"type": "number", "minimum": 0.05, "maximum": 100, "description": "a number of µm per pixel from 0.05 to 100"}
 _TEXT = {"type": "string", "description": "text"}
 _NAME = {"type": "string", "pattern": r"^[^\x00-\x1f\x7f]+$", "description": "a name"}
 _GENES = {"type": "array", "items": _NAME, "description": "a list of genes' names"}
@@ -76,7 +79,7 @@ MODEL: dict[str, Any] = {
     "type": "object",
     "description": "keys and values",
     "properties": {
-        "mpp": _or_worked_out(_POSITIVE),
+        "mpp": _or_worked_out(_MPP),
         "head": _TEXT,
         "network_def": _or_worked_out(
             {
@@ -147,16 +150,21 @@ REPORTED: dict[str, Any] = {
         "per_slide": {"type": "object", "additionalProperties": _SCALES, "description": "slides and their figures"},
     },
 }
+_FACTOR = {"type": ["number", "null"], "minimum": 0, "maximum": _LARGEST, "description": "a number, or null"}
 #: `evaluation/standard_error.json`.
 STANDARD_ERROR: dict[str, Any] = {
     "type": "object",
     "description": "keys and values",
-    "required": ["checkpoint_sha256", "slides"],
+    "required": ["checkpoint_sha256", "slides", "factor", "unit_size_um"],
+    "additionalProperties": False,
     "properties": {
         "checkpoint_sha256": _TEXT,
-        "slides": {"type": "array", "items": _TEXT, "description": "a list of slides' names"},
-        "factor": {"type": "object", "additionalProperties": _FIGURE, "description": "genes and their factors"},
+        "members": _WHOLE,
+        "slides": {"type": "array", "items": _NAME, "minItems": 1, "description": "a list of slides' names"},
+        "factor": {"type": "object", "additionalProperties": _FACTOR, "description": "genes and their factors"},
         "unit_size_um": _POSITIVE,
+        "coverage_95": _FIGURE,
+        "ranking": _FIGURE,
     },
 }
 #: `evaluation/<name>.json`, as far as predictions repeat it.

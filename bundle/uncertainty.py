@@ -20,7 +20,7 @@ import pandas as pd
 
 from .errors import InputError
 from .expression import LARGE_UNIT_UM, bounded, eligible, log1p_cp10k
-from .files import alone_at, file_state, read_state, replacing, write_json
+from .files import alone_at, file_state, replacing, write_json
 from .inference.clipping import CLIPPED, NOT_CLIPPED, clipped_genes, told_clipped
 from .inference.header import model_sha256
 from .inference.requests import Request
@@ -30,7 +30,7 @@ from .ownership import check_output, claim, remove_ours
 from .panel import load_panel, load_units
 from .quoting import unquoted
 from .reading import read_json
-from .schemas import TRAINED
+from .schemas import STANDARD_ERROR, TRAINED
 from .units import Units
 
 __all__ = ["calibration", "check_asked", "combine", "with_standard_error"]
@@ -185,9 +185,12 @@ def calibration(predict: Predict, run: Path, how: Mapping[str, Any]) -> dict[str
 
 
 def _kept(path: Path, sha: str) -> dict[str, Any] | None:
-    kept = read_state(path)
-    holds = kept.get("slides") and kept["unit_size_um"] >= LARGE_UNIT_UM  # else it was measured by an earlier version
-    return kept if kept.get("checkpoint_sha256") == sha and holds else None
+    try:
+        kept = read_json(path, schema=STANDARD_ERROR)
+    except InputError:  # nothing was measured, or it is damaged
+        return None
+    holds = kept["unit_size_um"] >= LARGE_UNIT_UM  # else it was measured by an earlier version
+    return kept if kept["checkpoint_sha256"] == sha and holds else None
 
 
 def _measured(predict: Predict, run: Path, how: Mapping[str, Any], sha: str, path: Path) -> dict[str, Any]:

@@ -39,7 +39,11 @@ class ConvertedModels:
         if hashlib.sha256(packed).digest() != digest:
             logger.warning("%s is damaged: it is made again.", self.folder / name)
             return None
-        return zlib.decompress(packed)
+        try:
+            return zlib.decompress(packed)
+        except zlib.error as error:
+            logger.warning("%s cannot be unpacked (%s): it is made again.", self.folder / name, error)
+            return None
 
     def write(self, name: str, model: bytes) -> None:
         """Keep a model in one move; a folder that cannot be written to costs the next start time, and nothing else."""

@@ -45,7 +45,8 @@ def build_runtime(
 
     `torch` is the network itself, for regions of any size. `onnx` (ONNX Runtime) and `openvino` convert it for one size
     and the CPU, with the weights that it has now: build them after the checkpoint is loaded. A converted model is
-    compared with the network on a random region before it is given out or kept. The result serves one thread at a time.
+    compared with the network on a random region before it is used; a kept one too, which may have come with a
+    stranger's run. The result serves one thread at a time.
 
     Args:
         name: one of `RUNTIMES`.
@@ -73,20 +74,25 @@ def build_runtime(
     cache = ConvertedModels(cache_dir)
     turns = getattr(network, "symmetries", (0,))
     key = f"{name}-{fingerprint(network, name, version, torch.__version__, shape, turns)}.model"
-    kept = cache.read(key)
-    if kept is not None:  # it was compared with the network before it was kept, and its bytes are the same
-        try:
-            return _fixed_size(model.load(kept), shape)
-        except Exception as error:  # whatever an engine says of a model that it cannot use
-            logger.warning("The model kept in %s cannot be used (%s): it is made again.", cache_dir, error)
     image = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     with eval_mode(network), torch.no_grad():
         expected = cast(Any, network).features(image)
+
+    def checked(converted: bytes) -> Runtime:
+        run = model.load(converted)
+        check_equal(name, torch.from_numpy(run(image.numpy())), expected)
+        return _fixed_size(run, shape)
+
+    kept = cache.read(key)
+    if kept is not None:
+        try:
+            return checked(kept)
+        except Exception as error:  # another network, or whatever an engine says of a model that it cannot use
+            logger.warning("The model kept in %s cannot be used (%s): it is made again.", cache_dir, error)
     converted = _convert(name, model, network, image)
-    run = model.load(converted)
-    check_equal(name, torch.from_numpy(run(image.numpy())), expected)
+    run = checked(converted)
     cache.write(key, converted)
-    return _fixed_size(run, shape)
+    return run
 
 
 def onnx_model(network: torch.nn.Module, image: torch.Tensor, outputs: Sequence[str]) -> Any:

@@ -75,9 +75,19 @@ def test_a_backbones_folder_goes_along(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "dinov2"}')
     encoder = {"_target_": "networks.BackboneEncoder", "folder": str(tmp_path), "window_px": 256}
     files: dict[str, bytes] = {}
-    carried = _carry_folders({"mpp": 0.5, "network_def": {"encoder": encoder}}, files)
+    carried = _carry_folders({"mpp": 0.5, "network_def": {"encoder": encoder}}, files, tmp_path / "run")
     assert str(tmp_path) not in json.dumps(carried)
     assert carried["network_def"]["encoder"] == encoder | {"folder": "$@bundle_root + '/models/backbone'"}
+    assert files == {"models/backbone/config.json": b'{"model_type": "dinov2"}'}
+
+
+def test_so_does_one_that_the_run_keeps(tmp_path):
+    (tmp_path / "models" / "backbone").mkdir(parents=True)
+    (tmp_path / "models" / "backbone" / "config.json").write_text('{"model_type": "dinov2"}')
+    files: dict[str, bytes] = {}
+    encoder = {"_target_": "networks.BackboneEncoder", "folder": "$@model_dir + '/backbone'"}
+    carried = _carry_folders({"network_def": {"encoder": encoder}}, files, tmp_path)
+    assert carried["network_def"]["encoder"]["folder"] == "$@bundle_root + '/models/backbone'"
     assert files == {"models/backbone/config.json": b'{"model_type": "dinov2"}'}
 
 

@@ -204,6 +204,12 @@ def test_what_decides_which_genes_are_predicted_is_not_replaced(tiny_run, datase
     assert "another --name" in said
 
 
+@pytest.mark.parametrize("setting", ["name=[1]", "name=5", "split=[1]"])
+def test_a_name_that_is_no_text(tiny_run, setting: str):
+    said = sentence("evaluate", tiny_run, "--set", setting)
+    assert f'"{setting.partition("=")[0]}" is text such as "test"' in said
+
+
 def test_spots_outside_the_slide_to_evaluate_or_predict(tiny_run, dataset, tmp_path):
     spots = dataset / "units" / "P3_spot55.h5ad"
     edit_units(spots, shift)
@@ -398,6 +404,8 @@ def test_a_spoilt_run(tiny_run, tmp_path, file: str, spoil: Callable[[Path], obj
         (["--bin-um", "16", "--set", "tile_px=wide"], '"tile_px" is a number such as 1024'),
         (["--set", 'bin_um=[16, "wide"]'], '"bin_um" is a number such as 16.0'),
         (["--bin-um", "16", "--set", "region_px=5"], '"region_px" is a list'),
+        (["--bin-um", "16", "--set", "lattice=5"], '"lattice" is text such as "square", not 5'),
+        (["--bin-um", "16", "--set", "mpp=0.001"], '"mpp" is 0.001; it must be a number of µm per pixel from 0.05'),
     ],
 )
 def test_a_prediction_that_cannot_be(tiny_run, phantom, tmp_path, arguments: list[str], says: str):

@@ -48,15 +48,35 @@ def test_a_new_slide_that_lacks_a_gene_is_scored_on_the_others(tiny_run, dataset
     assert main(["report", str(run)]) == 0
 
 
-def test_fine_tuning_on_a_slide_that_lacks_genes(tiny_run, dataset, tmp_path, capsys):
+def test_fine_tuning_learns_nothing_from_genes_that_were_not_measured(tiny_run, dataset, tmp_path, capsys):
     genes = load_panel(tiny_run / "models" / "panel.json").genes
-    rename(dataset / "units" / "P1_spot55.h5ad", genes[::2])
+    table = dataset / "units" / "P1_spot55.h5ad"
+    rename(table, genes[::2])
     configs = ["--config", str(tiny_run / "configs" / "recipe.json")]
     configs += ["--config", str(commands.bundle_root() / "configs" / "fine_tune.json")]
     keys = ["--set", f"start_from={tiny_run}", "--set", "max_epochs=1", "--set", "val_interval=1"]
-    assert main(["train", str(dataset), str(tmp_path / "tuned"), *configs, *keys]) == 0
-    assert f"PixNet learns the other {len(genes) // 2}" in capsys.readouterr().out
-    loss = pd.read_csv(tmp_path / "tuned" / "metrics.csv")["loss"]
-    assert np.isfinite(loss).all()
-    state = torch.load(tmp_path / "tuned" / "models" / "model.pt", weights_only=True)
-    assert all(bool(torch.isfinite(value).all()) for value in state.values())
+
+    def tuned(name: str) -> dict[str, torch.Tensor]:
+        assert main(["train", str(dataset), str(tmp_path / name), *configs, *keys]) == 0
+        assert f"PixNet learns the other {len(genes) // 2}" in capsys.readouterr().out
+        assert np.isfinite(pd.read_csv(tmp_path / name / "metrics.csv")["loss"]).all()
+        return torch.load(tmp_path / name / "models" / "model.pt", weights_only=True)
+
+    def exchange(columns: list[int]) -> None:
+        """Give the units' counts in some columns to the next of these columns: no unit's total changes."""
+        adata = ad.read_h5ad(table)
+        counts = adata.X.toarray()
+        counts[:, columns] = counts[:, np.roll(columns, 1)]
+        adata.X = type(adata.X)(counts)
+        adata.write_h5ad(table)
+
+    start = torch.load(tiny_run / "models" / "model.pt", weights_only=True)
+    names = list(ad.read_h5ad(table).var_names)
+    first = tuned("first")
+    assert any(not torch.equal(first[key], start[key]) for key in start)
+    exchange([number for number, name in enumerate(names) if name.startswith("not ")])
+    second = tuned("second")
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    exchange([names.index(name) for name in genes[1::2]])
+    third = tuned("third")
+    assert any(not torch.equal(first[key], third[key]) for key in first)

@@ -30,6 +30,8 @@ TEXTS = [
     "'\"\n\\@##x",
     ["$1/0", "b"],
     [["@a"], ["x#y", 3]],
+    ["$a", float("inf"), "b"],
+    [["@a", float("-inf")], "x#y"],
 ]
 
 
@@ -51,6 +53,15 @@ def parsed(value: object) -> list[object]:
 def test_text_comes_out_as_it_went_in(value):
     assert parsed(quoted(value)) == [value] * 5
     assert unquoted(quoted(value)) == value
+
+
+def test_nor_is_a_number_that_is_none_in_the_way():
+    name, number = unquoted(quoted(["$a", float("nan")]))
+    assert name == "$a"
+    assert number != number
+    name, number = parsed(quoted(["$a", float("nan")]))[0]
+    assert name == "$a"
+    assert number != number
 
 
 def test_any_text_does():

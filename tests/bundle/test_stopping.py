@@ -3,43 +3,56 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
-import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
+from typing import Any
 
+import anndata as ad
+import numpy as np
 import pytest
 
 from bundle import commands
 from bundle.cli import main
 from bundle.errors import InputError
 from bundle.files import alone_at
-from tests import forking
+from bundle.inference import inferer
 
 ROOT = Path(__file__).parents[2]
 
 
-def test_a_terminated_command_leaves_what_it_goes_on_with_and_nothing_else(tiny_run, phantom, tmp_path):
-    out, log = tmp_path / "o.h5ad", tmp_path / "log"
-    asked = ["predict", phantom / "slides" / "P3.tif", out, "--model", tiny_run, "--bin-um", "2"]
-    process = forking.Popen(
-        [sys.executable, "-m", "bundle.cli", *map(str, asked)], cwd=ROOT, stderr=log, stdout=tmp_path / "said"
-    )
-    deadline = time.monotonic() + 120
-    while not (tmp_path / "o.h5ad.work").is_dir():
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait() == 143
-    assert "Stopped. The same command goes on" in log.read_text()
-    assert "Traceback" not in log.read_text()
-    left = {p.name for p in tmp_path.iterdir()} - {"log", "said"}
-    assert left <= {"o.h5ad.work"}
+def test_a_terminated_command_leaves_what_it_goes_on_with_and_nothing_else(
+    tiny_run, phantom, tmp_path, monkeypatch, capsys
+):
+    out, whole, keep, kept = tmp_path / "o.h5ad", tmp_path / "whole.h5ad", inferer._keep, []
+
+    def keep_three(*arguments: Any) -> None:
+        keep(*arguments)
+        kept.append(arguments)
+        if len(kept) == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def predict(to: Path) -> int:
+        asked = ("predict", phantom / "slides" / "P3.tif", to, "--model", tiny_run, "--bin-um", 50)
+        return main([*map(str, asked), "--set", "tile_px=32", "--set", "mpp=1"])
+
+    monkeypatch.setattr(inferer, "_keep", keep_three)
+    assert predict(out) == 143
+    said = capsys.readouterr()
+    assert "Stopped. The same command goes on" in said.err
+    assert "Traceback" not in said.out + said.err
+    assert [p.name for p in tmp_path.iterdir()] == ["o.h5ad.work"]
+    assert predict(out) == 0
+    done, tiles = re.search(r"P3: (\d+) of (\d+) tiles were done already", capsys.readouterr().out).groups()
+    assert 3 <= int(done) < int(tiles) == len(kept)  # none was done twice
+    assert predict(whole) == 0
+    assert {p.name for p in tmp_path.iterdir()} == {"o.h5ad", "whole.h5ad"}
+    np.testing.assert_array_equal(ad.read_h5ad(out).X, ad.read_h5ad(whole).X)
 
 
 def test_the_programs_own_handling_of_sigterm_stays(tmp_path, monkeypatch):

@@ -14,11 +14,13 @@ from typing import Any
 import anndata as ad
 import numpy as np
 import pytest
+from ignite.engine import Engine
 
 import networks
 from bundle import archive, commands, trust
 from bundle.cli import main
 from bundle.errors import InputError
+from bundle.handlers import RunFolder
 from bundle.inference.header import Header
 from bundle.label.answer import answer
 from bundle.label.models import fine_tune
@@ -306,6 +308,124 @@ def test_a_name_that_leads_elsewhere_is_refused(name: str, tiny_run, phantom, tm
     (data / "dataset.json").write_text(json.dumps(manifest))
     assert "the name of a file" in said("evaluate", tiny_run, "--dataset", data)
     assert sorted(tiny_run.rglob("*")) == before
+
+
+# Files that a model opens, recipes that were copied -------------------------------------------------------------------
+
+BACKBONE = {"_target_": "networks.BackboneEncoder"}
+OPENED: dict[str, tuple[dict[str, Any], str]] = {
+    "a folder": ({**BACKBONE, "folder": "/etc"}, "open /etc, outside"),
+    "a folder by another": ({**BACKBONE, "folder": "{run}/../secret"}, "open"),
+    "a folder as data": ({**BACKBONE, "folder": "$'/etc'"}, "open /etc, outside"),
+    "a folder referred to": ({**BACKBONE, "folder": "@head"}, "open @head"),
+    "a folder by parts": ({**BACKBONE, "folder": ["/etc"]}, "open"),
+    "a folder through a link": ({**BACKBONE, "folder": "{run}/link"}, "open"),
+    "weights": ({"_target_": "networks.SwinEncoder", "weights": "/etc/passwd"}, "open /etc/passwd, outside"),
+}
+
+
+@pytest.mark.parametrize("case", OPENED)
+def test_a_model_opens_no_file_of_the_users(case: str, stranger, tmp_path):
+    encoder, says = OPENED[case]
+    (tmp_path / "secret").mkdir()
+    (tmp_path / "secret" / "config.json").write_text('{"model_type": "secret"}')
+    (stranger / "link").symlink_to(tmp_path / "secret")
+    path = stranger / "configs" / "model.json"
+    content = json.loads(path.read_text())
+    content["network_def"]["encoder"] = json.loads(json.dumps(encoder).replace("{run}", str(stranger)))
+    path.write_text(json.dumps(content))
+    line = said("export-bundle", stranger, tmp_path / "m.zip")
+    assert says in line
+    assert "give --trust" in line
+
+
+@pytest.mark.parametrize("folder", ["{run}/models/backbone", "$@model_dir + '/backbone'"])
+def test_a_model_may_open_what_is_of_its_run(folder: str, stranger):
+    content = {"network_def": {"encoder": {**BACKBONE, "folder": folder.format(run=stranger)}}}
+    assert trust.what_runs(content, stranger) is None
+
+
+def test_a_run_keeps_what_describes_its_backbone(stranger, tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "dinov2"}')
+    panel = load_panel(stranger / "models" / "panel.json")
+    for start, folder in ((None, str(tmp_path)), (stranger, "$@start_from + '/models/backbone'")):
+        out = stranger if start is None else tmp_path / "tuned"
+        handler = RunFolder(str(out), panel, {})
+        handler.config = {"dataset_dir": "data", "network_def": {"encoder": {**BACKBONE, "folder": folder}}}
+        handler.config["start_from"] = str(start)
+        handler(Engine(lambda *_: None))
+        handler._release(Engine(lambda *_: None))
+        assert (out / "models" / "backbone" / "config.json").read_bytes() == b'{"model_type": "dinov2"}'
+        model, recipe = (json.loads((out / "configs" / f"{name}.json").read_text()) for name in ("model", "recipe"))
+        kept = [c["network_def"]["encoder"] for c in (model, recipe)]
+        assert [k["folder"] for k in kept] == ["$@model_dir + '/backbone'", "$@start_from + '/models/backbone'"]
+        assert not any(k["pretrained"] for k in kept)
+        assert trust.what_runs(model) is trust.what_runs(recipe) is None
+
+
+def test_a_strangers_recipe_is_checked_wherever_it_lies(stranger, phantom, tmp_path, marker):
+    spoil(stranger, HOSTILE["expression"], marker)
+    recipe = shutil.copy(stranger / "configs" / "recipe.json", tmp_path / "copied.json")
+    fine = ROOT / "configs" / "fine_tune.json"
+    for asked in (
+        ("--config", fine, "--set", f"start_from={stranger}"),
+        ("--set", f"start_from={stranger}"),
+        ("--config", fine),
+    ):
+        assert "give --trust" in said("train", phantom, tmp_path / "out", "--config", recipe, *asked)
+    assert not (tmp_path / "out").exists()
+
+
+def test_numbers_need_no_trust(tmp_path):
+    own = tmp_path / "mine.json"
+    own.write_text('{"max_epochs": 3, "learning_rate": 0.1, "train#dataset#seed": 2, "batch_size": 1, "panel": null}')
+    trust.check_override(own)
+
+
+# Links ----------------------------------------------------------------------------------------------------------------
+
+LINKS = {
+    "evaluation": "folder",
+    "predictions": "folder",
+    "models/converted": "folder",
+    "checkpoints": "folder",
+    "tensorboard": "nothing",
+    "configs": "folder",
+    "evaluation/standard_error.json": "file",
+    "evaluation/.test.json.lock": "nothing",
+    ".pixnet.json": "nothing",
+}
+
+
+@pytest.mark.parametrize("name", LINKS)
+def test_a_run_that_would_write_elsewhere_is_refused(name: str, stranger, phantom, tmp_path):
+    path, victim = stranger / name, tmp_path / "victim"
+    if path.is_dir():
+        shutil.move(path, victim)
+    elif LINKS[name] == "folder":
+        victim.mkdir()
+    elif LINKS[name] == "file":
+        victim.write_text("{}")
+    path.unlink(missing_ok=True)
+    path.symlink_to(victim)
+    before = {p: p.lstat().st_mtime_ns for p in tmp_path.rglob("*")}
+    for command in (
+        ("evaluate", stranger, "--dataset", phantom),
+        ("predict", phantom / "slides" / "P3.tif", tmp_path / "o.h5ad", "--model", stranger, "--bin-um", 100),
+        ("train", phantom, stranger),
+    ):
+        assert "is a link to" in said(*command)
+    assert {p: p.lstat().st_mtime_ns for p in tmp_path.rglob("*")} == before
+
+
+def test_a_run_may_be_a_link_and_its_weights_too(stranger, tmp_path):
+    blob = tmp_path / "blob"
+    weights = stranger / "models" / "model.pt"
+    shutil.move(weights, blob)
+    weights.symlink_to(blob)
+    (stranger / "evaluation" / "inside.json").symlink_to(stranger / "evaluation" / "validation.json")
+    (tmp_path / "link").symlink_to(stranger)
+    assert commands.trained_run(tmp_path / "link")[0] == stranger
 
 
 # The exported bundle --------------------------------------------------------------------------------------------------

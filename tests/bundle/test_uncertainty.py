@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import anndata as ad
 import numpy as np
@@ -16,7 +17,7 @@ from bundle.files import write_json
 from bundle.inference import model_sha256
 from bundle.manifest import read_split
 from bundle.panel import load_panel, load_units
-from bundle.uncertainty import calibration, combine, with_standard_error
+from bundle.uncertainty import _kept, calibration, combine, with_standard_error
 from bundle.units import read_units
 
 
@@ -155,6 +156,37 @@ def test_bins_too_fine_to_measure_calibrate_nothing(run, phantom, tmp_path, capl
     write_json(other / "evaluation" / "standard_error.json", earlier)
     assert calibration(lambda *_: pytest.fail("predicted"), other, {})["slides"] == []
     assert "16 µm hold too few counts" in caplog.text
+
+
+WHOLE = {"members": 8, "slides": ["P2"], "factor": {"GENE001": 1.0}, "unit_size_um": 55.0, "ranking": None}
+FAULTS: dict[str, dict[str, Any]] = {
+    "no factor": {"factor": None},
+    "a factor of text": {"factor": {"GENE001": "x"}},
+    "a negative factor": {"factor": {"GENE001": -1}},
+    "slides that are none": {"slides": [{}]},
+    "no unit size": {"unit_size_um": None},
+    "what is not ours": {"more": [{"a": 1}]},
+}
+
+
+def test_what_was_measured_is_read_again(tmp_path):
+    write_json(tmp_path / "s.json", {**WHOLE, "checkpoint_sha256": "a"})
+    assert _kept(tmp_path / "s.json", "a") == {**WHOLE, "checkpoint_sha256": "a"}
+    assert _kept(tmp_path / "s.json", "b") is None
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_what_does_not_fit_is_measured_again(fault: str, tmp_path):
+    content = {"checkpoint_sha256": "a", **WHOLE, **FAULTS[fault]}
+    content = {key: value for key, value in content.items() if value is not None or key == "ranking"}
+    write_json(tmp_path / "s.json", content)
+    assert _kept(tmp_path / "s.json", "a") is None
+
+
+@pytest.mark.parametrize("content", ['{"checkpoint_sha256": "a", "slides": ["x"]}', "[" * 100_000, "[]", "", "\0"])
+def test_what_is_damaged_too(content: str, tmp_path):
+    (tmp_path / "s.json").write_text(content)
+    assert _kept(tmp_path / "s.json", "a") is None
 
 
 def test_a_data_set_that_was_away_is_used_when_it_is_back(run, phantom, tmp_path, caplog):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import logging
 import sys
@@ -126,7 +127,7 @@ def test_other_weights_and_sizes_are_other_models(network, engine, tmp_path):
     assert all(name.startswith("traced-") and name.endswith(".model") for name in names)
 
 
-@pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "a folder", "no model"])
+@pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "a folder", "no model", "unpacked", "planted"])
 def test_a_damaged_model_is_made_again(network, engine, tmp_path, damage: str):
     build_runtime(engine, network, *SIZE, cache_dir=tmp_path)
     (kept,) = tmp_path.iterdir()
@@ -137,6 +138,11 @@ def test_a_damaged_model_is_made_again(network, engine, tmp_path, damage: str):
         kept.mkdir()
     elif damage == "no model":  # whole in itself
         runtime.ConvertedModels(tmp_path).write(kept.name, b"none")
+    elif damage == "unpacked":
+        kept.write_bytes(hashlib.sha256(b"none").digest() + b"none")
+    elif damage == "planted":  # another network's under the name of this one
+        planted = runtime._convert("traced", Traced(1), build_network(seed=1), region())
+        runtime.ConvertedModels(tmp_path).write(kept.name, planted)
     else:
         flipped = whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]
         kept.write_bytes({"cut": whole[:middle], "flipped": flipped, "empty": b""}[damage])
