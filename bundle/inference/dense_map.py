@@ -82,7 +82,7 @@ class DenseMap:
         stored: Any = self.group["projection"]
         arrays = dict(stored.arrays())
         gone = [name for name, array in arrays.items() if array.nchunks_initialized < array.nchunks]
-        if gone:  # Zarr takes a chunk that is not there for zeros
+        if gone and stored.attrs.get("zeros_written"):  # Zarr takes a chunk that is not there for zeros
             raise InputError(f"{self.path} has lost a part of its {gone[0]}. Copy it again, or make it anew.")
         content = {name: array[:] for name, array in arrays.items()}
         return Projection.from_dict({**content, "genes": stored.attrs["genes"], **stored.attrs.get("scalars", {})})
@@ -297,10 +297,11 @@ def _write_projection(group: Any, projection: Projection | None) -> None:
     content = projection.to_dict()
     stored = group.create_group("projection")
     stored.attrs["genes"] = list(projection.genes)
+    stored.attrs["zeros_written"] = True
     stored.attrs["scalars"] = {k: v for k, v in content.items() if isinstance(v, float)}
     for name in ("loadings", "bias", "total"):
         if name in content:
-            stored.create_array(name, data=content[name])
+            stored.create_array(name, data=content[name], config={"write_empty_chunks": True})
 
 
 def write_map(source: DenseMap, path: str | Path, name: str, genes: Sequence[str] | None = None) -> None:

@@ -166,3 +166,26 @@ def test_a_region_too_large_for_nifti_is_refused_and_the_largest_is_not(dense, t
     with pytest.raises(InputError, match="10 x 20 cells of 2 genes"):
         write_nifti(dense, tmp_path / "s.nii", ["b", "a"], region)
     assert [p.name for p in tmp_path.glob("*.nii")] == ["r.nii"]
+
+
+@pytest.mark.parametrize("part", ["bias", "loadings"])
+def test_a_map_that_lost_a_part_of_its_head_is_refused(tmp_path, part):
+    projection = Projection.of(
+        ["A", "B"], 3, lambda x: x[:, :2] * 0, lambda x: None, torch.zeros(1)
+    )  # zeros, which Zarr would not write
+    about = {"working_mpp": 1.0}
+    create_map(
+        tmp_path / "m.zarr",
+        channels=3,
+        low_px=(0, 0),
+        high_px=(8, 8),
+        stride=2,
+        block_px=8,
+        about=about,
+        projection=projection,
+    )
+    assert open_map(tmp_path / "m.zarr").genes == ["A", "B"]
+    (chunk,) = [p for p in (tmp_path / "m.zarr" / "projection" / part / "c").rglob("*") if p.is_file()]
+    chunk.unlink()
+    with pytest.raises(InputError, match=f"lost a part of its {part}"):
+        open_map(tmp_path / "m.zarr")
