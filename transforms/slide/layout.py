@@ -146,8 +146,8 @@ def read_layout(path: Path) -> Layout | None:
         if file.read(4) not in _MAGIC:
             return None
     try:
-        with tifffile.TiffFile(path) as tiff:
-            layout = _layout(path, tiff)
+        with tifffile.TiffFile(path) as tiff, tifffile.TiffFile(path, is_ome=False) as alone:
+            layout = _layout(path, tiff, alone)
     except SlideError:
         raise
     except Exception as error:
@@ -158,13 +158,15 @@ def read_layout(path: Path) -> Layout | None:
     return layout
 
 
-def _layout(path: Path, tiff: tifffile.TiffFile) -> Layout:
+def _layout(path: Path, tiff: tifffile.TiffFile, alone: tifffile.TiffFile) -> Layout:
     if not tiff.pages or not tiff.series:
         raise ValueError("it has no pages")
-    series = tiff.series[0]
+    metadata, series = tiff.ome_metadata, tiff.series[0]
+    if metadata and _lies_elsewhere(tiff, series):
+        series = alone.series[0]
     if series.keyframe.imagedepth != 1 or (series.keyframe.is_tiled and series.keyframe.tiledepth != 1):
         raise SlideError(f"{path} is a volume; a slide is flat. Save one plane of it as RGB.")
-    refuse_by_tags(path, tiff)
+    refuse_by_tags(path, series, metadata)
     seen = [_level(level) for level in series.levels]
     for number, level in enumerate(seen):
         if min(level.size) < 1:
@@ -197,20 +199,29 @@ def _level(level: Any) -> Level:
     return Level(shape[axes.index("X")], shape[axes.index("Y")], _pages(level))
 
 
+def _lies_elsewhere(tiff: tifffile.TiffFile, series: Any) -> bool:
+    """Whether pages of a picture lie in other files, as those of OME-TIFF may, or are missing."""
+    pages = [page for level in series.levels for page in _picked(level)]
+    return any(page is None or page.parent.filehandle.path != tiff.filehandle.path for page in pages)
+
+
 def _pages(level: Any) -> tuple[Any, ...]:
+    picked = _picked(level)
+    if any(page is None for page in picked):
+        raise ValueError("pages of it are missing")
+    return tuple(picked)
+
+
+def _picked(level: Any) -> list[Any]:
     """The pages of one picture: one that holds all colours, or one for each; of a stack, those of its first picture."""
     pages, key = level.pages, level.keyframe
     axis = next((a for a in "CS" if a in level.axes and key.samplesperpixel == 1), None)
     if axis is None:
-        picked = [pages[0]]
-    else:
-        place = level.axes.index(axis)
-        after = zip(level.axes[place + 1 :], level.shape[place + 1 :], strict=True)
-        step = math.prod(n for a, n in after if a not in "YX")
-        picked = [pages[i * step] for i in range(level.shape[place])]
-    if any(page is None for page in picked):
-        raise ValueError("pages of it are missing")
-    return tuple(picked)
+        return [pages[0]]
+    place = level.axes.index(axis)
+    after = zip(level.axes[place + 1 :], level.shape[place + 1 :], strict=True)
+    step = math.prod(n for a, n in after if a not in "YX")
+    return [pages[i * step] for i in range(level.shape[place])]
 
 
 def _of_one_picture(levels: list[Level]) -> list[Level]:

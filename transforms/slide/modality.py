@@ -10,7 +10,6 @@ from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
-import tifffile
 
 from .errors import SlideError
 
@@ -42,16 +41,15 @@ _GREY = 2  # channels of a grey picture differ by at most this, after JPEG
 _GREY_SPAN = 40  # a grey picture spans more than this between its darkest and brightest pixels; glass does not
 
 
-def refuse_by_tags(path: Path, tiff: tifffile.TiffFile) -> None:
+def refuse_by_tags(path: Path, series: Any, ome_metadata: str | None) -> None:
     """Refuse what its tags show to be no H&E, or to hold colours in a way that nothing here converts.
 
     Raises:
         SlideError: with the evidence.
     """
-    series: Any = tiff.series[0]
     key = series.keyframe
     samples = math.prod(n for axis, n in zip(series.axes, series.shape, strict=True) if axis in "SC")
-    names, light = _ome_channels(tiff)
+    names, light = _ome_channels(ome_metadata)
     holds = f"{samples} channel{'s' if samples > 1 else ''} of {key.dtype}"
     if any(names):
         holds += f" ({', '.join(name or '?' for name in names[:8])})"
@@ -132,10 +130,10 @@ def judge_pixels(pixels: np.ndarray) -> tuple[bool, str | None]:
     return False, None
 
 
-def _ome_channels(tiff: tifffile.TiffFile) -> tuple[list[str], str | None]:
+def _ome_channels(metadata: str | None) -> tuple[list[str], str | None]:
     """The names of the first image's channels in OME metadata, and what it says of fluorescent light, if it does."""
     try:
-        pixels = ElementTree.fromstring(tiff.ome_metadata).find(".//{*}Pixels") if tiff.ome_metadata else None
+        pixels = ElementTree.fromstring(metadata).find(".//{*}Pixels") if metadata else None
     except ElementTree.ParseError:
         return [], None
     channels = pixels.findall("{*}Channel") if pixels is not None else []
