@@ -18,7 +18,7 @@ from scipy import ndimage
 
 import transforms.slide.opening
 from transforms import Slide, SlideError
-from transforms.slide.layout import read_layout
+from transforms.slide.layout import downsample, read_layout
 from transforms.slide.modality import judge_pixels
 
 SIZE = (200, 260)
@@ -333,6 +333,36 @@ def test_levels_that_are_no_smaller_copies_are_left_out(tmp_path):
     slide = Slide(path, 0.5)
     assert slide.level_dimensions == [(260, 200), (130, 100)]
     assert "1 of its 3 levels" in slide.warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("base", "size", "taken"),
+    [
+        ((4096, 4100), (2048, 2050), True),
+        ((4096, 4100), (2048, 2064), False),  # padded to whole tiles
+        ((4097, 4101), (2048, 2050), True),
+        ((4097, 4101), (2049, 2051), True),
+        ((1001, 1003), (250, 250), True),
+        ((1001, 1003), (251, 251), True),
+        ((1000, 1000), (500, 502), False),
+    ],
+)
+def test_a_level_is_a_copy_if_rounding_alone_explains_its_size(tmp_path, base, size, taken):
+    options = {"photometric": "rgb", "tile": (64, 64), "metadata": None, "compression": "deflate"}
+    with tifffile.TiffWriter(tmp_path / "a.tif") as tiff:
+        tiff.write(np.full((*base[::-1], 3), 200, np.uint8), subifds=1, **options)
+        tiff.write(np.full((*size[::-1], 3), 200, np.uint8), subfiletype=1, **options)
+    layout = read_layout(tmp_path / "a.tif")
+    assert layout.seen_levels == (base, size)
+    assert len(layout.levels) == 1 + taken
+    assert downsample((10000, 30), (313, 1)) == 32
+
+
+def test_a_slide_that_is_all_transparent_is_doubted(tmp_path):
+    for alpha, doubted in ((0, True), (255, False)):
+        image = np.dstack([he(), np.full(SIZE, alpha, np.uint8)])
+        slide = Slide(write(tmp_path / f"{alpha}.tif", image, extrasamples=["UNASSALPHA"]), 0.5)
+        assert any("transparent" in told for told in slide.warnings) == doubted
 
 
 def test_a_strip_larger_than_memory_is_refused(tmp_path, monkeypatch):

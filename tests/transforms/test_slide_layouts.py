@@ -58,6 +58,7 @@ LAYOUTS: dict[str, tuple[dict[str, Any], list[str]]] = {
     "premultiplied alpha": ({"alpha": "assocalpha", "levels": 2}, ["none", "lzw"]),
     "a fourth sample": ({"alpha": "unspecified"}, ["none", "lzw"]),
     "palette": ({"palette": True}, ["none", "lzw", "deflate"]),
+    "palette of 8 bits": ({"palette": True, "colormap scale": 1}, ["none", "lzw"]),
     "palette in strips": ({"palette": True, "strip": 16}, ["none", "lzw"]),
     "tiles never written": ({"skip": True, "levels": 2}, [*RAW, "jpeg 420"]),
     "planes never written": ({"skip": True, "planar": True}, ["none", "lzw"]),
@@ -115,7 +116,7 @@ def write(path: Path, compression: str, how: dict[str, Any]) -> list[np.ndarray]
             rgb = np.floor(rgb * share + 0.5 - 1e-9).astype(np.uint8) + (255 - alpha[..., None])
     if how.get("palette"):
         colors = np.random.default_rng(2).integers(0, 256, (3, 256), dtype=np.uint16)
-        options |= {"photometric": "palette", "colormap": colors * 257}
+        options |= {"photometric": "palette", "colormap": colors * how.get("colormap scale", 257)}
         image = rgb[..., 0]
         rgb = colors.astype(np.uint8).T[image]
     tile = how.get("tile", (64, 64))

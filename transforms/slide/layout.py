@@ -15,7 +15,7 @@ from .errors import SlideError
 from .modality import doubts_by_tags, refuse_by_tags
 from .mpp import Said, tiff_mpp
 
-__all__ = ["ODDITIES", "Layout", "Level", "Size", "read_layout"]
+__all__ = ["ODDITIES", "Layout", "Level", "Size", "downsample", "read_layout"]
 
 Size = tuple[int, int]
 
@@ -229,13 +229,22 @@ def _of_one_picture(levels: list[Level]) -> list[Level]:
     kept = levels[:1]
     first = levels[0]
     for level in levels[1:]:
-        across, down = first.width_px / level.width_px, first.height_px / level.height_px
-        slack = max(across / level.width_px, down / level.height_px)  # one pixel more or less
-        alike = abs(across - down) <= 2 * slack + 0.01 * across
+        ratio = downsample(first.size, level.size)
+        alike = all(
+            abs(b / ratio - n) <= 1 for b, n in zip(first.size, level.size, strict=True)
+        )  # one pixel's rounding
         is_whole = level.is_whole or not first.is_whole
         if alike and is_whole and _kind(level) == _kind(first) and level.width_px < kept[-1].width_px:
             kept.append(level)
     return kept
+
+
+def downsample(base: Size, size: Size) -> float:
+    """Level-0 pixels per pixel; whole if the sizes allow it, as 1531 -> 766 px is a halving and not 1.9987."""
+    longer = int(base[1] > base[0])  # rounding changes it least
+    ratio = base[longer] / size[longer]
+    whole = max(round(ratio), 1)
+    return float(whole) if all(abs(b / whole - n) < 1 for b, n in zip(base, size, strict=True)) else ratio
 
 
 def _kind(level: Level) -> tuple[Any, ...]:

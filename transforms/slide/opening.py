@@ -162,10 +162,17 @@ def _doubts_of_pixels(path: Path, source: Source, layout: Layout | None) -> list
     Raises:
         SlideError: if it surely is not.
     """
-    surely_not, why = judge_pixels(_looked_at(source, layout))
+    pixels = _looked_at(source, layout)
+    surely_not, why = judge_pixels(pixels)
     if surely_not:
         raise SlideError(f"{path} is no H&E: {why}. Give the H&E of the same tissue.")
-    return [f"It may be no H&E: {why}."] if why else []
+    doubts = [f"It may be no H&E: {why}."] if why else []
+    if layout is not None and "alpha" in layout.oddities and len(pixels) and pixels.min() == 255:
+        doubts.append(
+            "All of it that PixNet looked at is transparent, which it reads as white glass. If its alpha channel is "
+            "wrong, save it as RGB without alpha."
+        )
+    return doubts
 
 
 def _looked_at(source: Source, layout: Layout | None) -> np.ndarray:

@@ -76,7 +76,7 @@ class _LevelReader:
             for page in level.pages
         ]
         self._planes = [(page, plane) for page in range(len(level.pages)) for plane in range(self._n_planes(key))]
-        self._palette = (key.colormap >> 8).astype(np.uint8).T if key.photometric == _PALETTE else None
+        self._palette = _palette(key.colormap) if key.photometric == _PALETTE else None
         extra = key.extrasamples[0] if key.samplesperpixel == 4 and key.extrasamples else 0
         self._alpha = extra if extra in (_ASSOCIATED, _UNASSOCIATED) else None
 
@@ -125,6 +125,11 @@ class _LevelReader:
         start += columns.start * samples
         parts = [_pread(file, start + i * stride, width * samples) for i in range(height)]
         return np.frombuffer(b"".join(parts), np.uint8).reshape(height, width, samples)
+
+
+def _palette(colormap: np.ndarray) -> np.ndarray:
+    """Colours as uint8 (N, 3); a colormap has 16 bits, but some programs write 8."""
+    return (colormap >> (8 if colormap.max() > 255 else 0)).astype(np.uint8).T
 
 
 def _pread(file: int, offset: int, count: int) -> bytes:
