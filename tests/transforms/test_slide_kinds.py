@@ -344,15 +344,17 @@ def test_levels_that_are_no_smaller_copies_are_left_out(tmp_path):
         ((4097, 4101), (2049, 2051), True),
         ((1001, 1003), (250, 250), True),
         ((1001, 1003), (251, 251), True),
+        ((1000, 800), (400, 320), True),
+        ((10000, 30), (313, 1), True),
         ((1000, 1000), (500, 502), False),
     ],
 )
 def test_a_level_is_a_copy_if_rounding_alone_explains_its_size(tmp_path, base, size, taken):
-    options = {"photometric": "rgb", "tile": (64, 64), "metadata": None, "compression": "deflate"}
-    with tifffile.TiffWriter(tmp_path / "a.tif") as tiff:
-        tiff.write(np.full((*base[::-1], 3), 200, np.uint8), subifds=1, **options)
+    options = {"photometric": "rgb", "tile": (64, 64), "compression": "deflate"}
+    with tifffile.TiffWriter(tmp_path / "a.ome.tif") as tiff:
+        tiff.write(np.full((*base[::-1], 3), 200, np.uint8), subifds=1, metadata={"axes": "YXS"}, **options)
         tiff.write(np.full((*size[::-1], 3), 200, np.uint8), subfiletype=1, **options)
-    layout = read_layout(tmp_path / "a.tif")
+    layout = read_layout(tmp_path / "a.ome.tif")
     assert layout.seen_levels == (base, size)
     assert len(layout.levels) == 1 + taken
     assert downsample((10000, 30), (313, 1)) == 32
