@@ -68,7 +68,9 @@ def channels(*names: str, **more: Any) -> dict[str, Any]:
         (he().transpose(2, 0, 1), {"photometric": "minisblack"}, "fluorescence"),
         (he(), {"photometric": "minisblack", "planarconfig": "contig"}, "3 grey pictures"),
         (he().transpose(2, 0, 1), {"photometric": "minisblack", "ome": channels("DAPI", "CD3", "PanCK")}, "CD3"),
-        (he().transpose(2, 0, 1), {"photometric": "rgb", "planarconfig": "separate", "ome": channels("Cy5")}, "Cy5"),
+        (fluorescence((0, 0, 255), (0, 255, 0)).transpose(2, 0, 1),
+         {"photometric": "minisblack", "ome": channels("C0", "C1", "C2")}, "no H&E: .*single dyes"),
+        (he().transpose(2, 0, 1)[:2], {"photometric": "minisblack", "ome": channels("a", "Cy5-b")}, "Cy5-b"),
         (he().transpose(2, 0, 1), {"photometric": "rgb", "planarconfig": "separate",
                                    "ome": channels("a", ContrastMethod="Fluorescence")}, "ContrastMethod"),
         (he().astype(np.uint16), {}, "uint16"),
@@ -123,6 +125,61 @@ def test_he_of_any_kind_is_taken_without_a_doubt(tmp_path, image, options):
 )
 def test_what_may_be_no_he_is_doubted(tmp_path, image, told):
     assert [w for w in Slide(write(tmp_path / "a.tif", image, compression="jpeg"), 0.5).warnings if told in w]
+
+
+@pytest.mark.parametrize(
+    ("name", "doubted"),
+    [("cy3 H&E restained", True), ("Opal-H&E", True), ("Opalescent", False), ("tissue", False), ("AF488", True)],
+)
+def test_the_name_of_a_dye_alone_does_not_refuse_rgb(tmp_path, name, doubted):
+    path = write(tmp_path / "a.ome.tif", he(), metadata={"axes": "YXS", "Channel": {"Name": [name]}})
+    assert [name in told for told in Slide(path, 0.5).warnings] == [True] * doubted
+
+
+@pytest.mark.parametrize("names", [{}, {"Channel": {"Name": ["Channel 0", "Channel 1", "Channel 2"]}}])
+def test_three_planes_without_names_are_judged_by_their_pixels(tmp_path, names):
+    planes = np.ascontiguousarray(he().transpose(2, 0, 1))
+    path = write(tmp_path / "a.ome.tif", planes, photometric="minisblack", metadata={"axes": "CYX", **names})
+    slide = Slide(path, 0.5)
+    assert [told for told in slide.warnings if "have no names" in told] == slide.warnings
+    assert slide.warnings
+    np.testing.assert_array_equal(slide.read_level(0, 0, 0, *SIZE[::-1]), he())
+
+
+def pixels(share: float, brightest: int, least: int) -> np.ndarray:
+    """A share of pixels of one colour, on black."""
+    image = np.zeros((1000, 3), np.uint8)
+    image[: round(1000 * share)] = brightest, (brightest + least) // 2, least
+    return image
+
+
+@pytest.mark.parametrize(
+    ("share", "brightest", "least", "refused", "told"),
+    [
+        (0.50, 200, 29, True, "colours of single dyes"),  # below .15
+        (0.50, 200, 31, False, "colours of single dyes"),  # above it
+        (0.51, 200, 29, False, "single dyes, as fluorescence"),  # more than half is lit
+        (0.50, 200, 79, False, "colours of single dyes"),  # below .4
+        (0.50, 200, 81, False, None),
+        (0.51, 200, 79, False, "single dyes, as fluorescence"),
+        (0.51, 200, 81, False, None),
+        (0.50, 129, 100, False, "dim"),
+        (0.50, 130, 100, False, None),
+        (0.51, 129, 100, False, None),
+        (0.010, 200, 0, True, "single dyes"),
+        (0.009, 200, 0, False, None),  # too few to say
+    ],
+)
+def test_both_sides_of_each_threshold(share, brightest, least, refused, told):
+    surely_not, why = judge_pixels(pixels(share, brightest, least))
+    assert surely_not == refused
+    assert (why is None) if told is None else told in why
+
+
+def test_eosin_on_a_masked_background_is_doubted_and_not_refused(tmp_path):
+    image = np.zeros((*SIZE, 3), np.uint8)
+    image[:90] = 200, 60, 110
+    assert any("single dyes" in told for told in Slide(write(tmp_path / "a.tif", image), 0.5).warnings)
 
 
 @pytest.mark.real
@@ -201,11 +258,13 @@ def test_aperio_s_ycbcr_without_openslide_is_refused(tmp_path, monkeypatch):
     [
         ({"description": "Aperio |MPP = 0.25", "um": 0.5}, 0.25, r"description says 0\.25.*resolution says 0\.5"),
         ({"metadata": {"axes": "YXS", "PhysicalSizeX": 0.25}, "um": 0.5}, 0.25, r"OME metadata says 0\.25.*says 0\.5"),
-        ({"um": 1.27}, 1.27, r"No scanner gives 1\.27.*0\.5 if pixels per cm are labelled as per inch"),
-        ({"um": 0.25 / 2.54}, 0.25 / 2.54, r"No scanner.*0\.25 if pixels per inch"),
-        ({"um": 2.5}, 2.5, r"No scanner gives 2\.5.*0\.25 if it is ten times too large"),
+        ({"um": 1.27}, 1.27, r"says 1\.27 .*0\.5 if pixels per cm are labelled as per inch"),
+        ({"um": 0.25 / 2.54}, 0.25 / 2.54, r"unusual.*0\.25 if pixels per inch"),
+        ({"um": 2.5}, 2.5, r"says 2\.5 .*0\.25 if it is ten times too large"),
         ({"um": 5}, 5, r"0\.5 if it is ten times too large"),
-        ({"um": 0.06}, 0.06, "No scanner"),
+        ({"um": 5.08}, 5.08, r"0\.2 if pixels per mm"),
+        ({"um": 12.7}, 12.7, r"0\.5 if pixels per mm"),
+        ({"um": 0.06}, 0.06, "unusual"),
     ],
 )  # fmt: skip
 def test_tags_that_disagree_and_mpp_that_no_scanner_gives_are_told(tmp_path, options, mpp, told):
@@ -220,7 +279,7 @@ def test_tags_that_disagree_and_mpp_that_no_scanner_gives_are_told(tmp_path, opt
     assert Slide(path, slide.mpp).warnings == [] or "PixNet uses" in Slide(path, slide.mpp).warnings[0]
 
 
-@pytest.mark.parametrize("um", [0.12, 0.22, 0.25, 0.5, 0.65, 1.0, 2.0, 4.1, 8.0])
+@pytest.mark.parametrize("um", [0.12, 0.22, 0.25, 0.5, 1.0, 1.2, 1.3, 1.38, 1.51, 1.76, 2.0, 2.6, 2.76, 4.1, 5.52, 8.0])
 def test_what_scanners_give_and_halvings_of_it_are_not_doubted(tmp_path, um):
     path = write(tmp_path / "a.tif", he(), resolution=(1e4 / um, 1e4 / um), resolutionunit="CENTIMETER")
     assert Slide(path).warnings == []

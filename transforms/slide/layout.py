@@ -179,7 +179,7 @@ def _layout(path: Path, tiff: tifffile.TiffFile, alone: tifffile.TiffFile) -> La
     levels = _of_one_picture(seen)
     for level in levels:
         _prepare(level)
-    doubts = list(doubts_by_tags(series))
+    doubts = list(doubts_by_tags(series, metadata))
     if len(levels) < len(seen):
         left_out = len(seen) - len(levels)
         doubts.append(
