@@ -7,6 +7,7 @@ import logging
 import re
 import struct
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ import pytest
 import tifffile
 from scipy import ndimage
 
+import transforms.slide.cucim_source
 import transforms.slide.opening
+import transforms.slide.tiff_source
 from transforms import Slide, SlideError
 from transforms.slide.layout import downsample, read_layout
 from transforms.slide.modality import judge_pixels
@@ -337,7 +340,7 @@ def tampered(path: Path, tag: str, value: bytes, at: int = 0) -> Path:
         ("ImageWidth", struct.pack("<I", 0), "."),
         ("ImageWidth", struct.pack("<I", 2**31), "cut short"),
         ("TileWidth", struct.pack("<I", 0), "."),
-        ("Compression", struct.pack("<H", 6), "YCbCr without JPEG"),
+        ("Compression", struct.pack("<H", 6), "old-style JPEG"),
         ("Compression", struct.pack("<H", 4711), "."),
         ("BitsPerSample", struct.pack("<3H", 4, 4, 4), "."),
         ("TileOffsets", bytes(4), "place of a tile is missing"),
@@ -370,6 +373,7 @@ def test_a_tile_that_does_not_decode_is_found_at_opening(tmp_path, compression, 
 def test_a_jpeg_tile_with_a_damaged_head_never_reaches_cucim(tmp_path):
     path = write(tmp_path / "a.tif", he(), compression="jpeg")
     slide = Slide(path, 0.5, ("cucim",))
+    slide._pid = -1  # as after a fork: opened again, without a look at its tiles
     with tifffile.TiffFile(path) as tiff:
         offset = tiff.pages[0].dataoffsets[7]
     content = bytearray(path.read_bytes())
@@ -424,6 +428,134 @@ def test_a_slide_that_is_all_transparent_is_doubted(tmp_path):
         image = np.dstack([he(), np.full(SIZE, alpha, np.uint8)])
         slide = Slide(write(tmp_path / f"{alpha}.tif", image, extrasamples=["UNASSALPHA"]), 0.5)
         assert any("transparent" in told for told in slide.warnings) == doubted
+
+
+class Elsewhere:
+    """Stands for a backend whose pixels are shifted, or in which one tile differs."""
+
+    name = "cucim"
+
+    def __init__(self, path, layout):
+        self.source = transforms.slide.opening.TiffSource(path, layout)
+        self.dimensions = self.source.dimensions
+
+    def read(self, level, x_px, y_px, width_px, height_px):
+        width = self.dimensions[level][0]
+        x_px = min(x_px + self.shift_px, width - width_px)
+        pixels = self.source.read(level, x_px, y_px, width_px, height_px).astype(int)
+        return (pixels + self.brighter).clip(0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("compression", "shift_px", "brighter", "taken"),
+    [
+        ("deflate", 0, 0, True),
+        ("deflate", 1, 0, False),
+        ("deflate", 0, 1, False),
+        ("jpeg", 1, 0, False),
+        ("jpeg", 0, 3, True),
+        ("jpeg", 0, 4, False),
+    ],
+)
+def test_a_backend_whose_pixels_differ_from_tifffile_s_is_refused(
+    tmp_path, monkeypatch, caplog, compression, shift_px, brighter, taken
+):
+    caplog.set_level(logging.INFO)
+    kind = type("Shifted", (Elsewhere,), {"shift_px": shift_px, "brighter": brighter})
+    monkeypatch.setitem(transforms.slide.opening._SOURCES, "cucim", kind)
+    path = write(tmp_path / "a.tif", he(), compression=compression)
+    assert Slide(path, 0.5).backend == ("cucim" if taken else "tifffile")
+    assert any("reads other pixels than tifffile at level 0" in told for told in caplog.messages) != taken
+
+
+@pytest.mark.parametrize(("huge_px", "tried"), [(64 * 64, True), (64 * 64 - 1, False)])
+def test_a_segment_too_large_to_try_is_not_tried(tmp_path, monkeypatch, huge_px, tried):
+    monkeypatch.setattr("transforms.slide.opening._HUGE_PX", huge_px)
+    kind = type("Shifted", (Elsewhere,), {"shift_px": 1, "brighter": 0})
+    monkeypatch.setitem(transforms.slide.opening._SOURCES, "cucim", kind)
+    path = write(tmp_path / "a.tif", he(), compression="deflate")
+    assert Slide(path, 0.5).backend == ("tifffile" if tried else "cucim")
+
+
+def test_jpeg_2000_of_matrox_tagged_rgb_is_read(tmp_path):
+    image = he()[:192, :256]
+    parts = [image[y : y + 64, x : x + 64] for y in range(0, 192, 64) for x in range(0, 256, 64)]
+    encoded = (imagecodecs.jpeg2k_encode(np.ascontiguousarray(p), codecformat="j2k", reversible=True) for p in parts)
+    options = {"photometric": "rgb", "compression": 33004, "metadata": None}
+    tifffile.imwrite(tmp_path / "a.tif", encoded, shape=image.shape, dtype=np.uint8, tile=(64, 64), **options)
+    np.testing.assert_array_equal(Slide(tmp_path / "a.tif", 0.5).read_level(0, 0, 0, 256, 192), image)
+
+
+def test_a_layout_that_no_backend_reads_is_not_called_damaged(tmp_path, monkeypatch):
+    monkeypatch.setattr("transforms.slide.tiff_source.MAX_SEGMENT_BYTES", 10_000)
+
+    class Broken(Elsewhere):
+        def __init__(self, path, layout):
+            raise RuntimeError("unsupported")
+
+    for name in ("cucim", "openslide"):
+        monkeypatch.setitem(transforms.slide.opening._SOURCES, name, Broken)
+    path = write(tmp_path / "a.tif", he(), tile=None, rowsperstrip=SIZE[0], compression="lzw")
+    with pytest.raises(SlideError, match="rewrite it") as refusal:
+        Slide(path, 0.5)
+    assert "damaged" not in str(refusal.value)
+
+
+@needs_cucim
+def test_jpeg_tiles_with_tables_of_their_own_are_checked_once(tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (192, 448, 3), dtype=np.uint8) // np.arange(1, 449)[None, :, None].astype(np.uint8)
+    parts = [image[y : y + 64, x : x + 64] for y in range(0, 192, 64) for x in range(0, 448, 64)]
+    encoded = (imagecodecs.jpeg_encode(np.ascontiguousarray(p), level=90, optimize=True) for p in parts)
+    options = {"photometric": "rgb", "compression": 7, "metadata": None, "subsampling": (2, 2)}
+    tifffile.imwrite(tmp_path / "a.tif", encoded, shape=image.shape, dtype=np.uint8, tile=(64, 64), **options)
+    slide = Slide(tmp_path / "a.tif", 0.5, ("cucim",))
+    assert slide.backend == "cucim"
+    slide._pid = -1  # as after a fork: opened again, without a look at its tiles
+    learnt = []
+    learn = transforms.slide.cucim_source._Heads._learn
+    monkeypatch.setattr(
+        transforms.slide.cucim_source._Heads, "_learn", lambda *args: learnt.append(args[-1]) or learn(*args)
+    )
+    for _ in range(3):
+        slide.read_level(0, 0, 0, 448, 192)
+    assert len(learnt) > 10
+    assert len(learnt) == len(set(learnt))
+
+
+@pytest.mark.parametrize("planar", [False, True])
+def test_a_large_strip_is_decoded_once_by_all_threads(tmp_path, monkeypatch, planar):
+    monkeypatch.setattr("transforms.slide.tiff_source.LARGE_SEGMENT_BYTES", SIZE[0] * SIZE[1])
+    decoded = []
+    segment = transforms.slide.tiff_source._LevelReader._segment
+    monkeypatch.setattr(
+        transforms.slide.tiff_source._LevelReader, "_segment", lambda *args: decoded.append(args) or segment(*args)
+    )
+    image = np.ascontiguousarray(he().transpose(2, 0, 1)) if planar else he()
+    options = {"planarconfig": "separate"} if planar else {}
+    path = write(tmp_path / "a.tif", image, tile=None, rowsperstrip=SIZE[0], compression="lzw", **options)
+    slide = Slide(path, 0.5)
+    decoded.clear()
+    slide = Slide(path, 0.5)
+    with ThreadPoolExecutor(4) as pool:
+        got = list(pool.map(lambda x: slide.read_level(0, x, 5, 40, 60), range(0, 200, 20)))
+    for part, x in zip(got, range(0, 200, 20), strict=True):
+        np.testing.assert_array_equal(part, he()[5:65, x : x + 40])
+    assert len(decoded) == (3 if planar else 1)
+
+
+@needs_openslide
+def test_levels_that_openslide_would_round_are_told(tmp_path):
+    for size, told in ((200, 0), (203, 1)):
+        path = tmp_path / f"{size}.tif"
+        with tifffile.TiffWriter(path) as tiff:
+            for k in (1, 4):
+                level = np.ascontiguousarray(np.resize(he(), (size, size, 3))[: size // k * k : k, : size // k * k : k])
+                level = level if k > 1 else np.resize(he(), (size, size, 3))
+                tiff.write(level, photometric="rgb", tile=(64, 64), subfiletype=int(k > 1), metadata=None)
+        slide = Slide(path, 0.5, ("openslide",))
+        assert slide.backend == "openslide"
+        assert sum("1 of its 2 levels at rounded places" in warning for warning in slide.warnings) == told
 
 
 def test_a_strip_larger_than_memory_is_refused(tmp_path, monkeypatch):

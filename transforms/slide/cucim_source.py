@@ -68,7 +68,8 @@ def _why_not(layout: Layout) -> str | None:
 class _Heads:
     """The heads of a level's JPEG tiles: cuCIM crashes on damaged ones, so each that it meets was decoded before.
 
-    The tiles of a level nearly always share one head, so comparing it costs a read of its few bytes.
+    The tiles of a level nearly always share one head, so comparing it costs a read of its few bytes. Tiles with tables
+    of their own are decoded once.
     """
 
     _MAX_BYTES = 4096
@@ -80,6 +81,7 @@ class _Heads:
         self._columns = -(-level.width_px // self._tile_w)
         self._offsets, self._counts = level.places[0]
         self._sound: tuple[bytes, ...] = ()
+        self._checked = np.zeros(len(self._offsets), bool)
 
     def check(self, file: int, x_px: int, y_px: int, width_px: int, height_px: int) -> None:
         """Raise ValueError if a tile of the rectangle has a head that does not decode."""
@@ -88,12 +90,15 @@ class _Heads:
         for row in rows:
             for column in columns:
                 index = row * self._columns + column
+                if self._checked[index]:
+                    continue
                 offset, count = int(self._offsets[index]), int(self._counts[index])
                 for head in self._sound:
                     if os.pread(file, len(head), offset) == head:
                         break
                 else:
                     self._learn(os.pread(file, count, offset), index)
+                self._checked[index] = True
 
     def _learn(self, tile: bytes, index: int) -> None:
         self._key.decode(tile, index, jpegtables=self._tables, jpegheader=self._key.jpegheader)

@@ -16,7 +16,7 @@ from .errors import SlideError
 __all__ = ["doubts_by_tags", "judge_pixels", "refuse_by_tags"]
 
 _MINISWHITE, _MINISBLACK, _RGB, _PALETTE, _YCBCR = 0, 1, 2, 3, 6
-_JPEGS, _APERIO_YCBCR = (7, 34892), 33003
+_OLD_JPEG, _JPEGS, _APERIO_YCBCR = 6, (7, 34892), 33003
 _COLORS = ({"red", "r"}, {"green", "g"}, {"blue", "b"})
 # Names that say nothing, and those of light through a slide; any other name is a marker's or a dye's.
 _PLAIN_NAME = re.compile(
@@ -78,6 +78,8 @@ def refuse_by_tags(path: Path, series: Any, ome_metadata: str | None) -> None:
             f"{path} is {what} and no H&E: it has {holds}, and none is tagged as red, green or blue. A slide of H&E is "
             "8-bit RGB; if it is one, save it so."
         )
+    if compression == _OLD_JPEG:
+        raise SlideError(f"{path} holds old-style JPEG, which PixNet does not decode. Save it anew.")
     if photometric == _YCBCR and compression not in (*_JPEGS, _APERIO_YCBCR):
         raise SlideError(f"{path} stores YCbCr without JPEG, which PixNet does not convert. Save it as RGB.")
     if photometric not in (_MINISBLACK, _RGB, _YCBCR):

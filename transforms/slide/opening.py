@@ -93,7 +93,7 @@ def _first_fit(path: Path, layout: Layout | None, backends: Sequence[str]) -> tu
         try:
             source = _SOURCES[name](path, layout)
             _probe(source, layout, path)
-            return source, passed_over, _doubts_of_pixels(path, source, layout)
+            return source, passed_over, [*_doubts_of_levels(source), *_doubts_of_pixels(path, source, layout)]
         except SlideError:
             raise
         except ImportError:
@@ -101,7 +101,8 @@ def _first_fit(path: Path, layout: Layout | None, backends: Sequence[str]) -> tu
         except Unfit as reason:
             passed_over.append(f"{name}: {reason}")
         except Exception as error:
-            is_damaged = True
+            # An error of another reader says little where tifffile does not read this layout at all.
+            is_damaged |= name == "tifffile" or bool(layout and layout.for_openslide_alone)
             passed_over.append(f"{name}: {(str(error) or type(error).__name__).splitlines()[0]}")
     raise SlideError(_unreadable(path, layout, passed_over, is_damaged))
 
@@ -154,6 +155,16 @@ def _probed(layout: Layout | None, size: Size) -> list[tuple[int, int, int]]:
 
 def _level_of(layout: Layout | None, size: Size) -> Level | None:
     return next((level for level in layout.levels if level.size == size), None) if layout else None
+
+
+def _doubts_of_levels(source: Source) -> list[str]:
+    left_out = getattr(source, "left_out", 0)  # OpenSlide alone leaves out levels that are in the file
+    if not left_out:
+        return []
+    return [
+        f"{source.name} reads {left_out} of its {left_out + len(source.dimensions)} levels at rounded places: PixNet "
+        "leaves them out and reads finer ones, which takes longer."
+    ]
 
 
 def _doubts_of_pixels(path: Path, source: Source, layout: Layout | None) -> list[str]:

@@ -27,7 +27,10 @@ class OpenSlideSource:
             raise Unfit(ODDITIES[odd[0]])
         import openslide
 
-        self._slide = openslide.OpenSlide(path)
+        try:
+            self._slide = openslide.OpenSlide(path)
+        except openslide.OpenSlideUnsupportedFormatError as error:
+            raise Unfit("it does not know this format") from error
         sizes, downsamples = self._slide.level_dimensions, self._slide.level_downsamples
         # It interpolates wherever level-0 location / downsample is not whole, so only whole downsamples read exactly.
         self._levels = [i for i, d in enumerate(downsamples) if abs(d - round(d)) < 1e-9]
@@ -37,6 +40,7 @@ class OpenSlideSource:
             if sizes[0] != known[0]:
                 raise Unfit("it sees a picture of another size")
         self.dimensions = [sizes[i] for i in self._levels]
+        self.left_out = len(sizes if shared is None else [s for s in sizes if s in known]) - len(self._levels)
 
     def read(self, level: int, x_px: int, y_px: int, width_px: int, height_px: int) -> np.ndarray:
         """Read a rectangle inside a level: uint8 (height_px, width_px, 3)."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import threading
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,9 @@ from .layout import Layout, Level
 __all__ = ["TiffSource"]
 
 MAX_SEGMENT_BYTES = 2**30  # one tile or strip, decoded
+LARGE_SEGMENT_BYTES = 2**24  # it is kept: the next read probably touches it too
 _JPEGS = (6, 7, 34892, 33007)
-_UNPROVED = {6: "old-style JPEG", 33003: "Aperio's JPEG 2000 (YCbCr)", 33004: "JPEG 2000 of an unknown kind"}
+_UNPROVED = {6: "old-style JPEG", 33003: "Aperio's JPEG 2000 (YCbCr)"}
 _PALETTE = 3
 _ASSOCIATED, _UNASSOCIATED = 1, 2
 
@@ -70,6 +73,9 @@ class _LevelReader:
         if size > MAX_SEGMENT_BYTES and not self._as_stored:
             raise Unfit(f"one compressed strip or tile of it takes {size / 2**30:.1f} GiB of memory")
         self._decode = key.decode
+        self._is_large = size >= LARGE_SEGMENT_BYTES
+        self._kept: OrderedDict[tuple[int, int], np.ndarray] = OrderedDict()  # the last large segment of each plane
+        self._lock = threading.Lock()
         self._places = level.places
         self._jpeg = [
             {"jpegtables": page.jpegtables, "jpegheader": key.jpegheader} if compression in _JPEGS else {}
@@ -107,11 +113,28 @@ class _LevelReader:
             return None
         if self._as_stored:
             return self._stored(file, offset, box)
-        decoded = self._decode(_pread(file, offset, count), index, **self._jpeg[page])[0]
-        part = decoded[0][box]
+        decoded = self._large(file, page, index) if self._is_large else self._segment(file, page, index)
+        part = decoded[box]
         if part.shape[:2] != (box[0].stop - box[0].start, box[1].stop - box[1].start) or part.dtype != np.uint8:
-            raise ValueError(f"a tile decodes to {decoded.shape[1:]} {decoded.dtype}")
+            raise ValueError(f"a tile decodes to {decoded.shape} {decoded.dtype}")
         return part
+
+    def _large(self, file: int, page: int, index: int) -> np.ndarray:
+        """A large segment, kept until another of its plane is read; threads wait for one of them to decode it."""
+        key = page, index
+        with self._lock:
+            if key not in self._kept:
+                while len(self._kept) >= len(self._planes):
+                    self._kept.popitem(last=False)
+                self._kept[key] = self._segment(file, page, index)
+            self._kept.move_to_end(key)
+            return self._kept[key]
+
+    def _segment(self, file: int, page: int, index: int) -> np.ndarray:
+        """One page's segment, decoded, (h, w, samples)."""
+        offsets, counts = self._places[page]
+        data = _pread(file, int(offsets[index]), int(counts[index]))
+        return self._decode(data, index, **self._jpeg[page])[0][0]
 
     def _stored(self, file: int, offset: int, box: tuple[slice, slice]) -> np.ndarray:
         """Rows of an uncompressed segment, whole or only their part, whichever is less work."""
