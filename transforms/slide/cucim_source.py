@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .errors import Unfit
+from .errors import UnsupportedLayout
 from .layout import ODDITIES, Layout, Level
 
 __all__ = ["CuCIMSource"]
@@ -26,10 +26,10 @@ class CuCIMSource:
 
     def __init__(self, path: Path, layout: Layout | None) -> None:
         if layout is None:
-            raise Unfit("it reads TIFF only")
+            raise UnsupportedLayout("it reads TIFF only")
         why_not = _why_not(layout)
         if why_not:
-            raise Unfit(why_not)
+            raise UnsupportedLayout(why_not)
         from cucim import CuImage  # type: ignore[attr-defined]
 
         self._image = CuImage(str(path))
@@ -37,7 +37,9 @@ class CuCIMSource:
         self.dimensions = [(int(w), int(h)) for w, h in levels["level_dimensions"]]
         self._downsamples = [float(d) for d in levels["level_downsamples"]]
         if tuple(self.dimensions) != layout.seen_levels or len(layout.levels) != len(self.dimensions):
-            raise Unfit(f"it sees {len(self.dimensions)} levels of other sizes than the file's {len(layout.levels)}")
+            raise UnsupportedLayout(
+                f"it sees {len(self.dimensions)} levels of other sizes than the file's {len(layout.levels)}"
+            )
         self._heads = [_Heads(level) if int(level.key.compression) == _JPEG else None for level in layout.levels]
         self._file = path.open("rb", buffering=0)
 

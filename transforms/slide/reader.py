@@ -98,7 +98,7 @@ class Slide:
         self.warnings = [*doubts, *opened.doubts]
         for told in self.warnings:
             _tell_once(logging.WARNING, self.path, told)
-        others = f" ({'; '.join(opened.passed_over)})" if opened.passed_over else ""
+        others = f" ({'; '.join(opened.rejected)})" if opened.rejected else ""
         _tell_once(logging.INFO, self.path, f"{self.backend} reads it{others}.")
 
     def __reduce__(self) -> tuple:

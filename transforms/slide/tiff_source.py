@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from .errors import Unfit
-from .glass import on_glass
+from .alpha import on_glass
+from .errors import UnsupportedLayout
 from .layout import Layout, Level
 
 __all__ = ["TiffSource"]
@@ -31,9 +31,9 @@ class TiffSource:
 
     def __init__(self, path: Path, layout: Layout | None) -> None:
         if layout is None:
-            raise Unfit("it reads TIFF only")
+            raise UnsupportedLayout("it reads TIFF only")
         if layout.for_openslide_alone:
-            raise Unfit(layout.for_openslide_alone)
+            raise UnsupportedLayout(layout.for_openslide_alone)
         self._levels = [_LevelReader(level) for level in layout.levels]
         self.dimensions = [level.size for level in layout.levels]
         self._file = path.open("rb", buffering=0)
@@ -61,9 +61,9 @@ class _LevelReader:
         key: Any = level.key
         compression = int(key.compression)
         if compression in _UNPROVED:
-            raise Unfit(f"its {_UNPROVED[compression]} was not shown to be read right")
+            raise UnsupportedLayout(f"its {_UNPROVED[compression]} was not shown to be read right")
         if compression in _JPEGS and key.samplesperpixel > 3 and key.planarconfig == 1:
-            raise Unfit("its JPEG with alpha was not shown to be read right")
+            raise UnsupportedLayout("its JPEG with alpha was not shown to be read right")
         self.tile_w, self.tile_h = level.segment_size
         self._columns, self._rows = -(-level.width_px // self.tile_w), -(-level.height_px // self.tile_h)
         self._separate = key.planarconfig != 1 and key.samplesperpixel > 1
@@ -71,7 +71,7 @@ class _LevelReader:
         size = self.tile_w * self.tile_h * self._samples
         self._as_stored = compression == 1 and key.predictor == 1 and key.fillorder == 1 and key.bitspersample == 8
         if size > MAX_SEGMENT_BYTES and not self._as_stored:
-            raise Unfit(f"one compressed strip or tile of it takes {size / 2**30:.1f} GiB of memory")
+            raise UnsupportedLayout(f"one compressed strip or tile of it takes {size / 2**30:.1f} GiB of memory")
         self._decode = key.decode
         self._is_large = size >= LARGE_SEGMENT_BYTES
         self._kept: OrderedDict[tuple[int, int], np.ndarray] = OrderedDict()  # the last large segment of each plane
