@@ -152,7 +152,7 @@ def poisson_loss(rate: torch.Tensor, batch: Mapping[str, torch.Tensor]) -> torch
     measured = batch.get("measured")
     if measured is None:
         return (mean(deviance) / (1 + mean(counts))).mean()
-    # All other genes are others where some of the panel's were not measured.
+    # The remainder column is comparable only for units that measured the whole panel.
     known = torch.cat([measured, measured.all(1, keepdim=True)], dim=1).to(deviance)
     share = mean(known)
     per_gene = mean(deviance * known) / share.clamp_min(1e-12) / (1 + mean(counts * known) / share.clamp_min(1e-12))

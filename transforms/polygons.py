@@ -72,23 +72,16 @@ class PolygonLayer:
         point = canvas.to_px(np.asarray(self.vertices_px, dtype=np.float64) * self.vertex_mpp) - (0.5 + EPSILON_PX)
         low, high = self._bounds(point)
         near = np.all((high > canvas.corner_px - 1) & (low < canvas.far_px), axis=1)
-        first_row = np.ceil(low[:, 1]).astype(np.int64)
-        n_rows = np.where(near, np.ceil(high[:, 1]).astype(np.int64) - first_row, 0)
-        base = np.concatenate([[0], np.cumsum(n_rows)])  # each unit's rows, one after the other
-
-        unit, row, column = self._crossings(point, near)
-        # Sorted crossings of one row pair up into the spans between them; there is always an even number.
-        left = int(column.min(initial=0))
-        width = int(column.max(initial=0)) - left + 1
-        key = np.sort((base[unit] + row - first_row[unit]) * width + column - left)
-        slot, start = np.divmod(key[0::2], width)
-        start, stop = start + left, key[1::2] % width + left
-        wide = stop > start
-        slot, start, stop = slot[wide], start[wide], stop[wide]
-        unit = np.repeat(np.arange(n_units), n_rows)[slot]
-        row = slot - base[unit] + first_row[unit]
+        first, end = int(canvas.corner_px[1]), int(canvas.far_px[1])
+        unit, row, start, stop = self._spans(point, near, first, end)
         covers = np.zeros(n_units, dtype=bool)
         covers[unit] = True
+        # A unit whose centre lies on the canvas may cover pixels in other rows alone.
+        unsure = near & ~covers & ((low[:, 1] < first) | (high[:, 1] > end))
+        unsure &= canvas.holds(np.floor(canvas.to_px(self.centers_um)).astype(np.int64))
+        if unsure.any():
+            lowest, highest = np.floor(low[unsure, 1].min()), np.ceil(high[unsure, 1].max())
+            covers[self._spans(point, unsure, int(lowest), int(highest))[0]] = True
 
         start, stop = np.maximum(start, canvas.corner_px[0]), np.minimum(stop, canvas.far_px[0])
         seen = (row >= canvas.corner_px[1]) & (row < canvas.far_px[1]) & (stop > start)
@@ -105,14 +98,32 @@ class PolygonLayer:
         first = np.asarray(self.ring_offsets)[self.unit_offsets[:-1]]
         return np.minimum.reduceat(point, first), np.maximum.reduceat(point, first)
 
-    def _crossings(self, point: np.ndarray, near: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Where the edges of units cross rows of pixel centres: unit, row, and the first pixel right of the edge."""
+    def _spans(
+        self, point: np.ndarray, chosen: np.ndarray, first: int, end: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """What chosen units cover in rows `first` to `end`, without `end`: unit, row, and columns `start` to `stop`."""
+        unit, row, column = self._crossings(point, chosen, first, end)
+        # Sorted crossings of one row pair up into the spans between them; there is always an even number.
+        left = int(column.min(initial=0))
+        width = int(column.max(initial=0)) - left + 1
+        rank = np.cumsum(chosen) - 1
+        key = np.sort((rank[unit] * (end - first) + row - first) * width + column - left)
+        slot, start = np.divmod(key[0::2], width)
+        start, stop = start + left, key[1::2] % width + left
+        wide = stop > start
+        place, row = np.divmod(slot[wide], end - first)
+        return np.flatnonzero(chosen)[place], row + first, start[wide], stop[wide]
+
+    def _crossings(
+        self, point: np.ndarray, chosen: np.ndarray, first: int, end: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Where edges of chosen units cross rows of pixel centres: unit, row, and the first pixel right of the edge."""
         rings = np.asarray(self.ring_offsets)
         following = np.arange(1, len(point) + 1)
         following[rings[1:] - 1] = rings[:-1]
-        owner = np.repeat(np.arange(len(near)), np.diff(rings[self.unit_offsets]))
-        line = np.ceil(point[:, 1]).astype(np.int64)
-        edge = np.flatnonzero(near[owner] & (line != line[following]))
+        owner = np.repeat(np.arange(len(chosen)), np.diff(rings[self.unit_offsets]))
+        line = np.clip(np.ceil(point[:, 1]), first, end).astype(np.int64)
+        edge = np.flatnonzero(chosen[owner] & (line != line[following]))
         a, b = edge, following[edge]
         a, b = np.where(line[a] < line[b], a, b), np.where(line[a] < line[b], b, a)  # upwards, whichever way it is told
         count = line[b] - line[a]

@@ -117,7 +117,7 @@ class RasterizeUnits(Transform):
     A unit covers a pixel whose centre lies inside it (a disk: nearer than half its size; a square: half-open, so that
     neighbours never share one; a polygon: by the even-odd rule; a label: as its image says). A unit that covers no
     pixel centre has the pixel that its own centre falls in. Units that overlap are drawn on several masks, each unit
-    whole. What a pixel holds does not depend on how the slide is cut into regions.
+    whole. Which pixels a unit has does not depend on how the slide is cut.
 
     Args:
         drop_cut: leave out units that are not wholly inside the region; else they are drawn as far as they reach in.

@@ -226,6 +226,26 @@ def test_a_cell_around_its_own_centre_does_not_take_the_pixel_there(axes):
     assert not mask.any()
 
 
+def test_only_rows_of_the_region_are_drawn(monkeypatch):
+    """A wrong outline may be millions of pixels tall; the work does not grow with it."""
+    counts = []
+    crossings = PolygonLayer._crossings
+
+    def counted(*args):
+        found = crossings(*args)
+        counts.append(len(found[0]))
+        return found
+
+    monkeypatch.setattr(PolygonLayer, "_crossings", counted)
+    tall = np.array([[10.0, 10], [20, 10], [20, 1e7], [10, 1e7]])
+    layer = layer_of([[tall], [tall + np.array([5.0, -2e6])]], np.array([[15.0, 15.0], [20.0, 5.0]]))
+    found = each(layer, (40, 50))
+    assert found[0, 10:, 10:20].all()
+    assert found[0].sum() == 30 * 10
+    assert found[1].sum() == 40 * 10
+    assert sum(counts) < 1000
+
+
 def test_cut_cells_are_dropped_and_whole_ones_kept():
     units = cells(5)
     layer = layer_of(units)

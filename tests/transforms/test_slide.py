@@ -320,7 +320,7 @@ def test_a_tile_that_breaks_later_names_the_file_and_the_region(tmp_path, write_
     path = write_slide(tmp_path / "a.tif", image, 0.5, compression="deflate")
     page = tifffile.TiffFile(path).pages[0]
     offset, count = page.dataoffsets[1], page.databytecounts[1]  # the first is tried when the slide is opened
-    monkeypatch.setattr("transforms.slide.opening._looked_at", lambda *_: np.empty((0, 3), np.uint8))  # and not cached
+    monkeypatch.setattr("transforms.slide.opening._sampled", lambda *_: np.empty((0, 3), np.uint8))  # and not cached
     slide = opened(path, backend)
     content = path.read_bytes()
     path.write_bytes(content[:offset] + bytes(count) + content[offset + count :])

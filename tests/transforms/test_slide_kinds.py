@@ -7,6 +7,7 @@ import logging
 import re
 import struct
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,11 @@ import pytest
 import tifffile
 from scipy import ndimage
 
+import transforms.slide.cucim_source
 import transforms.slide.opening
+import transforms.slide.tiff_source
 from transforms import Slide, SlideError
-from transforms.slide.layout import read_layout
+from transforms.slide.layout import downsample, read_layout
 from transforms.slide.modality import judge_pixels
 
 SIZE = (200, 260)
@@ -68,7 +71,9 @@ def channels(*names: str, **more: Any) -> dict[str, Any]:
         (he().transpose(2, 0, 1), {"photometric": "minisblack"}, "fluorescence"),
         (he(), {"photometric": "minisblack", "planarconfig": "contig"}, "3 grey pictures"),
         (he().transpose(2, 0, 1), {"photometric": "minisblack", "ome": channels("DAPI", "CD3", "PanCK")}, "CD3"),
-        (he().transpose(2, 0, 1), {"photometric": "rgb", "planarconfig": "separate", "ome": channels("Cy5")}, "Cy5"),
+        (fluorescence((0, 0, 255), (0, 255, 0)).transpose(2, 0, 1),
+         {"photometric": "minisblack", "ome": channels("C0", "C1", "C2")}, "no H&E: .*single dyes"),
+        (he().transpose(2, 0, 1)[:2], {"photometric": "minisblack", "ome": channels("a", "Cy5-b")}, "Cy5-b"),
         (he().transpose(2, 0, 1), {"photometric": "rgb", "planarconfig": "separate",
                                    "ome": channels("a", ContrastMethod="Fluorescence")}, "ContrastMethod"),
         (he().astype(np.uint16), {}, "uint16"),
@@ -123,6 +128,61 @@ def test_he_of_any_kind_is_taken_without_a_doubt(tmp_path, image, options):
 )
 def test_what_may_be_no_he_is_doubted(tmp_path, image, told):
     assert [w for w in Slide(write(tmp_path / "a.tif", image, compression="jpeg"), 0.5).warnings if told in w]
+
+
+@pytest.mark.parametrize(
+    ("name", "doubted"),
+    [("cy3 H&E restained", True), ("Opal-H&E", True), ("Opalescent", False), ("tissue", False), ("AF488", True)],
+)
+def test_the_name_of_a_dye_alone_does_not_refuse_rgb(tmp_path, name, doubted):
+    path = write(tmp_path / "a.ome.tif", he(), metadata={"axes": "YXS", "Channel": {"Name": [name]}})
+    assert [name in told for told in Slide(path, 0.5).warnings] == [True] * doubted
+
+
+@pytest.mark.parametrize("names", [{}, {"Channel": {"Name": ["Channel 0", "Channel 1", "Channel 2"]}}])
+def test_three_planes_without_names_are_judged_by_their_pixels(tmp_path, names):
+    planes = np.ascontiguousarray(he().transpose(2, 0, 1))
+    path = write(tmp_path / "a.ome.tif", planes, photometric="minisblack", metadata={"axes": "CYX", **names})
+    slide = Slide(path, 0.5)
+    assert [told for told in slide.warnings if "have no names" in told] == slide.warnings
+    assert slide.warnings
+    np.testing.assert_array_equal(slide.read_level(0, 0, 0, *SIZE[::-1]), he())
+
+
+def pixels(share: float, brightest: int, least: int) -> np.ndarray:
+    """A share of pixels of one colour, on black."""
+    image = np.zeros((1000, 3), np.uint8)
+    image[: round(1000 * share)] = brightest, (brightest + least) // 2, least
+    return image
+
+
+@pytest.mark.parametrize(
+    ("share", "brightest", "least", "refused", "told"),
+    [
+        (0.50, 200, 29, True, "colours of single dyes"),  # below .15
+        (0.50, 200, 31, False, "colours of single dyes"),  # above it
+        (0.51, 200, 29, False, "single dyes, as fluorescence"),  # more than half is lit
+        (0.50, 200, 79, False, "colours of single dyes"),  # below .4
+        (0.50, 200, 81, False, None),
+        (0.51, 200, 79, False, "single dyes, as fluorescence"),
+        (0.51, 200, 81, False, None),
+        (0.50, 129, 100, False, "dim"),
+        (0.50, 130, 100, False, None),
+        (0.51, 129, 100, False, None),
+        (0.010, 200, 0, True, "single dyes"),
+        (0.009, 200, 0, False, None),  # too few to say
+    ],
+)
+def test_both_sides_of_each_threshold(share, brightest, least, refused, told):
+    surely_not, why = judge_pixels(pixels(share, brightest, least))
+    assert surely_not == refused
+    assert (why is None) if told is None else told in why
+
+
+def test_eosin_on_a_masked_background_is_doubted_and_not_refused(tmp_path):
+    image = np.zeros((*SIZE, 3), np.uint8)
+    image[:90] = 200, 60, 110
+    assert any("single dyes" in told for told in Slide(write(tmp_path / "a.tif", image), 0.5).warnings)
 
 
 @pytest.mark.real
@@ -201,11 +261,13 @@ def test_aperio_s_ycbcr_without_openslide_is_refused(tmp_path, monkeypatch):
     [
         ({"description": "Aperio |MPP = 0.25", "um": 0.5}, 0.25, r"description says 0\.25.*resolution says 0\.5"),
         ({"metadata": {"axes": "YXS", "PhysicalSizeX": 0.25}, "um": 0.5}, 0.25, r"OME metadata says 0\.25.*says 0\.5"),
-        ({"um": 1.27}, 1.27, r"No scanner gives 1\.27.*0\.5 if pixels per cm are labelled as per inch"),
-        ({"um": 0.25 / 2.54}, 0.25 / 2.54, r"No scanner.*0\.25 if pixels per inch"),
-        ({"um": 2.5}, 2.5, r"No scanner gives 2\.5.*0\.25 if it is ten times too large"),
+        ({"um": 1.27}, 1.27, r"says 1\.27 .*0\.5 if pixels per cm are labelled as per inch"),
+        ({"um": 0.25 / 2.54}, 0.25 / 2.54, r"unusual.*0\.25 if pixels per inch"),
+        ({"um": 2.5}, 2.5, r"says 2\.5 .*0\.25 if it is ten times too large"),
         ({"um": 5}, 5, r"0\.5 if it is ten times too large"),
-        ({"um": 0.06}, 0.06, "No scanner"),
+        ({"um": 5.08}, 5.08, r"0\.2 if pixels per mm"),
+        ({"um": 12.7}, 12.7, r"0\.5 if pixels per mm"),
+        ({"um": 0.06}, 0.06, "unusual"),
     ],
 )  # fmt: skip
 def test_tags_that_disagree_and_mpp_that_no_scanner_gives_are_told(tmp_path, options, mpp, told):
@@ -220,7 +282,7 @@ def test_tags_that_disagree_and_mpp_that_no_scanner_gives_are_told(tmp_path, opt
     assert Slide(path, slide.mpp).warnings == [] or "PixNet uses" in Slide(path, slide.mpp).warnings[0]
 
 
-@pytest.mark.parametrize("um", [0.12, 0.22, 0.25, 0.5, 0.65, 1.0, 2.0, 4.1, 8.0])
+@pytest.mark.parametrize("um", [0.12, 0.22, 0.25, 0.5, 1.0, 1.2, 1.3, 1.38, 1.51, 1.76, 2.0, 2.6, 2.76, 4.1, 5.52, 8.0])
 def test_what_scanners_give_and_halvings_of_it_are_not_doubted(tmp_path, um):
     path = write(tmp_path / "a.tif", he(), resolution=(1e4 / um, 1e4 / um), resolutionunit="CENTIMETER")
     assert Slide(path).warnings == []
@@ -278,7 +340,7 @@ def tampered(path: Path, tag: str, value: bytes, at: int = 0) -> Path:
         ("ImageWidth", struct.pack("<I", 0), "."),
         ("ImageWidth", struct.pack("<I", 2**31), "cut short"),
         ("TileWidth", struct.pack("<I", 0), "."),
-        ("Compression", struct.pack("<H", 6), "YCbCr without JPEG"),
+        ("Compression", struct.pack("<H", 6), "old-style JPEG"),
         ("Compression", struct.pack("<H", 4711), "."),
         ("BitsPerSample", struct.pack("<3H", 4, 4, 4), "."),
         ("TileOffsets", bytes(4), "place of a tile is missing"),
@@ -311,6 +373,7 @@ def test_a_tile_that_does_not_decode_is_found_at_opening(tmp_path, compression, 
 def test_a_jpeg_tile_with_a_damaged_head_never_reaches_cucim(tmp_path):
     path = write(tmp_path / "a.tif", he(), compression="jpeg")
     slide = Slide(path, 0.5, ("cucim",))
+    slide._pid = -1  # as after a fork: opened again, without a look at its tiles
     with tifffile.TiffFile(path) as tiff:
         offset = tiff.pages[0].dataoffsets[7]
     content = bytearray(path.read_bytes())
@@ -333,6 +396,166 @@ def test_levels_that_are_no_smaller_copies_are_left_out(tmp_path):
     slide = Slide(path, 0.5)
     assert slide.level_dimensions == [(260, 200), (130, 100)]
     assert "1 of its 3 levels" in slide.warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("base", "size", "taken"),
+    [
+        ((4096, 4100), (2048, 2050), True),
+        ((4096, 4100), (2048, 2064), False),  # padded to whole tiles
+        ((4097, 4101), (2048, 2050), True),
+        ((4097, 4101), (2049, 2051), True),
+        ((1001, 1003), (250, 250), True),
+        ((1001, 1003), (251, 251), True),
+        ((1000, 800), (400, 320), True),
+        ((10000, 30), (313, 1), True),
+        ((1000, 1000), (500, 502), False),
+    ],
+)
+def test_a_level_is_a_copy_if_rounding_alone_explains_its_size(tmp_path, base, size, taken):
+    options = {"photometric": "rgb", "tile": (64, 64), "compression": "deflate"}
+    with tifffile.TiffWriter(tmp_path / "a.ome.tif") as tiff:
+        tiff.write(np.full((*base[::-1], 3), 200, np.uint8), subifds=1, metadata={"axes": "YXS"}, **options)
+        tiff.write(np.full((*size[::-1], 3), 200, np.uint8), subfiletype=1, **options)
+    layout = read_layout(tmp_path / "a.ome.tif")
+    assert layout.seen_levels == (base, size)
+    assert len(layout.levels) == 1 + taken
+    assert downsample((10000, 30), (313, 1)) == 32
+
+
+def test_a_slide_that_is_all_transparent_is_doubted(tmp_path):
+    for alpha, doubted in ((0, True), (255, False)):
+        image = np.dstack([he(), np.full(SIZE, alpha, np.uint8)])
+        slide = Slide(write(tmp_path / f"{alpha}.tif", image, extrasamples=["UNASSALPHA"]), 0.5)
+        assert any("transparent" in told for told in slide.warnings) == doubted
+
+
+class Elsewhere:
+    """Stands for a backend whose pixels are shifted, or in which one tile differs."""
+
+    name = "cucim"
+
+    def __init__(self, path, layout):
+        self.source = transforms.slide.opening.TiffSource(path, layout)
+        self.dimensions = self.source.dimensions
+
+    def read(self, level, x_px, y_px, width_px, height_px):
+        width = self.dimensions[level][0]
+        x_px = min(x_px + self.shift_px, width - width_px)
+        pixels = self.source.read(level, x_px, y_px, width_px, height_px).astype(int)
+        return (pixels + self.brighter).clip(0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("compression", "shift_px", "brighter", "taken"),
+    [
+        ("deflate", 0, 0, True),
+        ("deflate", 1, 0, False),
+        ("deflate", 0, 1, False),
+        ("jpeg", 1, 0, False),
+        ("jpeg", 0, 3, True),
+        ("jpeg", 0, 4, False),
+    ],
+)
+def test_a_backend_whose_pixels_differ_from_tifffile_s_is_refused(
+    tmp_path, monkeypatch, caplog, compression, shift_px, brighter, taken
+):
+    caplog.set_level(logging.INFO)
+    kind = type("Shifted", (Elsewhere,), {"shift_px": shift_px, "brighter": brighter})
+    monkeypatch.setitem(transforms.slide.opening._SOURCES, "cucim", kind)
+    path = write(tmp_path / "a.tif", he(), compression=compression)
+    assert Slide(path, 0.5).backend == ("cucim" if taken else "tifffile")
+    assert any("reads other pixels than tifffile at level 0" in told for told in caplog.messages) != taken
+
+
+@pytest.mark.parametrize(("huge_px", "tried"), [(64 * 64, True), (64 * 64 - 1, False)])
+def test_a_segment_too_large_to_try_is_not_tried(tmp_path, monkeypatch, huge_px, tried):
+    monkeypatch.setattr("transforms.slide.opening._HUGE_PX", huge_px)
+    kind = type("Shifted", (Elsewhere,), {"shift_px": 1, "brighter": 0})
+    monkeypatch.setitem(transforms.slide.opening._SOURCES, "cucim", kind)
+    path = write(tmp_path / "a.tif", he(), compression="deflate")
+    assert Slide(path, 0.5).backend == ("tifffile" if tried else "cucim")
+
+
+def test_jpeg_2000_of_matrox_tagged_rgb_is_read(tmp_path):
+    image = he()[:192, :256]
+    parts = [image[y : y + 64, x : x + 64] for y in range(0, 192, 64) for x in range(0, 256, 64)]
+    encoded = (imagecodecs.jpeg2k_encode(np.ascontiguousarray(p), codecformat="j2k", reversible=True) for p in parts)
+    options = {"photometric": "rgb", "compression": 33004, "metadata": None}
+    tifffile.imwrite(tmp_path / "a.tif", encoded, shape=image.shape, dtype=np.uint8, tile=(64, 64), **options)
+    np.testing.assert_array_equal(Slide(tmp_path / "a.tif", 0.5).read_level(0, 0, 0, 256, 192), image)
+
+
+def test_a_layout_that_no_backend_reads_is_not_called_damaged(tmp_path, monkeypatch):
+    monkeypatch.setattr("transforms.slide.tiff_source.MAX_SEGMENT_BYTES", 10_000)
+
+    class Broken(Elsewhere):
+        def __init__(self, path, layout):
+            raise RuntimeError("unsupported")
+
+    for name in ("cucim", "openslide"):
+        monkeypatch.setitem(transforms.slide.opening._SOURCES, name, Broken)
+    path = write(tmp_path / "a.tif", he(), tile=None, rowsperstrip=SIZE[0], compression="lzw")
+    with pytest.raises(SlideError, match="rewrite it") as refusal:
+        Slide(path, 0.5)
+    assert "damaged" not in str(refusal.value)
+
+
+@needs_cucim
+def test_jpeg_tiles_with_tables_of_their_own_are_checked_once(tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (192, 448, 3), dtype=np.uint8) // (np.arange(448) // 32 + 1)[:, None].astype(np.uint8)
+    parts = [image[y : y + 64, x : x + 64] for y in range(0, 192, 64) for x in range(0, 448, 64)]
+    encoded = (imagecodecs.jpeg_encode(np.ascontiguousarray(p), level=90, optimize=True) for p in parts)
+    options = {"photometric": "rgb", "compression": 7, "metadata": None, "subsampling": (2, 2)}
+    tifffile.imwrite(tmp_path / "a.tif", encoded, shape=image.shape, dtype=np.uint8, tile=(64, 64), **options)
+    slide = Slide(tmp_path / "a.tif", 0.5, ("cucim",))
+    assert slide.backend == "cucim"
+    slide._pid = -1  # as after a fork: opened again, without a look at its tiles
+    learnt = []
+    learn = transforms.slide.cucim_source._Heads._learn
+    monkeypatch.setattr(
+        transforms.slide.cucim_source._Heads, "_learn", lambda *args: learnt.append(args[-1]) or learn(*args)
+    )
+    for _ in range(3):
+        slide.read_level(0, 0, 0, 448, 192)
+    assert len(learnt) > 10
+    assert len(learnt) == len(set(learnt))
+
+
+@pytest.mark.parametrize("planar", [False, True])
+def test_a_large_strip_is_decoded_once_by_all_threads(tmp_path, monkeypatch, planar):
+    monkeypatch.setattr("transforms.slide.tiff_source.LARGE_SEGMENT_BYTES", SIZE[0] * SIZE[1])
+    decoded = []
+    segment = transforms.slide.tiff_source._LevelReader._segment
+    monkeypatch.setattr(
+        transforms.slide.tiff_source._LevelReader, "_segment", lambda *args: decoded.append(args) or segment(*args)
+    )
+    image = np.ascontiguousarray(he().transpose(2, 0, 1)) if planar else he()
+    options = {"planarconfig": "separate"} if planar else {}
+    path = write(tmp_path / "a.tif", image, tile=None, rowsperstrip=SIZE[0], compression="lzw", **options)
+    slide = Slide(path, 0.5)
+    decoded.clear()
+    slide = Slide(path, 0.5)
+    with ThreadPoolExecutor(4) as pool:
+        got = list(pool.map(lambda x: slide.read_level(0, x, 5, 40, 60), range(0, 200, 20)))
+    for part, x in zip(got, range(0, 200, 20), strict=True):
+        np.testing.assert_array_equal(part, he()[5:65, x : x + 40])
+    assert len(decoded) == (3 if planar else 1)
+
+
+@needs_openslide
+def test_levels_that_openslide_would_round_are_told(tmp_path):
+    for size, told in ((200, 0), (203, 1)):
+        path = tmp_path / f"{size}.tif"
+        with tifffile.TiffWriter(path) as tiff:
+            for k in (1, 4):
+                level = np.ascontiguousarray(np.resize(he(), (size, size, 3))[: size // k * k : k, : size // k * k : k])
+                level = level if k > 1 else np.resize(he(), (size, size, 3))
+                tiff.write(level, photometric="rgb", tile=(64, 64), subfiletype=int(k > 1), metadata=None)
+        slide = Slide(path, 0.5, ("openslide",))
+        assert slide.backend == "openslide"
+        assert sum("1 of its 2 levels at rounded places" in warning for warning in slide.warnings) == told
 
 
 def test_a_strip_larger_than_memory_is_refused(tmp_path, monkeypatch):

@@ -58,6 +58,7 @@ LAYOUTS: dict[str, tuple[dict[str, Any], list[str]]] = {
     "premultiplied alpha": ({"alpha": "assocalpha", "levels": 2}, ["none", "lzw"]),
     "a fourth sample": ({"alpha": "unspecified"}, ["none", "lzw"]),
     "palette": ({"palette": True}, ["none", "lzw", "deflate"]),
+    "palette of 8 bits": ({"palette": True, "colormap scale": 1}, ["none", "lzw"]),
     "palette in strips": ({"palette": True, "strip": 16}, ["none", "lzw"]),
     "tiles never written": ({"skip": True, "levels": 2}, [*RAW, "jpeg 420"]),
     "planes never written": ({"skip": True, "planar": True}, ["none", "lzw"]),
@@ -115,7 +116,7 @@ def write(path: Path, compression: str, how: dict[str, Any]) -> list[np.ndarray]
             rgb = np.floor(rgb * share + 0.5 - 1e-9).astype(np.uint8) + (255 - alpha[..., None])
     if how.get("palette"):
         colors = np.random.default_rng(2).integers(0, 256, (3, 256), dtype=np.uint16)
-        options |= {"photometric": "palette", "colormap": colors * 257}
+        options |= {"photometric": "palette", "colormap": colors * how.get("colormap scale", 257)}
         image = rgb[..., 0]
         rgb = colors.astype(np.uint8).T[image]
     tile = how.get("tile", (64, 64))
@@ -223,3 +224,29 @@ def compare(slide: Slide, want: list[np.ndarray], has_alpha: bool, threads: int)
     for worker in workers:
         worker.join()
     return wrong
+
+
+def test_each_file_of_a_multi_file_ome_tiff_gives_its_own_pixels(tmp_path):
+    """OME metadata may put the first picture into a sibling file, where the offsets of this file mean nothing."""
+    pictures = [picture(), picture()[::-1].copy()]
+    paths = [tmp_path / f"{i}.ome.tif" for i in range(2)]
+    uuids = [f"urn:uuid:00000000-0000-0000-0000-00000000000{i}" for i in range(2)]
+    data = "".join(
+        f'<TiffData IFD="0" FirstZ="{i}" PlaneCount="1"><UUID FileName="{i}.ome.tif">{uuids[i]}</UUID></TiffData>'
+        for i in range(2)
+    )
+    for i, path in enumerate(paths):
+        description = (
+            f'<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" UUID="{uuids[i]}"><Image ID="Image:0">'
+            f'<Pixels ID="Pixels:0" DimensionOrder="XYCZT" Type="uint8" SizeX="{WIDTH}" SizeY="{HEIGHT}" SizeC="3" '
+            f'SizeZ="2" SizeT="1" PhysicalSizeX="0.4" PhysicalSizeY="0.4"><Channel ID="Channel:0:0" '
+            f'SamplesPerPixel="3"/>{data}</Pixels></Image></OME>'
+        )
+        options = {"photometric": "rgb", "metadata": None, "description": description, "rowsperstrip": 16 + 30 * i}
+        tifffile.imwrite(path, pictures[i], compression="deflate", **options)
+    for path, want in zip(paths, pictures, strict=True):
+        slide = Slide(path)
+        assert slide.mpp == 0.4
+        np.testing.assert_array_equal(slide.read_level(0, 0, 0, WIDTH, HEIGHT), want)
+    paths[0].unlink()
+    np.testing.assert_array_equal(Slide(paths[1]).read_level(0, 0, 0, WIDTH, HEIGHT), pictures[1])

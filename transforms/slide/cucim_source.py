@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .errors import Unfit
+from .errors import UnsupportedLayout
 from .layout import ODDITIES, Layout, Level
 
 __all__ = ["CuCIMSource"]
@@ -26,10 +26,10 @@ class CuCIMSource:
 
     def __init__(self, path: Path, layout: Layout | None) -> None:
         if layout is None:
-            raise Unfit("it reads TIFF only")
+            raise UnsupportedLayout("it reads TIFF only")
         why_not = _why_not(layout)
         if why_not:
-            raise Unfit(why_not)
+            raise UnsupportedLayout(why_not)
         from cucim import CuImage  # type: ignore[attr-defined]
 
         self._image = CuImage(str(path))
@@ -37,7 +37,9 @@ class CuCIMSource:
         self.dimensions = [(int(w), int(h)) for w, h in levels["level_dimensions"]]
         self._downsamples = [float(d) for d in levels["level_downsamples"]]
         if tuple(self.dimensions) != layout.seen_levels or len(layout.levels) != len(self.dimensions):
-            raise Unfit(f"it sees {len(self.dimensions)} levels of other sizes than the file's {len(layout.levels)}")
+            raise UnsupportedLayout(
+                f"it sees {len(self.dimensions)} levels of other sizes than the file's {len(layout.levels)}"
+            )
         self._heads = [_Heads(level) if int(level.key.compression) == _JPEG else None for level in layout.levels]
         self._file = path.open("rb", buffering=0)
 
@@ -68,7 +70,8 @@ def _why_not(layout: Layout) -> str | None:
 class _Heads:
     """The heads of a level's JPEG tiles: cuCIM crashes on damaged ones, so each that it meets was decoded before.
 
-    The tiles of a level nearly always share one head, so comparing it costs a read of its few bytes.
+    The tiles of a level nearly always share one head, so comparing it costs a read of its few bytes. Tiles with tables
+    of their own are decoded once.
     """
 
     _MAX_BYTES = 4096
@@ -80,6 +83,7 @@ class _Heads:
         self._columns = -(-level.width_px // self._tile_w)
         self._offsets, self._counts = level.places[0]
         self._sound: tuple[bytes, ...] = ()
+        self._checked = np.zeros(len(self._offsets), bool)
 
     def check(self, file: int, x_px: int, y_px: int, width_px: int, height_px: int) -> None:
         """Raise ValueError if a tile of the rectangle has a head that does not decode."""
@@ -88,12 +92,15 @@ class _Heads:
         for row in rows:
             for column in columns:
                 index = row * self._columns + column
+                if self._checked[index]:
+                    continue
                 offset, count = int(self._offsets[index]), int(self._counts[index])
                 for head in self._sound:
                     if os.pread(file, len(head), offset) == head:
                         break
                 else:
                     self._learn(os.pread(file, count, offset), index)
+                self._checked[index] = True
 
     def _learn(self, tile: bytes, index: int) -> None:
         self._key.decode(tile, index, jpegtables=self._tables, jpegheader=self._key.jpegheader)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["SlideError", "Unfit"]
+__all__ = ["SlideError", "UnsupportedLayout"]
 
 
 class SlideError(ValueError):
@@ -11,5 +11,5 @@ class SlideError(ValueError):
     for_user = True  # the command line prints the sentence alone
 
 
-class Unfit(ValueError):
+class UnsupportedLayout(ValueError):
     """A reader cannot read this layout exactly; the file itself may be sound."""

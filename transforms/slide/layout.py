@@ -15,7 +15,7 @@ from .errors import SlideError
 from .modality import doubts_by_tags, refuse_by_tags
 from .mpp import Said, tiff_mpp
 
-__all__ = ["ODDITIES", "Layout", "Level", "Size", "read_layout"]
+__all__ = ["ODDITIES", "Layout", "Level", "Size", "downsample", "read_layout"]
 
 Size = tuple[int, int]
 
@@ -146,8 +146,8 @@ def read_layout(path: Path) -> Layout | None:
         if file.read(4) not in _MAGIC:
             return None
     try:
-        with tifffile.TiffFile(path) as tiff:
-            layout = _layout(path, tiff)
+        with tifffile.TiffFile(path) as tiff, tifffile.TiffFile(path, is_ome=False) as alone:
+            layout = _layout(path, tiff, alone)
     except SlideError:
         raise
     except Exception as error:
@@ -158,13 +158,15 @@ def read_layout(path: Path) -> Layout | None:
     return layout
 
 
-def _layout(path: Path, tiff: tifffile.TiffFile) -> Layout:
+def _layout(path: Path, tiff: tifffile.TiffFile, alone: tifffile.TiffFile) -> Layout:
     if not tiff.pages or not tiff.series:
         raise ValueError("it has no pages")
-    series = tiff.series[0]
+    metadata, series = tiff.ome_metadata, tiff.series[0]
+    if metadata and _lies_elsewhere(tiff, series):
+        series = alone.series[0]
     if series.keyframe.imagedepth != 1 or (series.keyframe.is_tiled and series.keyframe.tiledepth != 1):
         raise SlideError(f"{path} is a volume; a slide is flat. Save one plane of it as RGB.")
-    refuse_by_tags(path, tiff)
+    refuse_by_tags(path, series, metadata)
     seen = [_level(level) for level in series.levels]
     for number, level in enumerate(seen):
         if min(level.size) < 1:
@@ -177,7 +179,7 @@ def _layout(path: Path, tiff: tifffile.TiffFile) -> Layout:
     levels = _of_one_picture(seen)
     for level in levels:
         _prepare(level)
-    doubts = list(doubts_by_tags(series))
+    doubts = list(doubts_by_tags(series, metadata))
     if len(levels) < len(seen):
         left_out = len(seen) - len(levels)
         doubts.append(
@@ -197,20 +199,29 @@ def _level(level: Any) -> Level:
     return Level(shape[axes.index("X")], shape[axes.index("Y")], _pages(level))
 
 
+def _lies_elsewhere(tiff: tifffile.TiffFile, series: Any) -> bool:
+    """Whether pages of a picture lie in other files, as those of OME-TIFF may, or are missing."""
+    pages = [page for level in series.levels for page in _picked(level)]
+    return any(page is None or page.parent.filehandle.path != tiff.filehandle.path for page in pages)
+
+
 def _pages(level: Any) -> tuple[Any, ...]:
+    picked = _picked(level)
+    if any(page is None for page in picked):
+        raise ValueError("pages of it are missing")
+    return tuple(picked)
+
+
+def _picked(level: Any) -> list[Any]:
     """The pages of one picture: one that holds all colours, or one for each; of a stack, those of its first picture."""
     pages, key = level.pages, level.keyframe
     axis = next((a for a in "CS" if a in level.axes and key.samplesperpixel == 1), None)
     if axis is None:
-        picked = [pages[0]]
-    else:
-        place = level.axes.index(axis)
-        after = zip(level.axes[place + 1 :], level.shape[place + 1 :], strict=True)
-        step = math.prod(n for a, n in after if a not in "YX")
-        picked = [pages[i * step] for i in range(level.shape[place])]
-    if any(page is None for page in picked):
-        raise ValueError("pages of it are missing")
-    return tuple(picked)
+        return [pages[0]]
+    place = level.axes.index(axis)
+    after = zip(level.axes[place + 1 :], level.shape[place + 1 :], strict=True)
+    step = math.prod(n for a, n in after if a not in "YX")
+    return [pages[i * step] for i in range(level.shape[place])]
 
 
 def _of_one_picture(levels: list[Level]) -> list[Level]:
@@ -218,13 +229,22 @@ def _of_one_picture(levels: list[Level]) -> list[Level]:
     kept = levels[:1]
     first = levels[0]
     for level in levels[1:]:
-        across, down = first.width_px / level.width_px, first.height_px / level.height_px
-        slack = max(across / level.width_px, down / level.height_px)  # one pixel more or less
-        alike = abs(across - down) <= 2 * slack + 0.01 * across
+        ratio = downsample(first.size, level.size)
+        alike = all(
+            abs(b / ratio - n) <= 1 for b, n in zip(first.size, level.size, strict=True)
+        )  # one pixel's rounding
         is_whole = level.is_whole or not first.is_whole
         if alike and is_whole and _kind(level) == _kind(first) and level.width_px < kept[-1].width_px:
             kept.append(level)
     return kept
+
+
+def downsample(base: Size, size: Size) -> float:
+    """Level-0 pixels per pixel; whole if the sizes allow it, as 1531 -> 766 px is a halving and not 1.9987."""
+    longer = int(base[1] > base[0])  # rounding changes it least
+    ratio = base[longer] / size[longer]
+    whole = max(round(ratio), 1)
+    return float(whole) if all(abs(b / whole - n) < 1 for b, n in zip(base, size, strict=True)) else ratio
 
 
 def _kind(level: Level) -> tuple[Any, ...]:

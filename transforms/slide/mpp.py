@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,9 +17,15 @@ __all__ = ["Said", "checked_mpp", "openslide_mpp", "tiff_mpp"]
 
 MPP_RANGE = (0.05, 20.0)  # outside, a tag is a default of some drawing program (72 dpi is 353 µm/px), not a scanner's
 MPP_TOLERANCE = 0.05  # two values this far apart, relatively, disagree
-_SCANNERS = (0.1, 1.1)  # what scanners give; copies of theirs, halved k times, have about 2^k
-_LIKELY = (0.2, 0.6)  # what most slides have: objectives of 40x and 20x
-_HALVED = 0.1  # how far from 2^k, relatively, a halved copy may lie
+_SCANNERS = (0.1, 1.1)  # what scanners give
+_USUAL = (0.1725, 0.2, 0.22, 0.23, 0.25, 0.263, 0.325, 0.345, 0.44, 0.46, 0.5, 0.65, 0.69, 0.75)  # what most give
+_MISTAKES = {  # what a value is divided by if so
+    "pixels per cm are labelled as per inch": 2.54,
+    "pixels per mm are labelled as per inch": 25.4,
+    "pixels per inch are labelled as per cm": 1 / 2.54,
+    "it is ten times too large": 10.0,
+}
+_EXPLAINED = 0.02  # a mistake explains a value that lies this close, relatively, to a usual one
 _UM = {"nm": 1e-3, "µm": 1.0, "μm": 1.0, "um": 1.0, "mm": 1e3, "cm": 1e4, "m": 1e6}  # micro sign and Greek mu
 
 
@@ -146,17 +151,21 @@ def _disagreement(mpp: float, plausible: Sequence[Said]) -> list[str]:
 
 
 def _unusual(mpp: float, where: str) -> list[str]:
+    """Doubt what no scanner gives, and what a known mistake explains better than that a copy was halved k times."""
     low, high = _SCANNERS
-    halved = 2.0 ** max(round(math.log2(mpp)), 1)
-    if low <= mpp <= high or abs(mpp / halved - 1) <= _HALVED:
+    off = {why: _off_usual(mpp / factor) for why, factor in _MISTAKES.items()}
+    why = min(off, key=lambda name: off[name])
+    halved = min(_off_usual(mpp / 2**k) for k in range(1, 8))
+    explained = off[why] < min(_EXPLAINED, halved)
+    if low <= mpp <= high or (mpp > high and not explained):
         return []
-    causes = {
-        "pixels per cm are labelled as per inch": mpp / 2.54,
-        "pixels per inch are labelled as per cm": mpp * 2.54,
-        "it is ten times too large": mpp / 10,
-    }
-    perhaps = [f" It is {v:.3g} if {why}." for why, v in causes.items() if _LIKELY[0] <= v <= _LIKELY[1]]
+    perhaps = f" It is {mpp / _MISTAKES[why]:.3g} if {why}." if explained else ""
     return [
-        f"No scanner gives {mpp:.4g} µm per pixel, which the file's {where} says: they give {low:g} to {high:g}, and "
-        f"copies 2, 4, 8 ... times that.{''.join(perhaps)} Check it, and give --mpp if it is wrong."
+        f"The file's {where} says {mpp:.4g} µm per pixel, which is unusual: scanners give {low:g} to {high:g}, and "
+        f"copies 2, 4, 8 ... times that.{perhaps} Check it, and give --mpp if it is wrong."
     ]
+
+
+def _off_usual(mpp: float) -> float:
+    """How far, relatively, the nearest usual value is."""
+    return min(abs(mpp / usual - 1) for usual in _USUAL)

@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from .cucim_source import CuCIMSource
-from .errors import SlideError, Unfit
+from .errors import SlideError, UnsupportedLayout
 from .layout import Layout, Level, Size, read_layout
 from .modality import judge_pixels
 from .mpp import Said, openslide_mpp
@@ -25,7 +25,7 @@ _TOLERANCE = 3  # decoders of JPEG, and shares of alpha, may be rounded differen
 _PROBE_PX = 64  # side of a region that is compared
 _PROBED_PX = 2**21  # decoded at most to try a slide, beside one segment of each level
 _HUGE_PX = 2**25  # a segment of more is not tried: it takes seconds
-_LOOKED_AT_PX = 2**20  # a level of at most this is looked at as a whole
+_SAMPLED_PX = 2**20  # a level of at most this is sampled as a whole
 _LOOKS = 16  # else this many regions of it
 
 
@@ -56,13 +56,13 @@ class Opened:
     Attributes:
         source: what reads it.
         said_mpp: what the file says of micrometres per pixel, most trustworthy first.
-        passed_over: why backends before it do not read it, in words.
+        rejected: why backends before it do not read it, in words.
         doubts: what is doubtful about it, in sentences.
     """
 
     source: Source
     said_mpp: list[Said]
-    passed_over: list[str]
+    rejected: list[str]
     doubts: list[str]
 
 
@@ -76,34 +76,35 @@ def open_source(path: Path, backends: Sequence[str] = BACKENDS) -> Opened:
     stat = path.stat()
     key = (path, tuple(backends), stat.st_mtime_ns, stat.st_size)
     if key in _tried:
-        name, passed_over, doubts = _tried[key]
+        name, rejected, doubts = _tried[key]
         source = _SOURCES[name](path, layout)
     else:
-        source, passed_over, doubts = _first_fit(path, layout, backends)
-        _tried[key] = source.name, passed_over, doubts
-    return Opened(source, _said_mpp(path, layout), passed_over, [*(layout.doubts if layout else ()), *doubts])
+        source, rejected, doubts = _first_fit(path, layout, backends)
+        _tried[key] = source.name, rejected, doubts
+    return Opened(source, _said_mpp(path, layout), rejected, [*(layout.doubts if layout else ()), *doubts])
 
 
 def _first_fit(path: Path, layout: Layout | None, backends: Sequence[str]) -> tuple[Source, list[str], list[str]]:
     """The first backend that reads the slide, why those before it do not, and what is doubtful about its pixels."""
-    passed_over: list[str] = []
+    rejected: list[str] = []
     is_damaged = False
     order = dict.fromkeys((*backends, "tifffile")) if layout else backends  # tifffile is always there
     for name in order:
         try:
             source = _SOURCES[name](path, layout)
             _probe(source, layout, path)
-            return source, passed_over, _doubts_of_pixels(path, source, layout)
+            return source, rejected, [*_doubts_of_levels(source), *_doubts_of_pixels(path, source, layout)]
         except SlideError:
             raise
         except ImportError:
-            passed_over.append(f"{name} is not installed")
-        except Unfit as reason:
-            passed_over.append(f"{name}: {reason}")
+            rejected.append(f"{name} is not installed")
+        except UnsupportedLayout as reason:
+            rejected.append(f"{name}: {reason}")
         except Exception as error:
-            is_damaged = True
-            passed_over.append(f"{name}: {(str(error) or type(error).__name__).splitlines()[0]}")
-    raise SlideError(_unreadable(path, layout, passed_over, is_damaged))
+            # An error of another reader says little where tifffile does not read this layout at all.
+            is_damaged |= name == "tifffile" or bool(layout and layout.for_openslide_alone)
+            rejected.append(f"{name}: {(str(error) or type(error).__name__).splitlines()[0]}")
+    raise SlideError(_unreadable(path, layout, rejected, is_damaged))
 
 
 def reopen_source(path: Path, backend: str) -> Source:
@@ -115,7 +116,7 @@ def _probe(source: Source, layout: Layout | None, path: Path) -> None:
     """Read tiles of every level and compare them with tifffile's where the two should agree.
 
     Raises:
-        Unfit: if they differ.
+        UnsupportedLayout: if they differ.
         ValueError: if they cannot be read.
     """
     reference: Source | None = None
@@ -135,7 +136,7 @@ def _probe(source: Source, layout: Layout | None, path: Path) -> None:
             if got.shape != (box[3], box[2], 3) or got.dtype != np.uint8:
                 raise ValueError(f"level {level} gave {got.shape} {got.dtype} and no RGB pixels")
             if want is not None and np.abs(got.astype(np.int16) - want).max() > (0 if exact else _TOLERANCE):
-                raise Unfit(f"it reads other pixels than tifffile at level {level}, x={x}, y={y}")
+                raise UnsupportedLayout(f"it reads other pixels than tifffile at level {level}, x={x}, y={y}")
 
 
 def _probed(layout: Layout | None, size: Size) -> list[tuple[int, int, int]]:
@@ -156,24 +157,41 @@ def _level_of(layout: Layout | None, size: Size) -> Level | None:
     return next((level for level in layout.levels if level.size == size), None) if layout else None
 
 
+def _doubts_of_levels(source: Source) -> list[str]:
+    left_out = getattr(source, "left_out", 0)  # OpenSlide alone leaves out levels that are in the file
+    if not left_out:
+        return []
+    return [
+        f"{source.name} reads {left_out} of its {left_out + len(source.dimensions)} levels at rounded places: PixNet "
+        "leaves them out and reads finer ones, which takes longer."
+    ]
+
+
 def _doubts_of_pixels(path: Path, source: Source, layout: Layout | None) -> list[str]:
     """Look at the coarsest level, or at regions all over it if it is large: is it H&E?
 
     Raises:
         SlideError: if it surely is not.
     """
-    surely_not, why = judge_pixels(_looked_at(source, layout))
+    pixels = _sampled(source, layout)
+    surely_not, why = judge_pixels(pixels)
     if surely_not:
         raise SlideError(f"{path} is no H&E: {why}. Give the H&E of the same tissue.")
-    return [f"It may be no H&E: {why}."] if why else []
+    doubts = [f"It may be no H&E: {why}."] if why else []
+    if layout is not None and "alpha" in layout.oddities and len(pixels) and pixels.min() == 255:
+        doubts.append(
+            "All of it that PixNet looked at is transparent, which it reads as white glass. If its alpha channel is "
+            "wrong, save it as RGB without alpha."
+        )
+    return doubts
 
 
-def _looked_at(source: Source, layout: Layout | None) -> np.ndarray:
+def _sampled(source: Source, layout: Layout | None) -> np.ndarray:
     """Pixels from all over the slide, uint8 (N, 3)."""
     level = len(source.dimensions) - 1
     size = source.dimensions[level]
     tagged = _level_of(layout, size)
-    if size[0] * size[1] <= _LOOKED_AT_PX and (tagged is None or tagged.is_whole):
+    if size[0] * size[1] <= _SAMPLED_PX and (tagged is None or tagged.is_whole):
         return source.read(level, 0, 0, *size).reshape(-1, 3)
     side, cost_px = ((_PROBE_PX, _PROBE_PX), 0) if tagged is None else (tagged.segment_size, tagged.decoded_px)
     grid = np.ones([-(-n // s) for n, s in zip(size[::-1], side[::-1], strict=True)], bool)
@@ -197,7 +215,7 @@ def _said_mpp(path: Path, layout: Layout | None) -> list[Said]:
     return said if any(tag.plausible for tag in said) else [*said, *openslide_mpp(path)]
 
 
-def _unreadable(path: Path, layout: Layout | None, passed_over: Sequence[str], is_damaged: bool) -> str:
+def _unreadable(path: Path, layout: Layout | None, rejected: Sequence[str], is_damaged: bool) -> str:
     with path.open("rb") as file:
         head = file.read(4)
     if head[:3] == b"\xff\xd8\xff" or head == b"\x89PNG":
@@ -214,4 +232,4 @@ def _unreadable(path: Path, layout: Layout | None, passed_over: Sequence[str], i
             "Install what is missing (`pip install openslide-python openslide-bin`), or rewrite it: `vips tiffsave "
             "SLIDE OTHER.tif --tile --pyramid --compression jpeg`."
         )
-    return f"{path} cannot be read as a slide ({'; '.join(passed_over)}). {advice}"
+    return f"{path} cannot be read as a slide ({'; '.join(rejected)}). {advice}"

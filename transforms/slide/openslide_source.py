@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .errors import Unfit
-from .glass import on_glass
+from .alpha import on_glass
+from .errors import UnsupportedLayout
 from .layout import ODDITIES, Layout
 
 __all__ = ["OpenSlideSource"]
@@ -24,10 +24,13 @@ class OpenSlideSource:
         shared = layout if layout is not None and not layout.for_openslide_alone else None  # tifffile reads it too
         odd = [oddity for oddity in shared.oddities if oddity not in _PROVED] if shared else []
         if odd:
-            raise Unfit(ODDITIES[odd[0]])
+            raise UnsupportedLayout(ODDITIES[odd[0]])
         import openslide
 
-        self._slide = openslide.OpenSlide(path)
+        try:
+            self._slide = openslide.OpenSlide(path)
+        except openslide.OpenSlideUnsupportedFormatError as error:
+            raise UnsupportedLayout("it does not know this format") from error
         sizes, downsamples = self._slide.level_dimensions, self._slide.level_downsamples
         # It interpolates wherever level-0 location / downsample is not whole, so only whole downsamples read exactly.
         self._levels = [i for i, d in enumerate(downsamples) if abs(d - round(d)) < 1e-9]
@@ -35,8 +38,9 @@ class OpenSlideSource:
             known = [level.size for level in shared.levels]
             self._levels = [i for i in self._levels if sizes[i] in known]
             if sizes[0] != known[0]:
-                raise Unfit("it sees a picture of another size")
+                raise UnsupportedLayout("it sees a picture of another size")
         self.dimensions = [sizes[i] for i in self._levels]
+        self.left_out = len(sizes if shared is None else [s for s in sizes if s in known]) - len(self._levels)
 
     def read(self, level: int, x_px: int, y_px: int, width_px: int, height_px: int) -> np.ndarray:
         """Read a rectangle inside a level: uint8 (height_px, width_px, 3)."""

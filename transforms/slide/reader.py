@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from .errors import SlideError
-from .layout import Size
+from .layout import Size, downsample
 from .mpp import checked_mpp
 from .opening import BACKENDS, open_source, reopen_source
 from .resampling import resampled, triangle_weights
@@ -93,12 +93,12 @@ class Slide:
         self._pid = os.getpid()
         self.backend: str = self._source.name
         self.level_dimensions: list[Size] = list(self._source.dimensions)
-        self.level_downsamples = [_downsample(self.level_dimensions[0], size) for size in self.level_dimensions]
+        self.level_downsamples = [downsample(self.level_dimensions[0], size) for size in self.level_dimensions]
         self.mpp, doubts = checked_mpp(self.path, mpp, opened.said_mpp)
         self.warnings = [*doubts, *opened.doubts]
         for told in self.warnings:
             _tell_once(logging.WARNING, self.path, told)
-        others = f" ({'; '.join(opened.passed_over)})" if opened.passed_over else ""
+        others = f" ({'; '.join(opened.rejected)})" if opened.rejected else ""
         _tell_once(logging.INFO, self.path, f"{self.backend} reads it{others}.")
 
     def __reduce__(self) -> tuple:
@@ -218,12 +218,3 @@ def _tell_once(severity: int, path: Path, told: str) -> None:
     if (path, told) not in _told:
         _told.add((path, told))
         logger.log(severity, "%s: %s", path, told)
-
-
-def _downsample(base: Size, size: Size) -> float:
-    """Level-0 pixels per pixel; whole if the sizes allow it, as 1531 -> 766 px is a halving and not 1.9987."""
-    ratio = (base[0] / size[0] + base[1] / size[1]) / 2
-    whole = round(ratio)
-    if all(abs(b / whole - s) < 1 for b, s in zip(base, size, strict=True)):
-        return float(whole)
-    return ratio

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import os
+import threading
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .errors import Unfit
-from .glass import on_glass
+from .alpha import on_glass
+from .errors import UnsupportedLayout
 from .layout import Layout, Level
 
 __all__ = ["TiffSource"]
 
 MAX_SEGMENT_BYTES = 2**30  # one tile or strip, decoded
+LARGE_SEGMENT_BYTES = 2**24  # it is kept: the next read probably touches it too
 _JPEGS = (6, 7, 34892, 33007)
-_UNPROVED = {6: "old-style JPEG", 33003: "Aperio's JPEG 2000 (YCbCr)", 33004: "JPEG 2000 of an unknown kind"}
+_UNPROVED = {6: "old-style JPEG", 33003: "Aperio's JPEG 2000 (YCbCr)"}
 _PALETTE = 3
 _ASSOCIATED, _UNASSOCIATED = 1, 2
 
@@ -28,9 +31,9 @@ class TiffSource:
 
     def __init__(self, path: Path, layout: Layout | None) -> None:
         if layout is None:
-            raise Unfit("it reads TIFF only")
+            raise UnsupportedLayout("it reads TIFF only")
         if layout.for_openslide_alone:
-            raise Unfit(layout.for_openslide_alone)
+            raise UnsupportedLayout(layout.for_openslide_alone)
         self._levels = [_LevelReader(level) for level in layout.levels]
         self.dimensions = [level.size for level in layout.levels]
         self._file = path.open("rb", buffering=0)
@@ -58,9 +61,9 @@ class _LevelReader:
         key: Any = level.key
         compression = int(key.compression)
         if compression in _UNPROVED:
-            raise Unfit(f"its {_UNPROVED[compression]} was not shown to be read right")
+            raise UnsupportedLayout(f"its {_UNPROVED[compression]} was not shown to be read right")
         if compression in _JPEGS and key.samplesperpixel > 3 and key.planarconfig == 1:
-            raise Unfit("its JPEG with alpha was not shown to be read right")
+            raise UnsupportedLayout("its JPEG with alpha was not shown to be read right")
         self.tile_w, self.tile_h = level.segment_size
         self._columns, self._rows = -(-level.width_px // self.tile_w), -(-level.height_px // self.tile_h)
         self._separate = key.planarconfig != 1 and key.samplesperpixel > 1
@@ -68,15 +71,18 @@ class _LevelReader:
         size = self.tile_w * self.tile_h * self._samples
         self._as_stored = compression == 1 and key.predictor == 1 and key.fillorder == 1 and key.bitspersample == 8
         if size > MAX_SEGMENT_BYTES and not self._as_stored:
-            raise Unfit(f"one compressed strip or tile of it takes {size / 2**30:.1f} GiB of memory")
+            raise UnsupportedLayout(f"one compressed strip or tile of it takes {size / 2**30:.1f} GiB of memory")
         self._decode = key.decode
+        self._is_large = size >= LARGE_SEGMENT_BYTES
+        self._kept: OrderedDict[tuple[int, int], np.ndarray] = OrderedDict()  # the last large segment of each plane
+        self._lock = threading.Lock()
         self._places = level.places
         self._jpeg = [
             {"jpegtables": page.jpegtables, "jpegheader": key.jpegheader} if compression in _JPEGS else {}
             for page in level.pages
         ]
         self._planes = [(page, plane) for page in range(len(level.pages)) for plane in range(self._n_planes(key))]
-        self._palette = (key.colormap >> 8).astype(np.uint8).T if key.photometric == _PALETTE else None
+        self._palette = _palette(key.colormap) if key.photometric == _PALETTE else None
         extra = key.extrasamples[0] if key.samplesperpixel == 4 and key.extrasamples else 0
         self._alpha = extra if extra in (_ASSOCIATED, _UNASSOCIATED) else None
 
@@ -107,11 +113,28 @@ class _LevelReader:
             return None
         if self._as_stored:
             return self._stored(file, offset, box)
-        decoded = self._decode(_pread(file, offset, count), index, **self._jpeg[page])[0]
-        part = decoded[0][box]
+        decoded = self._large(file, page, index) if self._is_large else self._segment(file, page, index)
+        part = decoded[box]
         if part.shape[:2] != (box[0].stop - box[0].start, box[1].stop - box[1].start) or part.dtype != np.uint8:
-            raise ValueError(f"a tile decodes to {decoded.shape[1:]} {decoded.dtype}")
+            raise ValueError(f"a tile decodes to {decoded.shape} {decoded.dtype}")
         return part
+
+    def _large(self, file: int, page: int, index: int) -> np.ndarray:
+        """A large segment, kept until another of its plane is read; threads wait for one of them to decode it."""
+        key = page, index
+        with self._lock:
+            if key not in self._kept:
+                while len(self._kept) >= len(self._planes):
+                    self._kept.popitem(last=False)
+                self._kept[key] = self._segment(file, page, index)
+            self._kept.move_to_end(key)
+            return self._kept[key]
+
+    def _segment(self, file: int, page: int, index: int) -> np.ndarray:
+        """One page's segment, decoded, (h, w, samples)."""
+        offsets, counts = self._places[page]
+        data = _pread(file, int(offsets[index]), int(counts[index]))
+        return self._decode(data, index, **self._jpeg[page])[0][0]
 
     def _stored(self, file: int, offset: int, box: tuple[slice, slice]) -> np.ndarray:
         """Rows of an uncompressed segment, whole or only their part, whichever is less work."""
@@ -125,6 +148,11 @@ class _LevelReader:
         start += columns.start * samples
         parts = [_pread(file, start + i * stride, width * samples) for i in range(height)]
         return np.frombuffer(b"".join(parts), np.uint8).reshape(height, width, samples)
+
+
+def _palette(colormap: np.ndarray) -> np.ndarray:
+    """Colours as uint8 (N, 3); a colormap has 16 bits, but some programs write 8."""
+    return (colormap >> (8 if colormap.max() > 255 else 0)).astype(np.uint8).T
 
 
 def _pread(file: int, offset: int, count: int) -> bytes:
