@@ -43,6 +43,13 @@ def _count(text: str) -> int:
     return int(text)
 
 
+def _whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number") from None
+
+
 def _fraction(text: str) -> float:
     value = _number(text)
     if not 0 <= value < 1:
@@ -232,7 +239,7 @@ def build_parser() -> argparse.ArgumentParser:
     p = commands.add_parser("export", help="the network as ONNX for regions of one size")
     p.add_argument("run", metavar="RUN")
     p.add_argument("out", metavar="OUT.onnx")
-    p.add_argument("--size-px", type=_count, metavar="N", help="side of the region in working pixels, 1024 by default")
+    p.add_argument("--size-px", type=_whole, metavar="N", help="side of the region in working pixels, 1024 by default")
     _add_trust(p)
 
     p = commands.add_parser("export-bundle", help="the model as a zip that monai.bundle runs without PixNet installed")

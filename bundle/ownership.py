@@ -73,14 +73,13 @@ def check_output(path: str | Path, inputs: Iterable[str | Path | None] = ()) -> 
 
 
 def check_folder(folder: str | Path, source: str | Path) -> None:
-    """Refuse to write a folder that is, or lies in, the one that the command reads.
+    """Refuse to write into the very folder that the command reads.
 
     Raises:
         InputError: if so.
     """
-    a, b = Path(os.path.realpath(folder)), Path(os.path.realpath(source))
-    if a == b or b in a.parents:
-        raise InputError(f"{folder} is or lies in {source}, which this command reads. Give the output another folder.")
+    if os.path.realpath(folder) == os.path.realpath(source):
+        raise InputError(f"{folder} is the folder that this command reads. Give the output another folder.")
 
 
 def claim(

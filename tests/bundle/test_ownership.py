@@ -363,11 +363,10 @@ def test_a_data_set_that_a_user_described_is_not_taken_for_a_phantom(phantom, tm
     assert state(tmp_path) == before
 
 
-@pytest.mark.parametrize("below", [".", "out"])
-def test_no_data_set_is_prepared_into_its_source(tmp_path, below):
+def test_no_data_set_is_prepared_into_its_source(tmp_path):
     (tmp_path / "notes").write_text("mine")
-    with pytest.raises(InputError, match="which this command reads"):
-        prepare("her2st", tmp_path, tmp_path / below)
+    with pytest.raises(InputError, match="is the folder that this command reads"):
+        prepare("her2st", tmp_path, tmp_path / ".")
     assert os.listdir(tmp_path) == ["notes"]
 
 

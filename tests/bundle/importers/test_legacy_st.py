@@ -206,7 +206,7 @@ def test_a_cut_short_picture_is_told_and_nothing_is_written(
     write_section(*files(section))
     section.image.write_bytes(section.image.read_bytes()[:keep])
     out = section.counts.parent / "out"
-    with pytest.raises(InputError, match=r"A1\.jpg cannot be read as a picture"):
+    with pytest.raises(InputError, match=r"A1\.jpg cannot be decoded"):
         convert_section(section, out, HER2ST.array)
     assert not [p for p in out.rglob("*") if p.is_file()]
 
