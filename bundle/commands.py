@@ -188,7 +188,8 @@ def _set(parser: ConfigParser, key: str, value: Any, source: str) -> None:
         where = f" in {parent}" if parent and parent in parser else ""
         hint = did_you_mean(plain.rpartition("#")[2], known) or f" Known{where}: {', '.join(known)}."
         raise InputError(f'{source}: there is no key "{plain}".{hint}')
-    _check_value(plain, value, _usual(parser, plain), source)
+    if value is not None or parser.get(plain) is not None:
+        _check_value(plain, value, _usual(parser, plain), source)
     merge_kv(parser, f"+{plain}" if key.startswith("+") and plain in parser else plain, quoted(value))
 
 
@@ -198,7 +199,7 @@ def _usual(parser: ConfigParser, key: str) -> Any:
     while isinstance(usual, str) and usual.startswith("@") and (key := usual[1:].replace("::", "#")) not in seen:
         seen.add(key)
         usual = parser.get(key)
-    return usual
+    return _MIGHT_BE.get(key.rpartition("#")[2]) if usual is None else usual
 
 
 def _check_value(key: str, value: Any, usual: Any, source: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch.utils.data import Dataset
 
 from .errors import InputError
 from .expression import LARGE_UNIT_UM, eligible, log1p_cp10k
+from .library import Library, other_slide
 from .manifest import slide_name
 from .outlines import take_ragged
 from .panel import GenePanel, load_units
@@ -54,6 +56,7 @@ class SlideOpener(Protocol):
 
 #: Units registered at a scale this far from the slide's are refused.
 _MPP_TOLERANCE = 0.05
+_LOOK_PX = 512  # of a slide's picture, to tell it from another slide's
 
 
 def layer_of(units: Units, mpp: float) -> dict[str, Any]:
@@ -107,6 +110,7 @@ def slide_units(record: Mapping[str, Any], slide: OpenSlide, sizes_um: Sequence[
                 'Correct the size in uns["unit"], or the mpp.'
             )
         _check_distance(units, slide.mpp)
+        _check_slide(units, record, slide)
         outside = off_slide("units", units.centers_px, units.barcodes, slide.level_dimensions[0], record["image"])
         if outside is not None:
             raise InputError(
@@ -114,6 +118,21 @@ def slide_units(record: Mapping[str, Any], slide: OpenSlide, sizes_um: Sequence[
                 "smaller one registered?"
             )
     return found
+
+
+def _check_slide(units: Units, record: Mapping[str, Any], slide: OpenSlide) -> None:
+    """Refuse units whose file names another slide and shows another picture of it."""
+    name = slide_name(record)
+    if units.library is None or units.library.name == name:
+        return
+    told, certain = other_slide(
+        units.library, Library.of_picture(Path(record["image"]).name, name, slide.thumbnail(_LOOK_PX)[0])
+    )
+    if certain:
+        raise InputError(
+            f"{told}; barcodes repeat between sections. Name the units of this very slide; if these are, call "
+            f'it {name} in uns["spatial"].'
+        )
 
 
 def _check_distance(units: Units, mpp: float) -> None:

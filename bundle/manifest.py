@@ -146,8 +146,9 @@ def check_splits(manifest: dict[str, Any], where: str) -> None:
             if patients.setdefault(str(patient), split) != split:
                 raise InputError(
                     f'{where}: patient "{patient}" is in both {patients[str(patient)]} and {split}, so a test would '
-                    "see tissue it was trained on. Move all of a patient's slides into one split, or ask for "
-                    "--split-by section (every result will then say same_patient)."
+                    "see tissue it was trained on. Move all of a patient's slides into one split, or split by section: "
+                    '"split_by": "section" in dataset.json, --split-by section of pixnet prepare (every result will '
+                    "then say same_patient)."
                 )
 
 

@@ -154,7 +154,9 @@ class Header:
         if slide["mpp"] > self.mpp * 1.01:
             found.append(f"The slide has {slide['mpp']:.3g} µm per pixel, the model {self.mpp:.3g}: it was enlarged.")
         if is_interpolated(units.shape, units.size_um, self.resolution_um):
-            found.append(f"{units.size_um:g} µm is finer than the map ({self.resolution_um:g} µm): interpolated.")
+            found.append(
+                f"{units.size_um:.4g} µm is finer than a pixel of the map ({self.resolution_um:g} µm): interpolated."
+            )
         sizes = self.panel.unit_sizes_um
         if not has_rate and not any(np.isclose(units.size_um, s) for s in sizes):
             trained = ", ".join(f"{s:g}" for s in sizes)

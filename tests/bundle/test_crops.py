@@ -167,3 +167,12 @@ def test_two_files_of_one_size_are_refused_and_none_is_left_out(records):
     twice = [{**record, "label": [*record["label"], record["label"][0]]} for record in records]
     with pytest.raises(InputError, match="several files of the slide hold units of one size"):
         _dataset(twice)
+
+
+def test_another_slides_units_are_refused_in_training_and_scoring(records, phantom):
+    swapped = [{**records[0], "label": read_split(phantom, "test")[0]["label"]}]
+    panel = fit_panel(records, min_total=20)
+    for dataset in (lambda r: SlideDataset(r, SlideReader(), panel), _dataset):
+        with pytest.raises(InputError, match="pictures of it differ; barcodes repeat"):
+            dataset(swapped)
+        dataset([{**records[0], "section": "renamed"}])  # the same picture under another name
