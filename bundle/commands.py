@@ -48,12 +48,11 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-#: Keys that may differ when a run goes on where it was.
-_FREE_ON_RESUME = {"max_epochs", "num_workers", "device", "is_main", "output_dir", "dataset_dir", "bundle_root"}
-#: What a checkpoint is written and read with; runs of earlier versions name MONAI's.
-_FREE_ON_RESUME |= {"checkpoint_handlers", "head_start"}
-#: What a run that goes on does not do again; earlier versions have a recipe that leaves it out.
-_FREE_ON_RESUME |= {"texture_start"}
+#: Keys that may differ when a run goes on where it was: where it runs, how its checkpoint is read, and how it started.
+_FREE_ON_RESUME = {
+    *("max_epochs", "num_workers", "device", "is_main", "output_dir", "dataset_dir", "bundle_root"),
+    *("checkpoint_handlers", "head_start", "texture_start"),
+}
 #: Keys that an override may add.
 _MAY_ADD = {"finalize", "start_from"}
 _NIFTI = (".nii", ".nii.gz")

@@ -1,4 +1,4 @@
-"""A configuration that cannot work is told in a sentence that names the part at fault."""
+"""A configuration that cannot work gives a sentence that names the part at fault."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Public layouts for `prepare`, and what `phantom` is asked for."""
+"""Public layouts for `prepare`, and the options of `phantom`."""
 
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ def _picture(build: Build, path: Path) -> str:
 
 @kind("phantoms", 20)
 def phantoms(build: Build) -> Case:
-    """What the phantom is asked for."""
+    """Options of `phantom`."""
     out = build.out("phantom")
     options = {
         "--slides": "3",
