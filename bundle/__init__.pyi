@@ -25,6 +25,7 @@ from .panel import GenePanel, extend_panel, fit_panel, load_panel, n_genes
 from .texture import fit_texture
 from .tissue import stain_of_slides
 from .tracking import MLFlowTracking
+from .unit_loss import UnitLoss
 from .units import Units, build_units, read_units, units_table
 from .weights import LoadCheckpoint, load_weights, read_weights
 
@@ -48,6 +49,7 @@ __all__ = [
     "SlideDataset",
     "SlideInferer",
     "UnitInferer",
+    "UnitLoss",
     "Units",
     "WeightAverage",
     "build_units",

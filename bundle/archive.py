@@ -14,6 +14,7 @@ from .commands import bundle_root
 from .errors import InputError
 from .export import load_network
 from .files import replacing
+from .metadata import model_metadata
 from .ownership import check_output
 from .panel import load_panel
 from .quoting import unquoted
@@ -94,9 +95,8 @@ def export_bundle(run: str | Path, out: str | Path, trust: bool = False) -> Path
     for name in _OF_A_MODEL:
         config = json.loads(files[f"configs/{name}"])
         files[f"configs/{name}"] = _json(config | {key: value for key, value in model.items() if key in config})
-    metadata = json.loads(files["configs/metadata.json"])
     genes = load_panel(run / "models" / "panel.json").genes
-    files["configs/metadata.json"] = _json(_described(metadata, network, genes))
+    files["configs/metadata.json"] = _json(model_metadata(network, genes))
     for name in _OF_THE_RUN:
         if (run / name).is_file():
             files[name] = within(run, name).read_bytes()
@@ -159,17 +159,6 @@ def _license() -> bytes:
     if text is None:
         raise InputError("The installed PixNet has lost its LICENSE, without which it is not passed on: install again.")
     return text.encode()
-
-
-def _described(metadata: dict[str, Any], network: Any, genes: list[str]) -> dict[str, Any]:
-    """Metadata of this model: its sizes and its genes."""
-    shapes = metadata["network_data_format"]
-    shapes["inputs"]["image"]["spatial_shape"] = [f"{network.grid_px}*n"] * 2
-    prediction = shapes["outputs"]["pred"]
-    prediction["spatial_shape"] = [f"{network.grid_px // network.stride}*n"] * 2
-    prediction["num_channels"] = len(genes)
-    prediction["channel_def"] = {str(number): f"log1p CP10k of {gene}" for number, gene in enumerate(genes)}
-    return metadata
 
 
 def _json(content: Any) -> bytes:

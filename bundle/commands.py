@@ -31,7 +31,7 @@ from .quoting import Code, as_code, quoted, unquoted
 from .reading import read_json
 from .refusals import configuration_refused
 from .schemas import MODEL, TRAINED, check
-from .trust import check_override, is_of_a_run, read_model, refuse_links
+from .trust import check_override, code_in_current_folder, is_of_a_run, read_model, refuse_links
 from .uncertainty import with_standard_error
 from .weights import check_archive
 
@@ -90,13 +90,16 @@ def bundle_root() -> Path:
     return Path(__file__).resolve().parent.parent
 
 
-def run_config(run_id: str, files: Sequence[str | Path], overrides: Mapping[str, Any]) -> None:
+def run_config(run_id: str, files: Sequence[str | Path], overrides: Mapping[str, Any], trust: bool = False) -> None:
     """Run a configuration with `monai.bundle.run`.
+
+    Classes that the user's own configuration names are also looked for in the current folder.
 
     Args:
         run_id: `training`, `evaluating` or `inferring`.
         files: configuration files, later ones merged over earlier ones.
         overrides: keys such as `train#trainer#max_epochs` and their values. Text is data, unless it is `Code`.
+        trust: whether a run's configuration may name such classes too.
 
     Raises:
         InputError: if a file or a key does not exist, a value does not suit its key, or the run refuses its input.
@@ -112,7 +115,8 @@ def run_config(run_id: str, files: Sequence[str | Path], overrides: Mapping[str,
     try:
         for monai_logger in told:  # its arguments
             monai_logger.addFilter(_problems_alone)
-        with configuration_refused(_own_parts(files, overrides)), warnings.catch_warnings():
+        own = _own_parts(files, overrides)
+        with code_in_current_folder(trust or bool(own)), configuration_refused(own), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "parsing config_file", UserWarning)  # the command line's help says it
             monai.bundle.run(
                 run_id=run_id,
@@ -282,17 +286,19 @@ def train(
     run = Path(run).resolve()
     refuse_links(run)
     if os.environ.get("RANK", "0") != "0":  # of several processes the first writes
-        _train(dataset, run, configs, settings)
+        _train(dataset, run, configs, settings, trust)
         return
     with claimed_run(run), alone_at(run / "training", what=str(run)):
-        _train(dataset, run, configs, settings)
+        _train(dataset, run, configs, settings, trust)
 
 
 def _has(content: Any, key: str) -> bool:
     return isinstance(content, Mapping) and any(str(name).lstrip("+") == key for name in content)
 
 
-def _train(dataset: str | Path, run: Path, configs: Sequence[str | Path], settings: Mapping[str, Any] | None) -> None:
+def _train(
+    dataset: str | Path, run: Path, configs: Sequence[str | Path], settings: Mapping[str, Any] | None, trust: bool
+) -> None:
     files = [bundle_root() / "configs" / "train.json", *configs]
     overrides = {"dataset_dir": str(Path(dataset).resolve()), "output_dir": str(run), **(settings or {})}
     earlier = run / "configs" / "train.json"
@@ -304,7 +310,7 @@ def _train(dataset: str | Path, run: Path, configs: Sequence[str | Path], settin
                 f"{run} holds a run with other settings ({', '.join(changed)}). Give the same ones to go on, or "
                 "another folder to start anew."
             )
-    run_config("training", files, overrides)
+    run_config("training", files, overrides, trust)
 
 
 def evaluate(
@@ -370,7 +376,7 @@ def evaluate(
     keep_freed_memory()
     claim_run(run)
     with alone_at(run / "evaluation" / f"{written}.json"):
-        run_config("evaluating", [bundle_root() / "configs" / "evaluate.json", model], overrides)
+        run_config("evaluating", [bundle_root() / "configs" / "evaluate.json", model], overrides, trust)
     return run / "evaluation" / f"{written}.json"
 
 
@@ -430,7 +436,7 @@ def predict(
         for path in (out, settings.get("map"), settings.get("nifti")):
             if path is not None:
                 stack.enter_context(alone_at(Path(path).resolve()))
-        run_config("inferring", [bundle_root() / "configs" / "inference.json", model], overrides)
+        run_config("inferring", [bundle_root() / "configs" / "inference.json", model], overrides, trust)
     units = [] if out is None else _unit_files(out, settings)
     return units + [Path(path) for key in ("map", "nifti") if (path := settings.get(key)) is not None]
 

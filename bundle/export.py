@@ -19,6 +19,7 @@ from .inference.runtime import check_equal, onnx_model, onnx_session
 from .ownership import check_output
 from .panel import load_panel
 from .refusals import configuration_refused
+from .trust import code_in_current_folder
 from .version import bundle_version
 from .weights import load_weights
 
@@ -43,7 +44,7 @@ def load_network(run: str | Path, trust: bool = False) -> tuple[Any, dict[str, A
     if root not in sys.path:  # the configurations name `networks.PixNet`, not `pixnet.networks.PixNet`
         sys.path.insert(0, root)
     config = merge_config([bundle_root() / "configs" / "inference.json", model], {"model_dir": str(run / "models")})
-    with configuration_refused():
+    with code_in_current_folder(trust), configuration_refused():
         network = ConfigParser(config).get_parsed_content("network_def")
     return load_weights(network, run / "models" / "model.pt").eval(), config
 

@@ -21,6 +21,7 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 from .crops import CropDataset
 from .errors import InputError
 from .files import alone_at, replacing, write_json
+from .metadata import model_metadata
 from .ownership import claim_run
 from .panel import GenePanel, load_panel
 from .quoting import quoted, unquoted
@@ -216,7 +217,7 @@ class MetricsCsv:
 
 
 class RunFolder:
-    """Make a run folder that explains itself: the merged configuration, the network's own, and the panel.
+    """Make a run folder that explains itself: the merged configuration, the network's own, its metadata and the panel.
 
     Args:
         output_dir: the run folder.
@@ -266,6 +267,10 @@ class RunFolder:
                     "output_dir to start anew."
                 )
         self.panel.save(path, **self.about)
+        network = getattr(engine, "network", None)
+        if network is not None:
+            content = model_metadata(getattr(network, "module", network), self.panel.genes)
+            write_json(self.folder / "configs" / "metadata.json", content)
         if self.config is not None:
             interval, epochs = self.config.get("val_interval"), engine.state.max_epochs
             if isinstance(interval, int) and epochs and interval > epochs:

@@ -7,7 +7,9 @@ on the list below, or its user trusts whoever made it.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ __all__ = [
     "MODEL_KEYS",
     "TRAINING_KEYS",
     "check_override",
+    "code_in_current_folder",
     "is_of_a_run",
     "read_model",
     "refuse_code",
@@ -62,6 +65,27 @@ BACKBONE_OF_RUN, BACKBONE_OF_START = "$@model_dir + '/backbone'", "$@start_from 
 _EXPRESSIONS = {"$@head != 'linear'", "$@panel.std", BACKBONE_OF_RUN, BACKBONE_OF_START}
 #: Arguments of networks that name a file or folder.
 _OPENED = ("folder", "weights")
+
+
+@contextmanager
+def code_in_current_folder(wanted: bool) -> Iterator[None]:
+    """Let a configuration import the modules of the current folder, as `python -m monai.bundle` does.
+
+    The folder comes last on `sys.path`, so that its files never replace an installed package or the standard library.
+
+    Args:
+        wanted: whether the configuration is the user's own, or the user trusts it. Otherwise nothing changes: a
+            `cucim.py` in a folder that somebody downloaded must not run.
+    """
+    folder = os.getcwd()
+    if not wanted or folder in sys.path:
+        yield
+        return
+    sys.path.append(folder)
+    try:
+        yield
+    finally:
+        sys.path.remove(folder)
 
 
 def read_model(path: str | Path, trust: bool = False) -> dict[str, Any]:

@@ -40,6 +40,7 @@ class ExpressionLoss(nn.Module):
         ValueError: if `std` holds a value that is not positive.
     """
 
+    needs_batch = True  # not only the measurement: see `forward`
     std: torch.Tensor
 
     def __init__(

@@ -46,8 +46,13 @@ def properties(kind: str, name: str, subject: Subject) -> None:
 
 
 def shapes(subject: Subject) -> None:
-    """The network's input and output against the metadata."""
+    """The network's input and output against the metadata: the bundle's, and the run's where that has the weights."""
     verify_net_in_out(**_described(subject), device="cpu")
+    files, own = subject.model()
+    if files:
+        configs = [str(path) for path in (subject.folder / "configs" / "inference.json", *files)]
+        meta = str(subject.run / "configs" / "metadata.json")
+        verify_net_in_out(**{**_described(subject), **own, "config_file": configs, "meta_file": meta}, device="cpu")
 
 
 def _described(subject: Subject) -> dict[str, Any]:
