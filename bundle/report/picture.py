@@ -1,8 +1,9 @@
-"""One picture of a run for a page or a slide: tissue, measurement, prediction at the same units and in fine bins."""
+"""One picture of a run for a page or a talk: the slide, its measured units and the dense map of a gene."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import anndata as ad
 import numpy as np
@@ -18,17 +19,20 @@ from .slides import read_picture, read_slide_maps
 __all__ = ["write_picture"]
 
 
-def write_picture(run: str | Path, bins: str | Path, path: str | Path, gene: str | None = None) -> Path:
-    """Write the picture as JPEG.
+def write_picture(
+    run: str | Path, bins: str | Path, path: str | Path, gene: str | None = None, title: str | None = None
+) -> Path:
+    """Write the picture as JPEG: H&E, the measured units and the predicted bins in the same colours.
 
     Args:
         run: a run folder with an evaluation whose predictions were kept.
         bins: a prediction of bins of the same slide, `.h5ad`.
         path: the `.jpg` to write.
         gene: which gene; the one predicted best by default.
+        title: what to call it, where the data set has identifiers; the gene by default.
 
     Raises:
-        InputError: if the run has no such evaluation, or the files do not answer for the gene.
+        InputError: if the run has no such evaluation, or the files do not hold the gene.
     """
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -46,25 +50,32 @@ def write_picture(run: str | Path, bins: str | Path, path: str | Path, gene: str
     fine = ad.read_h5ad(bins)
     if gene not in fine.var_names or fine.uns["unit"]["shape"] != "square":
         raise InputError(f"{bins} does not hold square bins with {gene}.")
-    picture = read_picture(record["label"]) or ()
-    spots = make_canvas(maps.units.centers_px, maps.units.size_um / maps.mpp, maps.units.shape, *picture)
+    units, places = maps.units, fine.obsm["spatial"]
     size_um = float(fine.uns["unit"]["size_um"])
-    dense = make_canvas(fine.obsm["spatial"], size_um / maps.mpp, "square", *picture)
-    y = np.asarray(fine[:, gene].X).ravel()
-    low, high = np.quantile(np.concatenate([maps.measured[gene], maps.predicted[gene]]), [0.01, 0.99])
+    corners = np.concatenate([units.centers_px, places])
+    margin_px = units.size_um / maps.mpp
+    part = (corners.min(0) - margin_px, corners.max(0) + margin_px)
+    picture = read_picture(record["label"]) or ()
+    look: dict[str, Any] = {"max_side": 600, "within_px": part}
+    spots = make_canvas(units.centers_px, units.size_um / maps.mpp, units.shape, *picture, **look)
+    dense = make_canvas(places, size_um / maps.mpp, "square", *picture, **look)
+    low, high = np.quantile(np.concatenate([maps.measured[gene], maps.predicted[gene]]), [0.02, 0.98])
+    measured = spots.paint(maps.measured[gene], low, high)
+    predicted = dense.paint(np.asarray(fine[:, gene].X).ravel(), low, high)
+    name, kind = title or gene, "spots" if units.shape == "circle" else "units"
     panels = [
-        ("H&E", spots.picture),
-        (f"{gene}, measured\n{maps.units.size_um:g} µm units", spots.paint(maps.measured[gene], low, high)),
-        (f"{gene}, predicted\nPCC {maps.pcc(gene):.2f}", spots.paint(maps.predicted[gene], low, high)),
-        (f"{gene}, predicted\n{size_um:g} µm bins", dense.paint(y, low, high)),
+        ("H&E slide\n", spots.picture),
+        (f"{name}, measured\n{len(units):,} {kind} of {units.size_um:g} µm", measured),
+        (f"{name}, predicted from the slide\n{len(fine):,} bins of {size_um:g} µm", predicted),
     ]
-    with rc_context({"font.size": 9}):
-        figure = Figure(figsize=(10, 3.8), layout="constrained")
+    height, width = spots.picture.shape[:2]
+    with rc_context({"font.size": 10}):
+        figure = Figure(figsize=(12, 4 * height / width + 0.7), layout="constrained")
         FigureCanvasAgg(figure)
-        for axis, (title, image) in zip(figure.subplots(1, len(panels)), panels, strict=True):
+        for axis, (text, image) in zip(figure.subplots(1, len(panels)), panels, strict=True):
             axis.imshow(image)
-            axis.set_title(title)
+            axis.set_title(text)
             axis.axis("off")
         with replacing(path) as temporary:
-            figure.savefig(temporary, dpi=120, format="jpeg", pil_kwargs={"quality": 85, "optimize": True})
+            figure.savefig(temporary, dpi=130, format="jpeg", pil_kwargs={"quality": 85, "optimize": True})
     return Path(path)

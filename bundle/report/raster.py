@@ -48,6 +48,7 @@ def make_canvas(
     picture: np.ndarray | None = None,
     picture_scale: float = 1.0,
     max_side: int = 520,
+    within_px: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> Canvas:
     """Lay units out on a picture of their slide.
 
@@ -61,9 +62,10 @@ def make_canvas(
         picture: the whole slide, uint8 (h, w, 3).
         picture_scale: its pixels per level-0 pixel.
         max_side: longer side of the result.
+        within_px: the corners (x, y) of the part to show, in level-0 pixels; where the units lie by default.
     """
     margin = size_px / 2 + 0.02 * float(np.ptp(centers_px, axis=0).max())
-    low, high = centers_px.min(0) - margin, centers_px.max(0) + margin
+    low, high = within_px or (centers_px.min(0) - margin, centers_px.max(0) + margin)
     if picture is not None:
         edge = np.array(picture.shape[1::-1])
         first = np.clip(np.floor(low * picture_scale).astype(int), 0, edge - 1)
