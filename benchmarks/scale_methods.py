@@ -18,14 +18,14 @@ import torch
 from monai.bundle import ConfigParser
 from scipy.interpolate import LinearNDInterpolator, NearestNDInterpolator, RegularGridInterpolator
 
-from bundle import commands
-from bundle.crops import CropDataset, SlideDataset
-from bundle.expression import LARGE_UNIT_UM, TARGET_SUM, bounded, eligible
-from bundle.manifest import read_split
+from bundle.data.crops import CropDataset, SlideDataset
+from bundle.data.manifest import read_split
+from bundle.data.normalisation import LARGE_UNIT_UM, TARGET_SUM, bounded, eligible
+from bundle.data.panel import GenePanel, fit_panel
+from bundle.data.units import Units
 from bundle.metrics import grouped
 from bundle.metrics.score import Prediction
-from bundle.panel import GenePanel, fit_panel
-from bundle.units import Units
+from bundle.workflows import commands
 from networks import EfficientNetLiteEncoder, ExpressionLoss
 from transforms import SlideReader
 

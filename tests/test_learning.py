@@ -11,10 +11,10 @@ import anndata as ad
 import numpy as np
 import pytest
 
-from bundle import commands
-from bundle.expression import eligible, log1p_cp10k
-from bundle.manifest import read_split
-from bundle.panel import load_panel, load_units
+from bundle.data.manifest import read_split
+from bundle.data.normalisation import eligible, log1p_cp10k
+from bundle.data.panel import load_panel, load_units
+from bundle.workflows import commands
 
 #: What each part of the network is trained with, in seconds.
 PARTS: dict[str, dict[str, Any]] = {

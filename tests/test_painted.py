@@ -23,15 +23,16 @@ from matplotlib.path import Path as Outline
 from monai.bundle import ConfigParser
 from scipy import ndimage
 
-from bundle import commands, open_map
+from bundle import open_map
 from bundle.audit import audit
-from bundle.geojson import read_polygons
-from bundle.label.answer import answer
-from bundle.label.question import Question
-from bundle.outlines import Outlines
-from bundle.panel import load_panel
-from bundle.shapes import to_outlines
-from bundle.units import read_units
+from bundle.data.panel import load_panel
+from bundle.data.polygons import Outlines
+from bundle.data.simple_polygons import to_outlines
+from bundle.data.units import read_units
+from bundle.files.geojson import read_polygons
+from bundle.integrations.monai_label.answer import answer
+from bundle.integrations.monai_label.question import Question
+from bundle.workflows import commands
 from tests.painted import BIN_UM, MPP, PANEL, SETTINGS, SPOT_UM, Painted, colours_of, make_painted, y_of
 
 ROOT = Path(__file__).parents[1]
@@ -205,7 +206,7 @@ def test_given_spots_are_answered_for_in_their_order(run, root, slides, tmp_path
 
 def test_a_prediction_is_drawn_over_its_slide_as_scanpy_draws_it(run, root, slides, tmp_path, monkeypatch):
     """Below each spot the small picture has the colour that is predicted there."""
-    monkeypatch.setattr("bundle.tissue._TISSUE_MAX_PX", 600)
+    monkeypatch.setattr("bundle.data.tissue._TISSUE_MAX_PX", 600)
     found = predict(run, root / "slides" / "W.tif", tmp_path / "o.h5ad", units=str(root / "spots" / "W.h5ad"))
     (library,) = found.uns["spatial"].values()
     scales, picture = library["scalefactors"], library["images"]["hires"]

@@ -20,7 +20,7 @@ from benchmarks.processes import (
     trained_weights,
     training,
 )
-from bundle import commands
+from bundle.workflows import commands
 from tests import forking
 
 

@@ -21,11 +21,12 @@ import pytest
 import torch
 
 from benchmarks.processes import interrupt, largest_difference
-from bundle import commands, expression_of, open_map
-from bundle.cli import main
+from bundle import expression_of, open_map
+from bundle.cli.main import main
+from bundle.data.normalisation import MAX_Y
 from bundle.errors import InputError
-from bundle.expression import MAX_Y
 from bundle.inference import prediction
+from bundle.workflows import commands
 from tests import forking
 
 ROOT = Path(__file__).parents[1]
@@ -414,7 +415,7 @@ MODULES = {"encoders": "efficientnet_lite_pytorch", "backbone": "transformers"}
 def test_every_override_is_run_here():
     bases = {"metadata.json", "train.json", "evaluate.json", "inference.json"}
     several = {"multi_gpu_train.json", "multi_gpu_evaluate.json"}  # in test_ranks.py
-    elsewhere = {*several, "fine_tune.json"}  # bundle/label/test_models.py
+    elsewhere = {*several, "fine_tune.json"}  # bundle/integrations/monai_label/test_models.py
     assert {p.name for p in (ROOT / "configs").glob("*.json")} == {*bases, *elsewhere, *OVERRIDES}
 
 

@@ -13,8 +13,8 @@ import torch
 from monai.inferers import Inferer
 
 from benchmarks.unit_crops import unit_crops
-from bundle.crops import CropDataset, SlideOpener, layer_of
-from bundle.expression import log1p_cp10k
+from bundle.data.crops import CropDataset, SlideOpener, layer_of
+from bundle.data.normalisation import log1p_cp10k
 
 __all__ = ["CropInferer", "UnitCrops"]
 

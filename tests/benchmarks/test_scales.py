@@ -14,9 +14,9 @@ from torch import nn
 from benchmarks.scale_methods import Recipe, answer_crop, answer_interpolated, answer_pixnet
 from benchmarks.scales import Bench, collect, differences, figures, main, table
 from benchmarks.stnet import CropNet, Picture, crop_features
-from bundle.commands import bundle_root
-from bundle.expression import bounded
-from bundle.units import Units
+from bundle.data.normalisation import bounded
+from bundle.data.units import Units
+from bundle.workflows.commands import bundle_root
 from networks import PixNet, SwinEncoder, TextureExpert
 
 SMALL = Recipe(mpp=1.0, crop_px=64, unit_crop_px=32, steps=1, crops_per_slide=1)

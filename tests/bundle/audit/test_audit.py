@@ -9,11 +9,11 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 
-from bundle import commands
 from bundle.audit import audit
-from bundle.cli import main
-from bundle.expression import log1p_cp10k
-from bundle.units import build_units
+from bundle.cli.main import main
+from bundle.data.normalisation import log1p_cp10k
+from bundle.data.units import build_units
+from bundle.workflows import commands
 
 from .conftest import GENES, MPP, PITCH_UM
 

@@ -15,15 +15,16 @@ import tifffile
 import torch
 import zarr
 
-from bundle import commands, expression_of, open_map
+from bundle import expression_of, open_map
+from bundle.data.manifest import read_split
+from bundle.data.normalisation import MAX_Y, bounded
+from bundle.data.panel import load_panel, load_units
 from bundle.errors import InputError
-from bundle.expression import MAX_Y, bounded
 from bundle.inference import prediction
 from bundle.inference.clipping import told_clipped
-from bundle.manifest import read_split
+from bundle.inference.uncertainty import combine
 from bundle.metrics.moments import correlation, moments
-from bundle.panel import load_panel, load_units
-from bundle.uncertainty import combine
+from bundle.workflows import commands
 from networks import PixNet
 
 
