@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from bundle.cli.main import SPIN_COUNT
-from bundle.workflows.commands import bundle_root
+from bundle.config.root import bundle_root
 
 from .workload import finish, row
 

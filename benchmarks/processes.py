@@ -22,9 +22,9 @@ from typing import Any
 
 import torch
 
+from bundle.config.root import bundle_root
 from bundle.datasets.phantom import make_phantom
 from bundle.files.atomic import write_json
-from bundle.workflows.commands import bundle_root
 
 from .workload import arguments, finish, row, workspace
 

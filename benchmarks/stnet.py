@@ -17,7 +17,7 @@ import torch
 from monai.optimizers import WarmupCosineSchedule, generate_param_groups
 from torch import nn
 
-from bundle.data.crops import CropDataset
+from bundle.data.crop_dataset import CropDataset
 from bundle.data.units import unit_area_um2
 from bundle.files.atomic import replacing
 from networks import ExpressionLoss, ExpressionModel, UnitExpression

@@ -24,12 +24,12 @@ import numpy as np
 import torch
 from monai.bundle import ConfigParser
 
+from bundle.config.root import bundle_root
 from bundle.data.panel import GenePanel
 from bundle.datasets.phantom.dataset import make_specimens
 from bundle.datasets.phantom.stain import SlideImage
 from bundle.files.atomic import write_json
 from bundle.files.ownership import claim
-from bundle.workflows.commands import bundle_root
 from bundle.writers.tiff_pyramid import write_pyramid
 
 __all__ = [

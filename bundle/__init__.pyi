@@ -2,9 +2,11 @@
 
 from . import inference, metrics
 from .data.cells import is_cells, read_cells
-from .data.crops import CropDataset, SlideDataset, collate_units, take_one
+from .data.collate import collate_units, take_one
+from .data.crop_dataset import CropDataset
 from .data.manifest import read_manifest, read_split, slide_records
 from .data.panel import GenePanel, extend_panel, fit_panel, load_panel, n_genes
+from .data.slide_dataset import SlideDataset
 from .data.tissue import stain_of_slides
 from .data.units import Units, build_units, read_units, units_table
 from .errors import InputError
@@ -23,9 +25,13 @@ from .inference import (
     unit_grids,
 )
 from .metrics import EvaluationWriter, ExpressionMetric, ExpressionMetricHandler
+from .training.best_model import BestModel
+from .training.checkpoint import SaveCheckpoint
 from .training.ema import WeightAverage
-from .training.handlers import BestModel, EpochSeed, MetricsCsv, RunFolder, SaveCheckpoint
+from .training.epoch_seed import EpochSeed
+from .training.metrics_csv import MetricsCsv
 from .training.ridge_fit import fit_texture
+from .training.run_folder import RunFolder
 from .training.tracking import MLFlowTracking
 
 __all__ = [

@@ -129,8 +129,8 @@ def tiny() -> dict[str, Any]:
 @pytest.fixture(scope="session")
 def tiny_run(phantom: Path, tiny: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run folder of a tiny network trained for an epoch on the phantom; not to be changed."""
-    from bundle.workflows import commands
+    from bundle import workflows
 
     folder = tmp_path_factory.mktemp("tiny_run")
-    commands.train(phantom, folder, settings=tiny)
+    workflows.train(phantom, folder, settings=tiny)
     return folder

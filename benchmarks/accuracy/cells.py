@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from bundle.workflows.commands import bundle_root
+from bundle.config.root import bundle_root
 
 from .folds import Fold
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from bundle.data.crops import SlideOpener
+from bundle.data.opening import SlideOpener
 from bundle.data.tissue import TissueMap
 from transforms import SlideReader, TissueMask
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bundle.config.root import bundle_root
 from bundle.errors import InputError
-from bundle.workflows.commands import bundle_root
 
 from .folds import STAGES
 

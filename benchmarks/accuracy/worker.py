@@ -18,7 +18,8 @@ import torch
 from bundle.data.manifest import read_split
 from bundle.data.panel import fit_panel
 from bundle.files.atomic import write_json
-from bundle.workflows.commands import evaluate, train
+from bundle.workflows.evaluating import evaluate
+from bundle.workflows.training import train
 
 from .scoring import figures_of, load_slides, read_predictions
 

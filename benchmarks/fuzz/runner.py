@@ -17,7 +17,7 @@ __all__ = ["FUNCTIONS", "Bounds", "Outcome", "preload", "run"]
 #: Python and the libraries take seconds to import, more than most cases take to run.
 _PRELOAD = [
     "torch", "monai.bundle", "ignite.engine", "anndata", "zarr", "nibabel", "tifffile", "matplotlib.pyplot",
-    "sklearn.decomposition", "bundle.cli.main", "bundle.workflows.commands", "bundle.audit", "bundle.report",
+    "sklearn.decomposition", "bundle.cli.main", "bundle.workflows", "bundle.audit", "bundle.report",
     "bundle.readers", "bundle.datasets.phantom", "bundle.integrations.bundle_zip", "bundle.integrations.onnx_file",
     "networks", "transforms", "benchmarks.fuzz.runner",
 ]  # fmt: skip

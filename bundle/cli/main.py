@@ -27,7 +27,7 @@ _NOT_OF_A_SLIDE = {"command", "slide", "out", "model", "scheduler", "workers", "
 def _run(args: argparse.Namespace) -> int:
     is_slide = args.command == "predict" and not args.slide.lower().endswith(".csv")
     asked = _asked(args) if is_slide else {}  # what does not fit together is told before torch is imported
-    from ..workflows import commands
+    from .. import workflows
 
     if args.command == "phantom":
         from ..datasets.phantom import make_phantom
@@ -41,12 +41,12 @@ def _run(args: argparse.Namespace) -> int:
         path = prepare(**_options(args))
         print(summary(path))
     elif args.command == "train":
-        commands.train(args.dataset, args.run, args.config, dict(args.settings), args.trust)
+        workflows.train(args.dataset, args.run, args.config, dict(args.settings), args.trust)
         print(
             f"Trained: {args.run}. Next: pixnet evaluate {args.run}, pixnet predict SLIDE OUT.h5ad --model {args.run}"
         )
     elif args.command == "evaluate":
-        path = commands.evaluate(
+        path = workflows.evaluate(
             args.run,
             args.dataset,
             args.split,
@@ -70,7 +70,7 @@ def _run(args: argparse.Namespace) -> int:
         results = predict_cohort(args.slide, args.out, args.model, options, **own)
         return int(any(result.status == "failed" for result in results))
     elif args.command == "predict":
-        written = commands.predict(args.slide, args.out, args.model, asked, args.trust)
+        written = workflows.predict(args.slide, args.out, args.model, asked, args.trust)
         print(f"Predicted: {', '.join(map(str, written))}")
     elif args.command == "audit":
         from ..audit import audit

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .crops import OpenSlide, SlideOpener
+from .opening import OpenSlide, SlideOpener
 
 __all__ = [
     "STAIN_FOREIGN",

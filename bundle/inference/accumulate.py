@@ -8,7 +8,7 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
-from ..data.crops import layer_of, take_layer
+from ..data.layers import layer_of, take_layer
 from ..data.units import Units
 from .tiles import Tile
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from monai.inferers import SimpleInferer
 
-from ..data.crops import OpenSlide, SlideOpener
+from ..data.opening import OpenSlide, SlideOpener
 from ..errors import InputError
 from ..files.atomic import read_state, write_json
 from ..files.ownership import WORK, claim, clear, remove_ours

@@ -13,10 +13,11 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from ..data.cells import is_cells, read_cells
-from ..data.crops import SlideOpener, slide_units
 from ..data.manifest import slide_name
+from ..data.opening import SlideOpener
 from ..data.polygons import LabelSource
 from ..data.section_identity import Library, other_slide
+from ..data.slide_units import slide_units
 from ..data.tissue import TissueMap, tissue_fraction
 from ..data.units import Units
 from ..errors import InputError

@@ -55,7 +55,7 @@ def with_standard_error(
     Eight predictions, and for a model's first slide eight of each validation slide besides. A stopped call goes on.
 
     Args:
-        predict: one prediction, as `commands.predict` makes it.
+        predict: one prediction, as `workflows.predict` makes it.
         slide: the slide.
         out: the `.h5ad` to write.
         run: the run folder.

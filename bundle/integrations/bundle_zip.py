@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from ..config.literals import unquoted
+from ..config.root import bundle_root
 from ..config.trust import BACKBONE_OF_RUN, read_model, within
 from ..data.panel import load_panel
 from ..errors import InputError
 from ..files.atomic import replacing
 from ..files.ownership import check_output
 from ..files.reading import read_json
-from ..workflows.commands import bundle_root
 from .onnx_file import load_network
 
 __all__ = ["export_bundle"]

@@ -11,7 +11,9 @@ from typing import Any, cast
 import torch
 from monai.bundle import ConfigParser
 
+from ..config.merge import merge_config
 from ..config.problems import configuration_refused
+from ..config.root import bundle_root
 from ..data.normalisation import MAX_Y
 from ..data.panel import load_panel
 from ..errors import InputError
@@ -20,7 +22,7 @@ from ..files.ownership import check_output
 from ..files.weights import load_weights
 from ..inference.runtime import check_equal, onnx_model, onnx_session
 from ..version import bundle_version
-from ..workflows.commands import bundle_root, merge_config, trained_run
+from ..workflows.trained_run import trained_run
 
 __all__ = ["SIZE_PX", "export_onnx", "load_network"]
 

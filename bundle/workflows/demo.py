@@ -10,7 +10,7 @@ from pathlib import Path
 from ..datasets.phantom import make_phantom
 from ..files.ownership import claim
 from ..report import write_picture, write_report
-from . import commands
+from . import evaluate, predict, train
 
 __all__ = ["demo"]
 
@@ -47,13 +47,13 @@ def demo(out: str | Path) -> Path:
     if not (phantom / "truth" / "dataset.json").is_file():
         make_phantom(phantom, progress=lambda line: step("  " + line))
     step("2/5 Training on two of them, validating on the third")
-    commands.train(phantom, run, settings=SETTINGS)
+    train(phantom, run, settings=SETTINGS)
     step("3/5 Scoring the fourth: measured spots, then the noise-free truth at 2 µm and coarser")
-    measured = json.loads(commands.evaluate(run).read_text())
-    truth = json.loads(commands.evaluate(run, phantom / "truth", scales_um=TRUTH_SCALES_UM, name="truth").read_text())
+    measured = json.loads(evaluate(run).read_text())
+    truth = json.loads(evaluate(run, phantom / "truth", scales_um=TRUTH_SCALES_UM, name="truth").read_text())
     step("4/5 Predicting 16 µm bins of the fourth slide")
     slide = json.loads((phantom / "dataset.json").read_text())["test"][0]["image"]
-    commands.predict(phantom / slide, out / "prediction.h5ad", run, {"bin_um": 16.0})
+    predict(phantom / slide, out / "prediction.h5ad", run, {"bin_um": 16.0})
     step("5/5 Writing the report")
     report = write_report(run)
     write_picture(run, out / "prediction.h5ad", out / "picture.jpg")

@@ -15,11 +15,13 @@ from typing import Any
 
 import torch
 
+from ...config.root import bundle_root
 from ...errors import InputError, missing_extra
 from ...files.atomic import file_state
 from ...files.ownership import claim
 from ...inference.uncertainty import check_asked
-from ...workflows.commands import bundle_root, check_prediction, trained_run
+from ...workflows.inferring import check_prediction
+from ...workflows.trained_run import trained_run
 from . import remote
 from .slides import CohortSlide, read_cohort
 from .summary import Progress, Result, count_units, table, write_summary

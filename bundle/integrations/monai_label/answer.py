@@ -15,11 +15,13 @@ import anndata as ad
 import numpy as np
 from monai.bundle import ConfigParser
 
-from ...data.crops import OpenSlide
+from ...config.merge import merge_config
+from ...config.root import bundle_root
 from ...data.manifest import slide_name
+from ...data.opening import OpenSlide
 from ...files.geojson import write_polygons
 from ...inference import model_sha256
-from ...workflows.commands import bundle_root, merge_config, predict
+from ...workflows.inferring import predict
 from .contours import contour_polygons, grid_of
 from .question import Question
 

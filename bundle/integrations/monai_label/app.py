@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from ...data.manifest import SLIDE_ENDINGS
 from ...errors import InputError, user_message
 from ...version import bundle_version
-from ...workflows.commands import trained_run
+from ...workflows.trained_run import trained_run
 from .question import read_training
 from .routes import router
 from .studies import find_slide, studies_with_units

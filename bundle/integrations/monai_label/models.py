@@ -8,11 +8,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ...config.root import bundle_root
 from ...data.manifest import write_manifest
 from ...data.panel import load_panel
 from ...errors import InputError
 from ...files.ownership import EARLIER_RUN, RUN, claim, clear
-from ...workflows.commands import bundle_root, train
+from ...workflows.training import train
 
 __all__ = ["current_run", "fine_tune"]
 

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ...data.crops import OpenSlide
+from ...data.opening import OpenSlide
 from ...data.panel import GenePanel
 from ...errors import InputError
 

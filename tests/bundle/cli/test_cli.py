@@ -21,11 +21,11 @@ import tifffile
 from PIL import Image
 from torch._utils import ExceptionWrapper
 
+from bundle import workflows
 from bundle.cli.arguments import build_parser
 from bundle.cli.main import main
 from bundle.errors import InputError, user_message
 from bundle.files.atomic import alone_at
-from bundle.workflows import commands
 from tests import forking
 
 ROOT = Path(__file__).parents[3]
@@ -531,10 +531,12 @@ def test_units_are_scored_at_the_size_that_training_asked_for(tiny_run, dataset,
     trained_with = run / "configs" / "train.json"
     trained_with.write_text(json.dumps({**json.loads(trained_with.read_text()), "unit_sizes_um": [16, 64]}))
     sizes = []
-    monkeypatch.setattr(commands, "run_config", lambda what, files, keys: sizes.append(keys.get("score_size_um")))
-    commands.evaluate(run)
-    commands.evaluate(run, size_um=16.0)
-    commands.evaluate(run, dataset=dataset)
+    monkeypatch.setattr(
+        "bundle.workflows.evaluating.run_config", lambda what, files, keys: sizes.append(keys.get("score_size_um"))
+    )
+    workflows.evaluate(run)
+    workflows.evaluate(run, size_um=16.0)
+    workflows.evaluate(run, dataset=dataset)
     assert sizes == [64, 16.0, None]
 
 
@@ -542,6 +544,6 @@ def test_a_fault_of_ours_keeps_its_traceback(monkeypatch, tmp_path):
     def fail(*_: object) -> None:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(commands, "run_config", fail)
+    monkeypatch.setattr("bundle.workflows.training.run_config", fail)
     with pytest.raises(RuntimeError, match="a bug"):
         main(["train", str(tmp_path), str(tmp_path / "run")])

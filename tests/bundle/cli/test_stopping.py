@@ -17,11 +17,11 @@ import anndata as ad
 import numpy as np
 import pytest
 
+from bundle import config, workflows
 from bundle.cli.main import main
 from bundle.errors import InputError
 from bundle.files.atomic import alone_at
 from bundle.inference import inferer
-from bundle.workflows import commands
 
 ROOT = Path(__file__).parents[3]
 
@@ -102,14 +102,14 @@ def another_command_at(path: Path) -> Iterator[None]:
 def test_one_training_and_one_scoring_of_a_name_at_a_time(tiny_run, phantom, tiny, tmp_path):
     run = tmp_path / "run"
     with another_command_at(run / "training"), pytest.raises(InputError, match=r"run is in use"):
-        commands.train(phantom, run, settings=tiny)
+        workflows.train(phantom, run, settings=tiny)
     settings = {**tiny, "dataset_dir": str(phantom), "output_dir": str(run)}
     with another_command_at(run / "run"), pytest.raises(InputError, match=r"run is in use"):
-        commands.run_config("training", [ROOT / "configs" / "train.json"], settings)  # as `monai.bundle run` does
+        config.run_config("training", [ROOT / "configs" / "train.json"], settings)  # as `monai.bundle run` does
     assert not (run / "models").exists()
     with (
         another_command_at(tiny_run / "evaluation" / "test.json"),
         pytest.raises(InputError, match=r"test\.json is in use"),
     ):
-        commands.evaluate(tiny_run)
+        workflows.evaluate(tiny_run)
     assert not (tiny_run / "evaluation" / "test.json").exists()

@@ -11,7 +11,8 @@ from monai.bundle import ConfigParser
 
 from bundle.cli.arguments import build_parser
 from bundle.config.literals import Code, as_code, quoted, unquoted
-from bundle.workflows.commands import bundle_root, merge_config
+from bundle.config.merge import merge_config
+from bundle.config.root import bundle_root
 
 TEXTS = [
     "plain",

@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
+from bundle import workflows
+from bundle.config.merge import merge_config
 from bundle.config.problems import configuration_refused
+from bundle.config.root import bundle_root
 from bundle.errors import InputError
 from bundle.integrations.onnx_file import load_network
-from bundle.workflows import commands
-from bundle.workflows.commands import bundle_root, merge_config
 
 #: What is done to a model's description, and what the sentence says of it.
 FAULTS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
@@ -71,7 +72,7 @@ def test_a_configuration_that_cannot_run(override: dict[str, Any], says: str, ph
     path = tmp_path / "override.json"
     path.write_text(json.dumps(override))
     with pytest.raises(InputError, match=says) as told:
-        commands.train(phantom, tmp_path / "run", [path], tiny)
+        workflows.train(phantom, tmp_path / "run", [path], tiny)
     assert "\n" not in str(told.value)
 
 

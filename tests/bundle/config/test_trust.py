@@ -17,6 +17,7 @@ import pytest
 from ignite.engine import Engine
 
 import networks
+from bundle import config, workflows
 from bundle.cli.main import main
 from bundle.config import trust
 from bundle.data.panel import load_panel
@@ -28,8 +29,7 @@ from bundle.integrations.monai_label.models import fine_tune
 from bundle.integrations.monai_label.question import read_question
 from bundle.integrations.monai_label.studies import studies_with_units
 from bundle.report.run import read_run
-from bundle.training.handlers import RunFolder
-from bundle.workflows import commands
+from bundle.training.run_folder import RunFolder
 
 ROOT = Path(__file__).parents[3]
 MARK = "$__import__('pathlib').Path({!r}).write_text('ran')"
@@ -154,7 +154,7 @@ def test_pixnets_own_models_need_no_trust():
     for path in (ROOT / "configs").glob("*.json"):
         if path.name == "metadata.json" or "evaluate" in path.name or "inference" in path.name:
             continue
-        merged = commands.merge_config([ROOT / "configs" / "train.json", path], {})
+        merged = config.merge_config([ROOT / "configs" / "train.json", path], {})
         assert trust.what_runs({key: merged[key] for key in keys}) is None, path.name
     assert base.keys() >= set(keys)
     classes = {name for name in networks.__all__ if isinstance(getattr(networks, name), type)}
@@ -268,18 +268,18 @@ def test_names_of_files_and_folders_may_hold_signs(phantom, tiny, tmp_path, mark
     data, run = tmp_path / "$d#1::x" / "@a", tmp_path / "%run"
     data.parent.mkdir()
     shutil.copytree(phantom, data)
-    commands.train(data, run, settings=tiny)
+    workflows.train(data, run, settings=tiny)
     plain = tmp_path / "plain"
     shutil.copytree(run, plain)
     figures = [
-        json.loads(commands.evaluate(folder, name=name).read_text()) for folder, name in ((run, "@v1.2"), (plain, "v"))
+        json.loads(workflows.evaluate(folder, name=name).read_text()) for folder, name in ((run, "@v1.2"), (plain, "v"))
     ]
     assert figures[0]["scales"] == figures[1]["scales"]
     slide, gene = data / "slides" / "50%#1.tif", load_panel(run / "models" / "panel.json").genes[0]
     (data / "slides" / "P3.tif").rename(slide)
     asked = {"bin_um": 100.0, "genes": [gene]}
-    commands.predict(slide, tmp_path / "@x" / f"{strange[:60]}.h5ad", run, asked)
-    commands.predict(phantom / "slides" / "P3.tif", tmp_path / "plain.h5ad", plain, asked)
+    workflows.predict(slide, tmp_path / "@x" / f"{strange[:60]}.h5ad", run, asked)
+    workflows.predict(phantom / "slides" / "P3.tif", tmp_path / "plain.h5ad", plain, asked)
     got = ad.read_h5ad(tmp_path / "@x" / f"{strange[:60]}.h5ad")
     want = ad.read_h5ad(tmp_path / "plain.h5ad")
     np.testing.assert_array_equal(got.X, want.X)
@@ -292,7 +292,7 @@ def test_a_panels_own_genes_may_hold_signs(stranger, phantom, tmp_path, marker):
     names = json.loads(path.read_text())["genes"]
     text = path.read_text().replace(json.dumps(names[0]), json.dumps(code)).replace(f'"{names[1]}"', '"@head"')
     path.write_text(text)
-    commands.predict(
+    workflows.predict(
         phantom / "slides" / "P3.tif", tmp_path / "o.h5ad", stranger, {"bin_um": 100.0, "genes": [code, "@head"]}
     )
     assert list(ad.read_h5ad(tmp_path / "o.h5ad").var_names) == [code, "@head"]
@@ -427,7 +427,7 @@ def test_a_run_may_be_a_link_and_its_weights_too(stranger, tmp_path):
     weights.symlink_to(blob)
     (stranger / "evaluation" / "inside.json").symlink_to(stranger / "evaluation" / "validation.json")
     (tmp_path / "link").symlink_to(stranger)
-    assert commands.trained_run(tmp_path / "link")[0] == stranger
+    assert workflows.trained_run(tmp_path / "link")[0] == stranger
 
 
 # The exported bundle --------------------------------------------------------------------------------------------------
@@ -445,7 +445,7 @@ def test_an_exported_bundle_holds_no_foreign_file(tmp_path, monkeypatch):
             "bundle/.env",
             "bundle/.#commands.py",
             "bundle/#commands.py#",
-            "bundle/workflows/commands.py~",
+            "bundle/workflows/training.py~",
             "bundle/commands copy.py",
         ),
         *("bundle/scratch/notes.py", "configs/secrets.json", "configs/.train.json", "docs/notes.md", "docs/key.txt"),

@@ -11,7 +11,7 @@ import pytest
 import tifffile
 
 from bundle.data.cells import is_cells, read_cells
-from bundle.data.crops import layer_of, take_layer
+from bundle.data.layers import layer_of, take_layer
 from bundle.data.units import build_units, read_units, units_table
 from bundle.errors import InputError
 from transforms import LabelImage, RasterizeUnits

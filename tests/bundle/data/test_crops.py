@@ -7,10 +7,12 @@ import scipy.sparse as sp
 import torch
 from monai.transforms import Compose
 
-from bundle.data.crops import CropDataset, SlideDataset, collate_units
+from bundle.data.collate import collate_units
+from bundle.data.crop_dataset import CropDataset
 from bundle.data.manifest import read_split
 from bundle.data.normalisation import log1p_cp10k
 from bundle.data.panel import fit_panel, load_units
+from bundle.data.slide_dataset import SlideDataset
 from bundle.errors import InputError
 from transforms import RandHEStaind, RasterizeUnitsd, ReadRegiond, SlideReader
 

@@ -13,9 +13,9 @@ import pandas as pd
 import pytest
 import torch
 
+from bundle import config
 from bundle.cli.main import main
 from bundle.data.panel import load_panel
-from bundle.workflows import commands
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def test_fine_tuning_learns_nothing_from_genes_that_were_not_measured(tiny_run, 
     table = dataset / "units" / "P1_spot55.h5ad"
     rename(table, genes[::2])
     configs = ["--config", str(tiny_run / "configs" / "recipe.json")]
-    configs += ["--config", str(commands.bundle_root() / "configs" / "fine_tune.json")]
+    configs += ["--config", str(config.bundle_root() / "configs" / "fine_tune.json")]
     keys = ["--set", f"start_from={tiny_run}", "--set", "max_epochs=1", "--set", "val_interval=1"]
 
     def tuned(name: str) -> dict[str, torch.Tensor]:

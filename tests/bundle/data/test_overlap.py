@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 import torch
 
-from bundle.data.crops import CropDataset, collate_units
+from bundle import workflows
+from bundle.data.collate import collate_units
+from bundle.data.crop_dataset import CropDataset
 from bundle.data.manifest import read_split, write_manifest
 from bundle.data.panel import fit_panel
 from bundle.data.units import build_units
-from bundle.workflows import commands
 from networks.losses import ExpressionLoss
 from networks.pixnet import UnitExpression
 from transforms import RasterizeUnitsd, ReadRegiond, SlideReader
@@ -71,7 +72,7 @@ def slide(phantom) -> str:
 
 
 def predict(run: Path, slide: str, out: Path, **settings: Any) -> ad.AnnData:
-    commands.predict(slide, out, run, {"all_genes": True, **settings})
+    workflows.predict(slide, out, run, {"all_genes": True, **settings})
     return ad.read_h5ad(out)
 
 
@@ -124,8 +125,8 @@ def dataset(phantom, tmp_path) -> Path:
 
 
 def test_training_and_scoring_take_overlapping_units(dataset, tiny, tmp_path):
-    commands.train(dataset, tmp_path / "run", settings=tiny)
-    commands.evaluate(tmp_path / "run")
+    workflows.train(dataset, tmp_path / "run", settings=tiny)
+    workflows.evaluate(tmp_path / "run")
     figures = json.loads((tmp_path / "run" / "evaluation" / "test.json").read_text())["scales"]["native"]
     assert figures["units"] == len(grid(50))
     assert math.isfinite(figures["PCC@M"])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from bundle.data.crops import layer_of, take_layer
+from bundle.data.layers import layer_of, take_layer
 from bundle.data.polygons import Outlines, take_ragged
 from bundle.data.units import Units, is_interpolated
 from transforms import RasterizeUnits

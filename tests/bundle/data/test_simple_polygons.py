@@ -9,7 +9,7 @@ import pytest
 import shapely
 
 from bundle.data.cells import read_cells
-from bundle.data.crops import layer_of
+from bundle.data.layers import layer_of
 from bundle.data.simple_polygons import simple
 from bundle.errors import InputError
 from transforms import RasterizeUnits

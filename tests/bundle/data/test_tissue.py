@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import tifffile
 
+from bundle import workflows
 from bundle.data.manifest import read_split
 from bundle.data.tissue import STAIN_OWN, TissueMap, stain_distance, stain_of_slides, tissue_fraction
-from bundle.workflows import commands
 from transforms import SlideReader, TissueMask
 
 
@@ -47,7 +47,7 @@ def test_a_stain_unlike_the_training_slides_is_told_with_its_distance(phantom, t
     paths = {"own": slide, "dark": write_slide(tmp_path / "dark.tif", dark, 1.0, tile_px=256)}
     told = {}
     for name, path in paths.items():
-        commands.predict(path, tmp_path / f"{name}.h5ad", tiny_run, {"bin_um": 100.0})
+        workflows.predict(path, tmp_path / f"{name}.h5ad", tiny_run, {"bin_um": 100.0})
         told[name] = ad.read_h5ad(tmp_path / f"{name}.h5ad").uns["pixnet"]
     assert told["own"]["stain_distance"] < STAIN_OWN
     assert not [warning for warning in told["own"]["warnings"] if "stained" in warning]

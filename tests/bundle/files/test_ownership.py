@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import zarr
 
+from bundle import workflows
 from bundle.audit import audit
 from bundle.datasets.phantom import make_phantom
 from bundle.errors import InputError
@@ -22,7 +23,6 @@ from bundle.integrations.bundle_zip import export_bundle
 from bundle.integrations.monai_label.models import fine_tune
 from bundle.readers import prepare
 from bundle.report import write_report
-from bundle.workflows import commands
 from bundle.workflows.demo import demo
 
 
@@ -148,7 +148,7 @@ def test_a_work_folder_of_someone_else_is_left_alone(tiny_run, phantom, tmp_path
     before = state(tmp_path)
     settings = {"bin_um": 55.0, "work_dir": str(pictures.parent)}
     with pytest.raises(InputError, match=r"P3 holds P3\.jpg, which PixNet does not recognise"):
-        commands.predict(phantom / "slides" / "P3.tif", tmp_path / "o.h5ad", tiny_run, settings)
+        workflows.predict(phantom / "slides" / "P3.tif", tmp_path / "o.h5ad", tiny_run, settings)
     assert state(tmp_path) == before
 
 
@@ -159,7 +159,7 @@ def test_no_prediction_replaces_what_it_reads(tiny_run, phantom, tmp_path, of):
     os.link({"slide": slide, "units": units, "weights": tiny_run / "models" / "model.pt"}[of], out)
     before = out.read_bytes()
     with pytest.raises(InputError, match="which this command reads"):
-        commands.predict(slide, out, tiny_run, {"units": str(units)})
+        workflows.predict(slide, out, tiny_run, {"units": str(units)})
     assert out.read_bytes() == before
 
 
@@ -167,12 +167,12 @@ def test_outputs_of_ours_are_replaced_and_those_of_others_are_not(tiny_run, phan
     slide = phantom / "slides" / "P3.tif"
     asked = {"map": str(tmp_path / "m.zarr"), "nifti": str(tmp_path / "n.nii.gz"), "bin_um": 110.0}
     for _ in range(2):
-        commands.predict(slide, tmp_path / "o.h5ad", tiny_run, asked)
+        workflows.predict(slide, tmp_path / "o.h5ad", tiny_run, asked)
     for name, key in (("f.h5ad", None), ("f.zarr", "map"), ("f.nii.gz", "nifti")):
         path = foreign(tmp_path, name)
         before = state(tmp_path)
         with pytest.raises(InputError, match="does not recognise"):
-            commands.predict(slide, None if key else path, tiny_run, {key: str(path)} if key else {"bin_um": 110.0})
+            workflows.predict(slide, None if key else path, tiny_run, {key: str(path)} if key else {"bin_um": 110.0})
         assert state(tmp_path) == before
 
 
@@ -191,7 +191,7 @@ def test_folders_of_others_get_no_data_set_run_audit_or_demo(tmp_path, phantom):
     for call in (
         lambda: make_phantom(tmp_path, slides=3),
         lambda: demo(tmp_path),
-        lambda: commands.train(phantom, tmp_path),
+        lambda: workflows.train(phantom, tmp_path),
         lambda: audit(prediction, units, tmp_path, unit_of_x="counts", min_total=0),
     ):
         with pytest.raises(InputError, match="which PixNet does not recognise"):
@@ -212,7 +212,7 @@ def test_a_work_folder_that_is_a_run_keeps_its_model(tiny_run, phantom, tmp_path
     before = state(tmp_path)
     assert MARKER in os.listdir(run)
     with pytest.raises(InputError, match="which PixNet does not recognise"):
-        commands.predict(
+        workflows.predict(
             phantom / "slides" / "P3.tif", tmp_path / "o.h5ad", run, {"bin_um": 55.0, "work_dir": str(tmp_path)}
         )
     assert state(tmp_path) == before
@@ -232,7 +232,7 @@ def test_what_a_user_adds_to_a_work_folder_stays(tiny_run, phantom, tmp_path):
     work = claim(tmp_path / "work" / "P3", "work")
     (work / "notes.txt").write_text("mine")
     settings = {"bin_um": 110.0, "work_dir": str(work.parent)}
-    commands.predict(phantom / "slides" / "P3.tif", tmp_path / "o.h5ad", tiny_run, settings)
+    workflows.predict(phantom / "slides" / "P3.tif", tmp_path / "o.h5ad", tiny_run, settings)
     assert sorted(p.name for p in work.iterdir()) == [MARKER, "notes.txt"]
 
 
@@ -243,9 +243,9 @@ def written(tiny_run, phantom, tmp_path_factory) -> Path:
     slide = phantom / "slides" / "P3.tif"
     asked = {"bin_um": 110.0, "map": str(folder / "m.zarr"), "nifti": str(folder / "n.nii.gz")}
     asked["genes"] = json.loads((tiny_run / "models" / "panel.json").read_text())["genes"][:2]
-    commands.predict(slide, folder / "o.h5ad", tiny_run, asked)
-    commands.predict(slide, folder / "o.zarr", tiny_run, {"bin_um": 110.0})
-    commands.predict(slide, folder / "s.h5ad", tiny_run, {"units": str(phantom / "units" / "P3_spot55.h5ad")})
+    workflows.predict(slide, folder / "o.h5ad", tiny_run, asked)
+    workflows.predict(slide, folder / "o.zarr", tiny_run, {"bin_um": 110.0})
+    workflows.predict(slide, folder / "s.h5ad", tiny_run, {"units": str(phantom / "units" / "P3_spot55.h5ad")})
     return folder
 
 
@@ -321,11 +321,11 @@ def test_each_size_of_bins_is_checked_by_its_own_name(tiny_run, phantom, tmp_pat
     before = state(tmp_path)
     call = phantom / "slides" / "P3.tif", tmp_path / "multi.h5ad", tiny_run, {"bin_um": [200.0, 110.0]}
     with pytest.raises(InputError, match=r"multi_110um\.h5ad as its own"):
-        commands.predict(*call)
+        workflows.predict(*call)
     assert state(tmp_path) == before
     other.unlink()
     for _ in range(2):
-        assert [p.name for p in commands.predict(*call)] == ["multi_200um.h5ad", "multi_110um.h5ad"]
+        assert [p.name for p in workflows.predict(*call)] == ["multi_200um.h5ad", "multi_110um.h5ad"]
     assert (tmp_path / "multi.h5ad").read_bytes() == before["multi.h5ad"]
 
 
@@ -334,7 +334,7 @@ def test_a_model_handed_over_as_three_files_is_scored_reported_and_exported_twic
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(tiny_run / name, tmp_path / name)
     for _ in range(2):
-        commands.evaluate(tmp_path, phantom)
+        workflows.evaluate(tmp_path, phantom)
         write_report(tmp_path)
         write_report(tmp_path, tmp_path / "r.html")
         export_bundle(tmp_path, tmp_path / "m.zip")
@@ -372,7 +372,7 @@ def test_no_data_set_is_prepared_into_its_source(tmp_path):
 
 def test_folders_are_written_again(tiny_run, phantom, tiny, written, tmp_path):
     for _ in range(2):
-        commands.train(phantom, tmp_path / "run", settings=tiny)
+        workflows.train(phantom, tmp_path / "run", settings=tiny)
         audit(written / "s.h5ad", phantom / "units" / "P3_spot55.h5ad", tmp_path / "audit", min_total=0)
 
 
@@ -389,7 +389,7 @@ def test_a_demo_goes_on(tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("bundle.workflows.demo.make_phantom", lambda out, **_: out.mkdir(exist_ok=True))
-    monkeypatch.setattr(commands, "train", stop)
+    monkeypatch.setattr("bundle.workflows.demo.train", stop)
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
             demo(tmp_path)

@@ -13,12 +13,12 @@ import torch
 from ignite.engine import Engine
 from torch import nn
 
+from bundle import config, workflows
 from bundle.data.manifest import read_split
 from bundle.errors import InputError
 from bundle.files.weights import LoadCheckpoint, load_weights, read_weights
 from bundle.integrations.monai_label.models import fine_tune
 from bundle.integrations.onnx_file import load_network
-from bundle.workflows import commands
 
 
 def overwrite(path: Path, place: float = 0.5) -> None:
@@ -109,8 +109,8 @@ def test_no_command_uses_damaged_weights(damaged_run, phantom, tmp_path):
     slide, out = read_split(phantom, "test")[0]["image"], tmp_path / "out.h5ad"
     before = sorted(damaged_run.rglob("*"))
     for use in (
-        lambda: commands.predict(slide, out, damaged_run, {"bin_um": 55.0}),
-        lambda: commands.evaluate(damaged_run),
+        lambda: workflows.predict(slide, out, damaged_run, {"bin_um": 55.0}),
+        lambda: workflows.evaluate(damaged_run),
         lambda: load_network(damaged_run),
     ):
         with pytest.raises(InputError, match=r"model\.pt is damaged"):
@@ -126,7 +126,7 @@ def test_nor_does_the_plain_bundle(damaged_run, phantom, tmp_path, config: str):
     if config == "inference":
         keys |= {"slides": read_split(phantom, "test")[0]["image"], "bin_um": 55.0, "output": str(tmp_path / "o.h5ad")}
     with pytest.raises(InputError, match=r"model\.pt is damaged"):
-        commands.run_config(run_id, [commands.bundle_root() / "configs" / f"{config}.json", model], keys)
+        config.run_config(run_id, [config.bundle_root() / "configs" / f"{config}.json", model], keys)
     assert not list(tmp_path.rglob("*.h5ad"))
 
 
@@ -138,7 +138,7 @@ def test_fine_tuning_does_not_start_from_damaged_weights(damaged_run, phantom):
 
 def test_the_configurations_check_what_they_load():
     for name in ("train", "evaluate", "inference"):
-        text = (commands.bundle_root() / "configs" / f"{name}.json").read_text()
+        text = (config.bundle_root() / "configs" / f"{name}.json").read_text()
         assert '"bundle.LoadCheckpoint"' in text
-    start = json.loads((commands.bundle_root() / "configs" / "fine_tune.json").read_text())["head_start"]
+    start = json.loads((config.bundle_root() / "configs" / "fine_tune.json").read_text())["head_start"]
     assert start["_target_"] == "bundle.load_weights"

@@ -14,10 +14,10 @@ import anndata as ad
 import numpy as np
 import pytest
 
+from bundle import workflows
 from bundle.cli.main import main
 from bundle.errors import InputError
 from bundle.integrations.bundle_zip import _carry_folders, export_bundle
-from bundle.workflows import commands
 from tests import forking
 
 ROOT = Path(__file__).parents[3]
@@ -107,7 +107,7 @@ def test_monai_predicts_from_inside_it_what_pixnet_predicts(unzipped, tiny_run, 
     done = forking.run(command, cwd=unzipped, env=ENV)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
     assert str(ROOT) not in done.stdout + done.stderr
-    commands.predict(slide, ours, tiny_run, {"bin_um": 16.0})
+    workflows.predict(slide, ours, tiny_run, {"bin_um": 16.0})
     alone, ours = ad.read_h5ad(alone), ad.read_h5ad(ours)
     assert list(alone.obs_names) == list(ours.obs_names)
     assert list(alone.var_names) == list(ours.var_names)

@@ -10,7 +10,11 @@ import torch
 from ignite.engine import Engine, Events
 
 from bundle.files.atomic import replacing, write_json
-from bundle.training.handlers import BestModel, EpochSeed, MetricsCsv, RunFolder, SaveCheckpoint
+from bundle.training.best_model import BestModel
+from bundle.training.checkpoint import SaveCheckpoint
+from bundle.training.epoch_seed import EpochSeed
+from bundle.training.metrics_csv import MetricsCsv
+from bundle.training.run_folder import RunFolder
 
 
 def _validate(values: list[float]) -> tuple[Engine, list]:

@@ -7,11 +7,10 @@ import json
 import pytest
 import torch
 
-from bundle import fit_texture
-from bundle.data.crops import CropDataset
+from bundle import fit_texture, workflows
+from bundle.data.crop_dataset import CropDataset
 from bundle.errors import InputError
 from bundle.integrations.onnx_file import load_network
-from bundle.workflows import commands
 from networks import PatchDictionaryEncoder, PixNet, SwinEncoder, TextureExpert
 
 
@@ -30,11 +29,11 @@ def test_the_dictionary_is_learned_and_the_regression_starts_from_the_units_mean
 
 def test_it_can_be_set_to_null(phantom, tiny, tmp_path):
     settings = {**tiny, "network_def#texture": None}
-    commands.train(phantom, tmp_path / "run", [], settings)
+    workflows.train(phantom, tmp_path / "run", [], settings)
     assert load_network(tmp_path / "run")[0].texture is None
     kept = json.loads((tmp_path / "run" / "configs" / "train.json").read_text())
     assert kept["network_def"]["texture"] is None
-    commands.train(phantom, tmp_path / "run", [], {**settings, "max_epochs": 2})  # not a run with other settings
+    workflows.train(phantom, tmp_path / "run", [], {**settings, "max_epochs": 2})  # not a run with other settings
     assert len((tmp_path / "run" / "metrics.csv").read_text().splitlines()) == 3
 
 
@@ -42,7 +41,7 @@ def test_a_run_that_goes_on_is_not_fitted_again(phantom, tiny, tmp_path, monkeyp
     fits, fit = [], TextureExpert.fit
     monkeypatch.setattr(TextureExpert, "fit", lambda self, *given: fits.append(1) or fit(self, *given))
     for epochs in (1, 2):
-        commands.train(phantom, tmp_path / "run", [], {**tiny, "max_epochs": epochs})
+        workflows.train(phantom, tmp_path / "run", [], {**tiny, "max_epochs": epochs})
         assert len(fits) == 1
 
 
@@ -56,7 +55,7 @@ def test_without_it_a_slide_may_lack_the_coarsest_size(phantom, tiny, tmp_path):
     data["validation"] = []
     (tmp_path / "dataset.json").write_text(json.dumps(data))
     settings = {**tiny, "unit_sizes_um": [55, 16], "head": "programs", "n_programs": 4}
-    commands.train(tmp_path, tmp_path / "run", [], settings)
+    workflows.train(tmp_path, tmp_path / "run", [], settings)
     assert load_network(tmp_path / "run")[0].texture is None
 
 

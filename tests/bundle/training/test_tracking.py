@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from monai.handlers import MLFlowHandler
 
+from bundle import workflows
 from bundle.training.tracking import MLFlowTracking
-from bundle.workflows import commands
 
 DOCS = Path(__file__).parents[3] / "docs"
 
@@ -30,7 +30,7 @@ def test_the_documented_override_writes_losses_and_scores(phantom, tiny_run, tmp
     tiny = json.loads((tiny_run / "configs" / "train.json").read_text())
     settings = {key: tiny[key] for key in ("mpp", "crop_px", "crops_per_slide", "val_interval", "min_total")}
     settings |= {"network_def": tiny["network_def"], "max_epochs": 2}
-    commands.train(phantom, tmp_path / "run", [override], settings)
+    workflows.train(phantom, tmp_path / "run", [override], settings)
     with sqlite3.connect(tmp_path / "run" / "mlruns.db") as database:
         rows = database.execute("select key, step, value from metrics").fetchall()
         states = {status for (status,) in database.execute("select status from runs")}

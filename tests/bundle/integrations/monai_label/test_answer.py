@@ -7,12 +7,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from bundle import InputError
+from bundle import InputError, workflows
 from bundle.data.simple_polygons import to_outlines
 from bundle.files.geojson import read_polygons
 from bundle.integrations.monai_label.answer import answer
 from bundle.integrations.monai_label.question import Question
-from bundle.workflows import commands
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +39,7 @@ def genes(tiny_run) -> list[str]:
 def predicted(studies, tiny_run, genes, tmp_path_factory) -> ad.AnnData:
     """What `pixnet predict` says of the same units."""
     out = tmp_path_factory.mktemp("predicted") / "bins.h5ad"
-    commands.predict(studies / "P3.tif", out, tiny_run, {"bin_um": 30.0, "genes": genes[:2]})
+    workflows.predict(studies / "P3.tif", out, tiny_run, {"bin_um": 30.0, "genes": genes[:2]})
     return ad.read_h5ad(out)
 
 

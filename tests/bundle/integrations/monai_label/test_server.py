@@ -10,8 +10,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from bundle import workflows
 from bundle.files.geojson import read_polygons
-from bundle.workflows import commands
 
 pytest.importorskip("monailabel", reason="MONAI Label is not installed here: make test-label")
 
@@ -44,7 +44,7 @@ def test_info_lists_genes_and_options(server, genes, studies):
 
 def test_a_whole_slide_comes_as_units_with_measurements(server, polygons, genes, studies, served, tmp_path):
     read, content = polygons(server.infer("P3", {"gene": genes[:2], "unit_um": 30}))
-    commands.predict(studies / "P3.tif", tmp_path / "p.h5ad", served, {"bin_um": 30.0, "genes": genes[:2]})
+    workflows.predict(studies / "P3.tif", tmp_path / "p.h5ad", served, {"bin_um": 30.0, "genes": genes[:2]})
     import anndata as ad
 
     expected = ad.read_h5ad(tmp_path / "p.h5ad")
