@@ -43,13 +43,13 @@ fuzz: env
 
 label-env: $(LABEL)/.ready
 
-$(LABEL)/.ready: pyproject.toml constraints.txt bundle/label/requirements.txt bundle/label/no_deps.txt
+$(LABEL)/.ready: pyproject.toml constraints.txt bundle/integrations/monai_label/requirements.txt bundle/integrations/monai_label/no_deps.txt
 	$(PYTHON) -m venv $(LABEL)
 	$(LABEL)/bin/python -m pip --disable-pip-version-check install -q -c constraints.txt torch
 	$(LABEL)/bin/python -m pip --disable-pip-version-check install -q -c constraints.txt \
-		-e ".[openslide,cucim-cpu]" pytest pytest-timeout -r bundle/label/requirements.txt
+		-e ".[openslide,cucim-cpu]" pytest pytest-timeout -r bundle/integrations/monai_label/requirements.txt
 	$(LABEL)/bin/python -m pip --disable-pip-version-check install -q -c constraints.txt --no-deps \
-		cucim-cu12 -r bundle/label/no_deps.txt
+		cucim-cu12 -r bundle/integrations/monai_label/no_deps.txt
 	touch $@
 
 label: label-env
@@ -58,7 +58,7 @@ label: label-env
 		--conf trust "$(TRUST)" --host 127.0.0.1 --port $(PORT)
 
 test-label: label-env
-	OMP_NUM_THREADS=1 $(LABEL)/bin/python -m pytest tests/bundle/label -s
+	OMP_NUM_THREADS=1 $(LABEL)/bin/python -m pytest tests/bundle/integrations/monai_label -s
 
 check: env
 	$(BIN)/ruff check .

@@ -22,8 +22,8 @@ from typing import Any
 
 import numpy as np
 
-from bundle.cli import SPIN_COUNT
-from bundle.commands import bundle_root
+from bundle.cli.main import SPIN_COUNT
+from bundle.config.root import bundle_root
 
 from .workload import finish, row
 

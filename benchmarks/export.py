@@ -20,11 +20,11 @@ import numpy as np
 import torch
 from monai.bundle import ckpt_export
 
-from bundle.commands import bundle_root
+from bundle.config.root import bundle_root
 from bundle.errors import InputError
-from bundle.export import SIZE_PX, export_onnx, load_network
 from bundle.inference.memory import keep_freed_memory
 from bundle.inference.runtime import onnx_session
+from bundle.integrations.onnx_file import SIZE_PX, export_onnx, load_network
 
 from .workload import arguments, default_run, evaluator, finish, phantom_slide, predict, quiet, row, workspace
 

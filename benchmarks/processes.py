@@ -22,9 +22,9 @@ from typing import Any
 
 import torch
 
-from bundle.commands import bundle_root
-from bundle.files import write_json
-from bundle.phantom import make_phantom
+from bundle.config.root import bundle_root
+from bundle.datasets.phantom import make_phantom
+from bundle.files.atomic import write_json
 
 from .workload import arguments, finish, row, workspace
 

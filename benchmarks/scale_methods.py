@@ -18,14 +18,15 @@ import torch
 from monai.bundle import ConfigParser
 from scipy.interpolate import LinearNDInterpolator, NearestNDInterpolator, RegularGridInterpolator
 
-from bundle import commands
-from bundle.crops import CropDataset, SlideDataset
-from bundle.expression import LARGE_UNIT_UM, TARGET_SUM, bounded, eligible
-from bundle.manifest import read_split
+from bundle import config, workflows
+from bundle.data.crop_dataset import CropDataset
+from bundle.data.manifest import read_split
+from bundle.data.normalisation import LARGE_UNIT_UM, TARGET_SUM, bounded, eligible
+from bundle.data.panel import GenePanel, fit_panel
+from bundle.data.slide_dataset import SlideDataset
+from bundle.data.units import Units
 from bundle.metrics import grouped
 from bundle.metrics.score import Prediction
-from bundle.panel import GenePanel, fit_panel
-from bundle.units import Units
 from networks import EfficientNetLiteEncoder, ExpressionLoss
 from transforms import SlideReader
 
@@ -104,7 +105,7 @@ class Recipe:
 def _config_files(sizes_um: Sequence[float]) -> list[Path]:
     """The recipe; units below 55 µm need the head that learns counts."""
     names = ["efficientnet_lite.json", *([] if has_ridge(sizes_um) else ["programs.json"])]
-    return [commands.bundle_root() / "configs" / name for name in names]
+    return [config.bundle_root() / "configs" / name for name in names]
 
 
 def configurations(sizes_um: Sequence[float]) -> str:
@@ -119,12 +120,12 @@ def _reader() -> Any:  # the packages do not share a type
 def train_pixnet(data: Path, run: Path, recipe: Recipe, sizes_um: Sequence[float]) -> None:
     """Train the dense model; a run that was stopped goes on."""
     settings = recipe.settings(len(read_split(data, "training")), sizes_um)
-    commands.train(data, run, _config_files(sizes_um), settings)
+    workflows.train(data, run, _config_files(sizes_um), settings)
 
 
 def _evaluation(data: Path, run: Path) -> Any:
     """The evaluation's parser, its network with the weights."""
-    root = commands.bundle_root()
+    root = config.bundle_root()
     parser = ConfigParser(json.loads((root / "configs" / "evaluate.json").read_text()))
     own = {"bundle_root": str(root), "dataset_dir": str(data), "output_dir": str(run)}
     for key, value in {**json.loads((run / "configs" / "model.json").read_text()), **own}.items():
@@ -156,7 +157,7 @@ def has_ridge(sizes_um: Sequence[float]) -> bool:
 
 def _training_config(sizes_um: Sequence[float]) -> ConfigParser:
     """`train.json` with the overrides of both models."""
-    parser = ConfigParser(json.loads((commands.bundle_root() / "configs" / "train.json").read_text()))
+    parser = ConfigParser(json.loads((config.bundle_root() / "configs" / "train.json").read_text()))
     for file in _config_files(sizes_um):
         for key, value in json.loads(file.read_text()).items():
             parser[key] = value

@@ -33,14 +33,14 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
-from bundle.files import replacing, write_json
-from bundle.manifest import read_split
+from bundle.data.manifest import read_split
+from bundle.data.panel import GenePanel, fit_panel, load_panel, load_units
+from bundle.data.units import Units
+from bundle.datasets.phantom import make_phantom
+from bundle.files.atomic import replacing, write_json
 from bundle.metrics import ScoredSlide, score_slide, summarise
 from bundle.metrics.bootstrap import BLOCK_UM, BLOCK_UNITS, block_bootstrap, block_sums, interval
 from bundle.metrics.score import Prediction, compare_units, scored_cells
-from bundle.panel import GenePanel, fit_panel, load_panel, load_units
-from bundle.phantom import make_phantom
-from bundle.units import Units
 
 from .accuracy.cells import digest, provenance
 from .scale_methods import (

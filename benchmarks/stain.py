@@ -4,7 +4,7 @@ Real slides of five laboratories, each restained as training restains its crops 
 with the slides of each other laboratory as a model's training slides, and with their own. Pictures that are no H&E are
 made of real fluorescence and of inverted slides. Prints the distances' quantiles; the last line is JSON.
 
-`bundle.tissue.STAIN_LIMIT` follows from it.
+`bundle.data.tissue.STAIN_LIMIT` follows from it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 import tifffile
 from PIL import Image
 
-from bundle.tissue import STAIN_LIMIT, TissueMap, stain_distance
+from bundle.data.tissue import STAIN_LIMIT, TissueMap, stain_distance
 from transforms import TissueMask
 from transforms.stain import RandHEStain
 

@@ -17,9 +17,9 @@ import torch
 from monai.optimizers import WarmupCosineSchedule, generate_param_groups
 from torch import nn
 
-from bundle.crops import CropDataset
-from bundle.files import replacing
-from bundle.units import unit_area_um2
+from bundle.data.crop_dataset import CropDataset
+from bundle.data.units import unit_area_um2
+from bundle.files.atomic import replacing
 from networks import ExpressionLoss, ExpressionModel, UnitExpression
 from networks.heads import build_head
 from networks.symmetry import SYMMETRIES, turn

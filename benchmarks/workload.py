@@ -24,13 +24,13 @@ import numpy as np
 import torch
 from monai.bundle import ConfigParser
 
-from bundle.commands import bundle_root
-from bundle.files import write_json
-from bundle.ownership import claim
-from bundle.panel import GenePanel
-from bundle.phantom.dataset import make_specimens
-from bundle.phantom.stain import SlideImage
-from bundle.pyramid import write_pyramid
+from bundle.config.root import bundle_root
+from bundle.data.panel import GenePanel
+from bundle.datasets.phantom.dataset import make_specimens
+from bundle.datasets.phantom.stain import SlideImage
+from bundle.files.atomic import write_json
+from bundle.files.ownership import claim
+from bundle.writers.tiff_pyramid import write_pyramid
 
 __all__ = [
     "Timed",
@@ -142,7 +142,7 @@ def prepared_section(folder: Path, section: str = "C5") -> tuple[Path, Path] | N
     if source is None:
         return None
     if not (folder / "her2st" / "dataset.json").is_file():
-        from bundle.importers import prepare
+        from bundle.readers import prepare
 
         prepare("her2st", str(source), str(folder / "her2st"), test=[section], split_by="section")
     return folder / "her2st" / "slides" / f"{section}.tif", folder / "her2st" / "spots" / f"{section}.h5ad"

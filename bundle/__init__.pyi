@@ -1,11 +1,16 @@
 """The workflow's parts: data sets, metrics, inference, importers, the report and the command line."""
 
-from . import commands, inference, metrics, panel, units
-from .averaging import WeightAverage
-from .cells import is_cells, read_cells
-from .crops import CropDataset, SlideDataset, collate_units, take_one
+from . import inference, metrics
+from .data.cells import is_cells, read_cells
+from .data.collate import collate_units, take_one
+from .data.crop_dataset import CropDataset
+from .data.manifest import read_manifest, read_split, slide_records
+from .data.panel import GenePanel, extend_panel, fit_panel, load_panel, n_genes
+from .data.slide_dataset import SlideDataset
+from .data.tissue import stain_of_slides
+from .data.units import Units, build_units, read_units, units_table
 from .errors import InputError
-from .handlers import BestModel, EpochSeed, MetricsCsv, RunFolder, SaveCheckpoint
+from .files.weights import LoadCheckpoint, load_weights, read_weights
 from .inference import (
     MapInferer,
     PredictionDataset,
@@ -19,15 +24,16 @@ from .inference import (
     prepare_slide,
     unit_grids,
 )
-from .manifest import read_manifest, read_split, slide_records
 from .metrics import EvaluationWriter, ExpressionMetric, ExpressionMetricHandler
-from .panel import GenePanel, extend_panel, fit_panel, load_panel, n_genes
-from .texture import fit_texture
-from .tissue import stain_of_slides
-from .tracking import MLFlowTracking
-from .unit_loss import UnitLoss
-from .units import Units, build_units, read_units, units_table
-from .weights import LoadCheckpoint, load_weights, read_weights
+from .training.best_model import BestModel
+from .training.checkpoint import SaveCheckpoint
+from .training.ema import WeightAverage
+from .training.epoch_seed import EpochSeed
+from .training.metrics_csv import MetricsCsv
+from .training.ridge_fit import fit_texture
+from .training.run_folder import RunFolder
+from .training.tracking import MLFlowTracking
+from .training.unit_loss import UnitLoss
 
 __all__ = [
     "BestModel",
@@ -54,7 +60,6 @@ __all__ = [
     "WeightAverage",
     "build_units",
     "collate_units",
-    "commands",
     "expression_of",
     "extend_panel",
     "fit_panel",
@@ -67,7 +72,6 @@ __all__ = [
     "model_sha256",
     "n_genes",
     "open_map",
-    "panel",
     "prepare_crops",
     "prepare_slide",
     "read_cells",
@@ -79,6 +83,5 @@ __all__ = [
     "stain_of_slides",
     "take_one",
     "unit_grids",
-    "units",
     "units_table",
 ]

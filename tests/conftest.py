@@ -99,7 +99,7 @@ def save_backbone() -> Callable[[Path, str], Path]:
 @pytest.fixture(scope="session")
 def phantom(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A generated data set, small enough to train on in seconds: three slides of 600 µm at 1 µm per pixel."""
-    from bundle.phantom import make_phantom
+    from bundle.datasets.phantom import make_phantom
 
     return make_phantom(
         tmp_path_factory.mktemp("phantom"), slides=3, size_um=600.0, mpp=1.0, genes=30, units="spot:55:60,bin:16"
@@ -129,8 +129,8 @@ def tiny() -> dict[str, Any]:
 @pytest.fixture(scope="session")
 def tiny_run(phantom: Path, tiny: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run folder of a tiny network trained for an epoch on the phantom; not to be changed."""
-    from bundle import commands
+    from bundle import workflows
 
     folder = tmp_path_factory.mktemp("tiny_run")
-    commands.train(phantom, folder, settings=tiny)
+    workflows.train(phantom, folder, settings=tiny)
     return folder

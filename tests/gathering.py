@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch.distributed as dist
 
-from bundle.files import write_json
+from bundle.files.atomic import write_json
 from tests.bundle.metrics.test_metric import _metric, _slide
 
 if __name__ == "__main__":

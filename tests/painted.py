@@ -19,9 +19,9 @@ from scipy import ndimage
 from torch import nn
 from torch.nn import functional as F
 
-from bundle.manifest import write_manifest
-from bundle.pyramid import write_pyramid
-from bundle.units import build_units
+from bundle.data.manifest import write_manifest
+from bundle.data.units import build_units
+from bundle.writers.tiff_pyramid import write_pyramid
 from networks import ExpressionModel, Head
 
 #: As they stand in the files: the two that are painted lie apart, and the others share what is left of all counts.

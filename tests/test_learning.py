@@ -11,10 +11,10 @@ import anndata as ad
 import numpy as np
 import pytest
 
-from bundle import commands
-from bundle.expression import eligible, log1p_cp10k
-from bundle.manifest import read_split
-from bundle.panel import load_panel, load_units
+from bundle import workflows
+from bundle.data.manifest import read_split
+from bundle.data.normalisation import eligible, log1p_cp10k
+from bundle.data.panel import load_panel, load_units
 
 #: What each part of the network is trained with, in seconds.
 PARTS: dict[str, dict[str, Any]] = {
@@ -28,8 +28,8 @@ LEARNT = 0.16
 def _score(data: Path, tiny: dict[str, Any], run: Path, part: str) -> dict[str, float]:
     """Figures on the test slide of a part trained on a data set."""
     settings = {**tiny, "val_interval": 100, "ema_decay": 0.0, **PARTS[part]}
-    commands.train(data, run, settings=settings)
-    return json.loads(commands.evaluate(run).read_text())["scales"]["native"]
+    workflows.train(data, run, settings=settings)
+    return json.loads(workflows.evaluate(run).read_text())["scales"]["native"]
 
 
 @pytest.fixture(scope="module")

@@ -23,15 +23,15 @@ from matplotlib.path import Path as Outline
 from monai.bundle import ConfigParser
 from scipy import ndimage
 
-from bundle import commands, open_map
+from bundle import config, open_map, workflows
 from bundle.audit import audit
-from bundle.geojson import read_polygons
-from bundle.label.answer import answer
-from bundle.label.question import Question
-from bundle.outlines import Outlines
-from bundle.panel import load_panel
-from bundle.shapes import to_outlines
-from bundle.units import read_units
+from bundle.data.panel import load_panel
+from bundle.data.polygons import Outlines
+from bundle.data.simple_polygons import to_outlines
+from bundle.data.units import read_units
+from bundle.files.geojson import read_polygons
+from bundle.integrations.monai_label.answer import answer
+from bundle.integrations.monai_label.question import Question
 from tests.painted import BIN_UM, MPP, PANEL, SETTINGS, SPOT_UM, Painted, colours_of, make_painted, y_of
 
 ROOT = Path(__file__).parents[1]
@@ -53,12 +53,12 @@ def slides(root: Path) -> dict[str, Painted]:
 def run(root: Path, slides: dict[str, Painted], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of the network that reads colours, "trained" by `train.json` and validated by it."""
     folder = tmp_path_factory.mktemp("run")
-    commands.train(root, folder, settings=deepcopy(SETTINGS))
+    workflows.train(root, folder, settings=deepcopy(SETTINGS))
     return folder
 
 
 def predict(run: Path, slide: Path, out: Path | None, **settings: Any) -> ad.AnnData | None:
-    commands.predict(slide, out, run, settings, trust=True)
+    workflows.predict(slide, out, run, settings, trust=True)
     return None if out is None else ad.read_h5ad(out)
 
 
@@ -72,8 +72,8 @@ def rms(error: np.ndarray) -> float:
 def _training(root: Path, **keys: Any) -> ConfigParser:
     """`train.json` itself; its own preprocessing, data set, loader and network, of painted slides."""
     settings = {**deepcopy(SETTINGS), "crops_per_slide": 3, "batch_size": 3, **keys}
-    config = commands.merge_config([ROOT / "configs" / "train.json"], {"dataset_dir": str(root), **settings})
-    return ConfigParser(config)
+    merged = config.merge_config([ROOT / "configs" / "train.json"], {"dataset_dir": str(root), **settings})
+    return ConfigParser(merged)
 
 
 def _pooled(parser: ConfigParser, batch: dict[str, torch.Tensor]) -> np.ndarray:
@@ -161,7 +161,7 @@ def test_validation_scores_what_the_slide_shows(run, root):
 
 @pytest.mark.parametrize(("size_um", "scale_um"), [(SPOT_UM, 125.0), (BIN_UM, 64.0)])
 def test_evaluation_scores_every_scale_right(run, root, slides, size_um: float, scale_um: float):
-    path = commands.evaluate(run, scales_um=[scale_um], size_um=size_um, settings={"tile_px": 256}, trust=True)
+    path = workflows.evaluate(run, scales_um=[scale_um], size_um=size_um, settings={"tile_px": 256}, trust=True)
     scales = json.loads(path.read_text())["scales"]
     assert list(scales) == ["native", f"{scale_um:g}"]
     assert all(_is_right(figures) for figures in scales.values()), scales
@@ -205,7 +205,7 @@ def test_given_spots_are_answered_for_in_their_order(run, root, slides, tmp_path
 
 def test_a_prediction_is_drawn_over_its_slide_as_scanpy_draws_it(run, root, slides, tmp_path, monkeypatch):
     """Below each spot the small picture has the colour that is predicted there."""
-    monkeypatch.setattr("bundle.tissue._TISSUE_MAX_PX", 600)
+    monkeypatch.setattr("bundle.data.tissue._TISSUE_MAX_PX", 600)
     found = predict(run, root / "slides" / "W.tif", tmp_path / "o.h5ad", units=str(root / "spots" / "W.h5ad"))
     (library,) = found.uns["spatial"].values()
     scales, picture = library["scalefactors"], library["images"]["hires"]

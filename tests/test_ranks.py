@@ -20,7 +20,7 @@ from benchmarks.processes import (
     trained_weights,
     training,
 )
-from bundle import commands
+from bundle import workflows
 from tests import forking
 
 
@@ -64,7 +64,7 @@ def test_two_ranks_that_were_stopped_resume_to_the_same_weights(run, forked, com
 
 def test_two_ranks_evaluate_like_one(run, forked, phantom, tmp_path):
     slides = every_slide_as_test(phantom, tmp_path)  # three slides on two ranks: one rank has fewer
-    here = json.loads(commands.evaluate(run, slides, scales_um=[120.0], settings={"name": "here"}).read_text())
+    here = json.loads(workflows.evaluate(run, slides, scales_um=[120.0], settings={"name": "here"}).read_text())
     two = evaluate(run, slides, [120.0], ranks=2)
     one = {key: here[key] for key in two}
     assert len(one["per_slide"]) == 3

@@ -18,7 +18,7 @@ import anndata as ad
 import numpy as np
 import pytest
 
-from bundle.cli import main
+from bundle.cli.main import main
 
 ROOT = Path(__file__).parents[1]
 ROOMS = ("bundle", "networks", "transforms")

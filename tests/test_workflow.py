@@ -21,10 +21,10 @@ import pytest
 import torch
 
 from benchmarks.processes import interrupt, largest_difference
-from bundle import commands, expression_of, open_map
-from bundle.cli import main
+from bundle import config, expression_of, open_map, workflows
+from bundle.cli.main import main
+from bundle.data.normalisation import MAX_Y
 from bundle.errors import InputError
-from bundle.expression import MAX_Y
 from bundle.inference import prediction
 from tests import forking
 
@@ -96,7 +96,7 @@ def test_a_run_folder_explains_itself(run, phantom):
 def test_a_killed_run_resumes_to_the_same_weights(run, override, phantom, tmp_path, one_thread, monkeypatch):
     monkeypatch.setattr("benchmarks.processes.subprocess", forking)
     interrupt(_command(override, phantom, tmp_path, "--max_epochs", "3"), tmp_path / "checkpoints" / "last.pt")
-    commands.train(phantom, tmp_path, [override], {"max_epochs": 3})
+    workflows.train(phantom, tmp_path, [override], {"max_epochs": 3})
     for name in ("network", "optimizer", "average", "best_model"):
         whole, resumed = (
             torch.load(folder / "checkpoints" / "last.pt", weights_only=True)[name] for folder in (run, tmp_path)
@@ -107,7 +107,7 @@ def test_a_killed_run_resumes_to_the_same_weights(run, override, phantom, tmp_pa
 
 
 def test_validation_and_prediction_use_the_averaged_weights(override, phantom, tmp_path):
-    commands.train(phantom, tmp_path, [override], {"max_epochs": 2, "val_interval": 2})  # the last epoch is kept
+    workflows.train(phantom, tmp_path, [override], {"max_epochs": 2, "val_interval": 2})  # the last epoch is kept
     state = torch.load(tmp_path / "checkpoints" / "last.pt", weights_only=True)
     kept = torch.load(tmp_path / "models" / "model.pt", weights_only=True)
     assert kept.keys() == state["network"].keys()
@@ -117,7 +117,7 @@ def test_validation_and_prediction_use_the_averaged_weights(override, phantom, t
     name = "head.weight.weight"
     assert not torch.equal(average[name], state["network"][name])
     validated = pd.read_csv(tmp_path / "metrics.csv")["val_PCC@M"].iloc[-1]
-    again = json.loads(commands.evaluate(tmp_path, split="validation").read_text())["scales"]["native"]
+    again = json.loads(workflows.evaluate(tmp_path, split="validation").read_text())["scales"]["native"]
     assert again["PCC@M"] == pytest.approx(validated, abs=1e-4)
 
 
@@ -126,7 +126,7 @@ def test_validation_is_scored_again_as_training_scored_it(run, tmp_path):
     table = copy / "evaluation" / "validation_genes.csv"
     trained = pd.read_csv(table)
     trained.assign(pcc_native=0.0, ceiling_native=0.0).to_csv(table, index=False)
-    commands.evaluate(copy, split="validation")
+    workflows.evaluate(copy, split="validation")
     pd.testing.assert_frame_equal(pd.read_csv(table), trained, rtol=1e-4)
 
 
@@ -150,7 +150,7 @@ def test_predictions_average_over_flips_when_asked(run, phantom, tmp_path):
 
 
 def test_evaluation_writes_every_scale_and_says_whose_tissue_it_was(run):
-    path = commands.evaluate(run, scales_um=[120.0])
+    path = workflows.evaluate(run, scales_um=[120.0])
     result = json.loads(path.read_text())
     assert result["split"] == "test"
     assert result["split_by"] == "patient"
@@ -167,7 +167,7 @@ def test_evaluation_writes_every_scale_and_says_whose_tissue_it_was(run):
 
 
 def test_the_noise_free_truth_is_scored_by_the_same_evaluation(run, phantom):
-    path = commands.evaluate(run, phantom / "truth", scales_um=[8.0, 32.0], name="truth")
+    path = workflows.evaluate(run, phantom / "truth", scales_um=[8.0, 32.0], name="truth")
     scales = json.loads(path.read_text())["scales"]
     assert set(scales) == {"native", "8", "32"}
     assert scales["native"]["size_um"] == 2
@@ -182,7 +182,7 @@ def panel_of(run: Path) -> dict:
 def test_without_validation_nothing_is_said_of_it(run, phantom, tmp_path):
     bare = Path(shutil.copytree(run, tmp_path / "bare"))
     shutil.rmtree(bare / "evaluation")
-    commands.predict(phantom / "slides" / "P3.tif", tmp_path / "o.h5ad", bare, {"bin_um": 64.0})
+    workflows.predict(phantom / "slides" / "P3.tif", tmp_path / "o.h5ad", bare, {"bin_um": 64.0})
     adata = ad.read_h5ad(tmp_path / "o.h5ad")
     assert not list(adata.var)
     assert not {"same_patient", "same_patient_val"} & set(adata.uns["pixnet"])
@@ -198,7 +198,7 @@ def test_cells_keep_their_classes_as_categories(run, phantom, tmp_path):
     (tmp_path / "c.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": features}))
     for name, read in (("o.h5ad", ad.read_h5ad), ("o.zarr", ad.read_zarr)):
         settings = {"units": str(tmp_path / "c.geojson")}
-        assert commands.predict(phantom / "slides" / "P3.tif", tmp_path / name, run, settings) == [tmp_path / name]
+        assert workflows.predict(phantom / "slides" / "P3.tif", tmp_path / name, run, settings) == [tmp_path / name]
         classes = read(tmp_path / name).obs["classification"]
         assert isinstance(classes.dtype, pd.CategoricalDtype)
         assert list(classes.cat.categories) == ["Stroma", "Tumor"]
@@ -243,7 +243,7 @@ def test_given_spots_are_all_answered_for_and_equal_the_evaluation(run, phantom,
     assert list(adata.obs["in_tissue"]) == list(given.obs["in_tissue"].astype(bool))
     grid = ["array_row", "array_col"]
     np.testing.assert_array_equal(adata.obs[grid], given.obs[grid])
-    commands.evaluate(run)
+    workflows.evaluate(run)
     scored = ad.read_h5ad(run / "predictions" / "test" / "P3.h5ad")
     np.testing.assert_allclose(adata[scored.obs_names, gene].X, scored[:, gene].X, atol=1e-5)
 
@@ -349,12 +349,12 @@ def test_what_cannot_be_predicted_is_told(run, phantom, tmp_path, monkeypatch, c
 
 def test_several_slides_do_not_overwrite_one_file(run, phantom, tmp_path):
     with pytest.raises(InputError, match="is a folder"):
-        commands.predict(phantom / "slides", tmp_path / "o.h5ad", run, {"bin_um": 16.0})
+        workflows.predict(phantom / "slides", tmp_path / "o.h5ad", run, {"bin_um": 16.0})
     files = [ROOT / "configs" / "inference.json", run / "configs" / "model.json"]
     keys = {"slides": str(phantom / "slides"), "model_dir": str(run / "models"), "bin_um": 60.0}
     with pytest.raises(InputError, match="holds one slide, and 3 are given"):
-        commands.run_config("inferring", files, {**keys, "output": str(tmp_path / "o.h5ad")})
-    commands.run_config("inferring", files, {**keys, "output": str(tmp_path / "all.v2")})
+        config.run_config("inferring", files, {**keys, "output": str(tmp_path / "o.h5ad")})
+    config.run_config("inferring", files, {**keys, "output": str(tmp_path / "all.v2")})
     assert sorted(p.name for p in (tmp_path / "all.v2").iterdir()) == ["P1.h5ad", "P2.h5ad", "P3.h5ad"]
 
 
@@ -384,7 +384,7 @@ def test_a_prediction_that_was_killed_goes_on_to_the_same_contents(run, phantom,
 
 def test_a_bundle_without_weights_says_so(phantom, tmp_path):
     with pytest.raises(InputError, match="pixnet train"):
-        commands.evaluate(tmp_path)
+        workflows.evaluate(tmp_path)
 
 
 def test_the_network_is_what_the_metadata_says():
@@ -414,7 +414,7 @@ MODULES = {"encoders": "efficientnet_lite_pytorch", "backbone": "transformers"}
 def test_every_override_is_run_here():
     bases = {"metadata.json", "train.json", "evaluate.json", "inference.json"}
     several = {"multi_gpu_train.json", "multi_gpu_evaluate.json"}  # in test_ranks.py
-    elsewhere = {*several, "fine_tune.json"}  # bundle/label/test_models.py
+    elsewhere = {*several, "fine_tune.json"}  # bundle/integrations/monai_label/test_models.py
     assert {p.name for p in (ROOT / "configs").glob("*.json")} == {*bases, *elsewhere, *OVERRIDES}
 
 
@@ -429,15 +429,15 @@ def test_an_override_trains_evaluates_and_predicts(name, phantom, tiny, tmp_path
     if name == "backbone.json":
         folder = request.getfixturevalue("save_backbone")(tmp_path / "backbone", "registers")
         settings["network_def#encoder#folder"] = str(folder)
-    commands.train(phantom, tmp_path / "run", [ROOT / "configs" / name], settings)
+    workflows.train(phantom, tmp_path / "run", [ROOT / "configs" / name], settings)
     if name == "backbone.json":
         (folder / "model.safetensors").unlink()  # the run's own weights are enough from here on
     losses = pd.read_csv(tmp_path / "run" / "metrics.csv")["loss"]
     assert losses.nunique() == 2
-    figures = json.loads(commands.evaluate(tmp_path / "run").read_text())["scales"]["native"]
+    figures = json.loads(workflows.evaluate(tmp_path / "run").read_text())["scales"]["native"]
     assert -1 <= figures["PCC@M"] <= 1
     out = tmp_path / "p.h5ad"
-    commands.predict(phantom / "slides" / "P3.tif", out, tmp_path / "run", {"spot_um": 50.0, "pitch_um": 100.0})
+    workflows.predict(phantom / "slides" / "P3.tif", out, tmp_path / "run", {"spot_um": 50.0, "pitch_um": 100.0})
     adata = ad.read_h5ad(out)
     assert ("rate_per_um2" in adata.layers) == (name in ("programs.json", "mixed_sizes.json"))
 
@@ -446,7 +446,7 @@ def test_an_encoder_that_does_not_fit_is_refused_in_a_sentence(phantom, tiny, tm
     torch.save({"conv1.weight": torch.zeros(1)}, tmp_path / "resnet.pt")
     encoder = {**tiny["network_def#encoder"], "weights": str(tmp_path / "resnet.pt")}
     with pytest.raises(InputError, match=r"networks\.SwinEncoder does not work.*resnet\.pt holds no Swin"):
-        commands.train(phantom, tmp_path / "run", [], {**tiny, "network_def#encoder": encoder})
+        workflows.train(phantom, tmp_path / "run", [], {**tiny, "network_def#encoder": encoder})
 
 
 def test_weights_of_the_start_are_not_needed_again(phantom, tiny, tmp_path):
@@ -461,15 +461,15 @@ def test_weights_of_the_start_are_not_needed_again(phantom, tiny, tmp_path):
         "max_epochs": 1,
         "network_def#encoder": {**tiny["network_def#encoder"], "weights": str(tmp_path / "swin.pt")},
     }
-    commands.train(phantom, tmp_path / "run", [], settings)
+    workflows.train(phantom, tmp_path / "run", [], settings)
     (tmp_path / "swin.pt").unlink()
-    assert commands.evaluate(tmp_path / "run").is_file()
+    assert workflows.evaluate(tmp_path / "run").is_file()
 
 
 def test_the_same_command_goes_on_and_other_settings_or_slides_are_refused(run, override, phantom, tmp_path):
     before = (run / "models" / "model.pt").read_bytes()
     settings = {"max_epochs": 3}
-    commands.train(phantom, run, [override], {**settings, "texture_start": None})  # all epochs are done
+    workflows.train(phantom, run, [override], {**settings, "texture_start": None})  # all epochs are done
     assert (run / "models" / "model.pt").read_bytes() == before
     other = json.loads((phantom / "dataset.json").read_text())
     other["training"], other["test"] = other["test"], other["training"]
@@ -479,8 +479,8 @@ def test_the_same_command_goes_on_and_other_settings_or_slides_are_refused(run, 
     (tmp_path / "dataset.json").write_text(json.dumps(other))
     panel = (run / "models" / "panel.json").read_text()
     with pytest.raises(Exception, match="run on other slides or genes") as caught:
-        commands.train(tmp_path, run, [override], settings)
+        workflows.train(tmp_path, run, [override], settings)
     assert caught.value
     assert (run / "models" / "panel.json").read_text() == panel
     with pytest.raises(InputError, match=r"other settings.*learning_rate"):
-        commands.train(phantom, run, [override], {"learning_rate": 0.1})
+        workflows.train(phantom, run, [override], {"learning_rate": 0.1})

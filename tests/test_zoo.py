@@ -18,7 +18,7 @@ import torch
 from benchmarks.zoo.__main__ import subjects, table
 from benchmarks.zoo.checks import CHECKS, WORKFLOWS, judge
 from benchmarks.zoo.subject import Subject
-from bundle.commands import run_config
+from bundle.config.run import run_config
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:No hash value provided:UserWarning", "ignore::torch.jit.TracerWarning", "ignore:.*torch.jit:UserWarning"

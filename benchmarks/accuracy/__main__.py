@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
+from bundle.datasets.phantom import make_phantom
 from bundle.errors import InputError
-from bundle.phantom import make_phantom
 from transforms.slide import SlideError
 
 from .cells import RESULTS, read_cells

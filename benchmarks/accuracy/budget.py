@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from ignite.engine import Engine, Events
 
-from bundle.files import write_json
+from bundle.files.atomic import write_json
 
 __all__ = ["TimedSchedule"]
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from bundle.commands import bundle_root
+from bundle.config.root import bundle_root
 
 from .folds import Fold
 

@@ -13,8 +13,10 @@ import torch
 from monai.inferers import Inferer
 
 from benchmarks.unit_crops import unit_crops
-from bundle.crops import CropDataset, SlideOpener, layer_of
-from bundle.expression import log1p_cp10k
+from bundle.data.crop_dataset import CropDataset
+from bundle.data.layers import layer_of
+from bundle.data.normalisation import log1p_cp10k
+from bundle.data.opening import SlideOpener
 
 __all__ = ["CropInferer", "UnitCrops"]
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.workload import her2st_folder
+from bundle.data.manifest import SPLITS, read_manifest, slide_name
 from bundle.errors import InputError
-from bundle.files import write_json
-from bundle.importers import prepare
-from bundle.manifest import SPLITS, read_manifest, slide_name
+from bundle.files.atomic import write_json
+from bundle.readers import prepare
 
 __all__ = ["STAGES", "Fold", "make_folds", "open_data", "write_dataset"]
 

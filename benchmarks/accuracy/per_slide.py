@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from bundle.crops import SlideOpener
-from bundle.tissue import TissueMap
+from bundle.data.opening import SlideOpener
+from bundle.data.tissue import TissueMap
 from transforms import SlideReader, TissueMask
 
 __all__ = ["EqualisedReader"]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bundle.commands import bundle_root
+from bundle.config.root import bundle_root
 from bundle.errors import InputError
 
 from .folds import STAGES

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bundle.commands import bundle_root
-from bundle.files import write_json
+from bundle.config.root import bundle_root
+from bundle.files.atomic import write_json
 
 from .cells import Cell, digest, provenance
 from .folds import Fold, write_dataset

@@ -12,9 +12,9 @@ import numpy as np
 
 from benchmarks.baselines import Slide, load_slide
 from bundle.audit.scoring import MatchedSlide, given, score
+from bundle.data.panel import GenePanel
 from bundle.errors import InputError
 from bundle.metrics.bootstrap import block_bootstrap, block_side, block_sums
-from bundle.panel import GenePanel
 
 __all__ = ["FIGURES", "figures_of", "read_predictions"]
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from benchmarks import baselines
 from benchmarks.baselines import BASELINES, choose
-from bundle.files import write_json
-from bundle.panel import fit_panel
+from bundle.data.panel import fit_panel
+from bundle.files.atomic import write_json
 
 from .cells import Cell, digest, provenance
 from .folds import Fold

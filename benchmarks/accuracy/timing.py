@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from bundle.errors import InputError
-from bundle.files import write_json
+from bundle.files.atomic import write_json
 
 from .cells import digest, provenance
 from .folds import Fold

@@ -15,10 +15,11 @@ from typing import Any
 
 import torch
 
-from bundle.commands import evaluate, train
-from bundle.files import write_json
-from bundle.manifest import read_split
-from bundle.panel import fit_panel
+from bundle.data.manifest import read_split
+from bundle.data.panel import fit_panel
+from bundle.files.atomic import write_json
+from bundle.workflows.evaluating import evaluate
+from bundle.workflows.training import train
 
 from .scoring import figures_of, load_slides, read_predictions
 

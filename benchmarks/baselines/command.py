@@ -15,13 +15,13 @@ import anndata as ad
 import numpy as np
 import torch
 
+from bundle.data.manifest import read_manifest, read_split
+from bundle.data.panel import GenePanel, fit_panel
 from bundle.errors import InputError
-from bundle.files import write_json
+from bundle.files.atomic import write_json
 from bundle.inference import model_sha256
-from bundle.manifest import read_manifest, read_split
 from bundle.metrics import ExpressionMetric
 from bundle.metrics.bootstrap import BLOCK, block_bootstrap, block_side, block_sums, interval
-from bundle.panel import GenePanel, fit_panel
 from transforms.slide import SlideError
 
 from .methods import BASELINES, choose

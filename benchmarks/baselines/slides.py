@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from bundle.data.manifest import slide_name
+from bundle.data.normalisation import eligible, log1p_cp10k
+from bundle.data.panel import load_units
+from bundle.data.units import Units
 from bundle.errors import InputError
-from bundle.expression import eligible, log1p_cp10k
-from bundle.manifest import slide_name
-from bundle.panel import load_units
-from bundle.units import Units
 
 __all__ = ["Slide", "load_slide", "remembered"]
 

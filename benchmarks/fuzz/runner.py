@@ -17,8 +17,9 @@ __all__ = ["FUNCTIONS", "Bounds", "Outcome", "preload", "run"]
 #: Python and the libraries take seconds to import, more than most cases take to run.
 _PRELOAD = [
     "torch", "monai.bundle", "ignite.engine", "anndata", "zarr", "nibabel", "tifffile", "matplotlib.pyplot",
-    "sklearn.decomposition", "bundle.cli", "bundle.commands", "bundle.audit", "bundle.report", "bundle.importers",
-    "bundle.phantom", "bundle.archive", "bundle.export", "networks", "transforms", "benchmarks.fuzz.runner",
+    "sklearn.decomposition", "bundle.cli.main", "bundle.workflows", "bundle.audit", "bundle.report",
+    "bundle.readers", "bundle.datasets.phantom", "bundle.integrations.bundle_zip", "bundle.integrations.onnx_file",
+    "networks", "transforms", "benchmarks.fuzz.runner",
 ]  # fmt: skip
 _CONTEXT = multiprocessing.get_context("forkserver")
 
@@ -124,14 +125,14 @@ def _child(function: str, arguments: list[str], folder: str, said: list[str], bo
 
 
 def _pixnet(arguments: list[str]) -> int:
-    from bundle.cli import main
+    from bundle.cli.main import main
 
     return main(arguments)
 
 
 def _interrupted(arguments: list[str]) -> int:
     """The command, killed when it begins to write the first result: its work folder stays."""
-    from bundle.inference.prediction import PredictionWriter
+    from bundle.inference.prediction_writer import PredictionWriter
 
     def die(*_: object) -> None:
         os._exit(0)

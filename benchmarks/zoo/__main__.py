@@ -8,9 +8,9 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from bundle.archive import export_bundle
-from bundle.commands import bundle_root
-from bundle.phantom import make_phantom
+from bundle.config.root import bundle_root
+from bundle.datasets.phantom import make_phantom
+from bundle.integrations.bundle_zip import export_bundle
 
 from .. import zoo
 from ..processes import run_monai, training

@@ -14,7 +14,7 @@ from typing import Any
 
 from monai.bundle import verify_metadata
 
-from bundle.commands import bundle_root
+from bundle.config.root import bundle_root
 
 from .running import properties, scripted, shapes, traced, workflow
 from .subject import CannotPass, NotRun, Subject, demand

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from ..data.normalisation import eligible
+from ..data.units import Units
 from ..errors import InputError
-from ..expression import eligible
-from ..units import Units
 from .match import match_units, slide_doubts
 from .pairs import Pair
 from .predicted import Predicted

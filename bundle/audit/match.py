@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 from scipy.spatial import cKDTree
 
+from ..data.section_identity import other_slide
+from ..data.units import Units
 from ..errors import InputError
-from ..library import other_slide
-from ..units import Units
 from .predicted import Predicted
 
 __all__ = ["MIN_SHARE", "Match", "match_units", "slide_doubts"]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from ..errors import InputError
-from ..reading import check_file, reading
+from ..files.reading import check_file, reading
 
 __all__ = ["Pair", "read_pairs"]
 

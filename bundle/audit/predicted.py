@@ -12,12 +12,12 @@ import anndata as ad
 import numpy as np
 import scipy.sparse as sp
 
-from ..anndata_file import read_anndata
+from ..data.normalisation import TARGET_SUM, log1p_cp10k
+from ..data.section_identity import Library, library_of
 from ..errors import InputError
-from ..expression import TARGET_SUM, log1p_cp10k
-from ..library import Library, library_of
+from ..files.anndata import read_anndata
+from ..files.reading import reading
 from ..metrics.score import Prediction
-from ..reading import reading
 
 __all__ = ["UNITS_OF_X", "Predicted", "read_predicted"]
 

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from ..data.normalisation import LARGE_UNIT_UM, eligible, log1p_cp10k
+from ..data.units import Units, read_units
 from ..errors import InputError, did_you_mean
-from ..expression import LARGE_UNIT_UM, eligible, log1p_cp10k
-from ..files import replacing, write_json
+from ..files.atomic import replacing, write_json
+from ..files.ownership import claim
 from ..metrics import coverage_95, gene_table
-from ..ownership import claim
 from ..report.text import plural
-from ..units import Units, read_units
 from ..version import bundle_version
 from .against import compare_tools
 from .match import match_units, slide_doubts

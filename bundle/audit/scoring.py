@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
-from ..expression import LARGE_UNIT_UM
+from ..data.normalisation import LARGE_UNIT_UM
+from ..data.units import Units
 from ..metrics import ScoredSlide, score_slide, summarise
 from ..metrics.bootstrap import BLOCK, block_bootstrap, block_side, block_sums, interval
 from ..metrics.depth import fit_depth
 from ..metrics.moments import prediction_is_constant
 from ..metrics.score import Comparison, Prediction, compare_units
-from ..units import Units
 
 __all__ = ["MIN_UNITS", "MatchedSlide", "difference", "given", "score"]
 

@@ -1,12 +1,12 @@
 """From a slide to its map, and from the map to AnnData, OME-Zarr and NIfTI."""
 
 from .dense_map import DenseMap, open_map
-from .grids import unit_grids
-from .header import model_sha256
 from .inferer import MapInferer, SlideInferer, UnitInferer, prepare_crops, prepare_slide
-from .prediction import PredictionWriter
+from .lattices import unit_grids
+from .prediction_dataset import PredictionDataset
+from .prediction_writer import PredictionWriter
 from .projection import expression_of
-from .requests import PredictionDataset
+from .provenance import model_sha256
 
 __all__ = [
     "DenseMap",

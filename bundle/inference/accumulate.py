@@ -8,8 +8,8 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
-from ..crops import layer_of, take_layer
-from ..units import Units
+from ..data.layers import layer_of, take_layer
+from ..data.units import Units
 from .tiles import Tile
 
 __all__ = ["UnitAccumulator"]

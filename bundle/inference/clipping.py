@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..expression import MAX_Y
+from ..data.normalisation import MAX_Y
 
 __all__ = ["CLIPPED", "NOT_CLIPPED", "clipped_genes", "told_clipped"]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from ..files import replacing
+from ..files.atomic import replacing
 
 __all__ = ["ConvertedModels", "fingerprint"]
 

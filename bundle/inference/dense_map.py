@@ -18,10 +18,10 @@ import torch
 import zarr
 from zarr.codecs import BloscCodec
 
+from ..data.normalisation import bounded
 from ..errors import InputError, did_you_mean, missing_extra
-from ..expression import bounded
-from ..files import replacing_folder
-from ..reading import reading
+from ..files.atomic import replacing_folder
+from ..files.reading import reading
 from .clipping import clipped_genes
 from .projection import Projection
 from .threads import keep_to_cores

@@ -13,15 +13,15 @@ import numpy as np
 import torch
 from monai.inferers import SimpleInferer
 
-from ..crops import OpenSlide, SlideOpener
+from ..data.opening import OpenSlide, SlideOpener
 from ..errors import InputError
-from ..files import read_state, write_json
-from ..ownership import WORK, claim, clear, remove_ours
+from ..files.atomic import read_state, write_json
+from ..files.ownership import WORK, claim, clear, remove_ours
 from ..version import bundle_version
 from .accumulate import UnitAccumulator
 from .dense_map import DenseMap, create_map, in_blocks, open_map
-from .needed import tiles_with
 from .projection import Projection
+from .required_blocks import tiles_with
 from .runtime import build_runtime
 from .threads import keep_to_cores, use_free_cores
 from .tiled import NotFiniteError, TiledInferer

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..units import Units
+from ..data.units import Units
 from .accumulate import UnitAccumulator
 from .dense_map import DenseMap
 from .threads import keep_to_cores

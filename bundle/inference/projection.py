@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..data.normalisation import bounded
 from ..errors import InputError, did_you_mean
-from ..expression import bounded
 
 __all__ = ["Projection", "expression_of", "product_by_torch"]
 

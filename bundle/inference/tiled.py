@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from monai.inferers import Inferer
 
-from ..crops import OpenSlide, SlideOpener
+from ..data.opening import OpenSlide, SlideOpener
 from ..errors import InputError
 from .threads import keep_to_cores, use_free_cores
 from .tiles import Tile, block_px, default_tile_px, tile_grid

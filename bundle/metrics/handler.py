@@ -12,10 +12,10 @@ from ignite.engine import Engine, Events
 from monai.handlers import IgniteMetricHandler
 from monai.utils import CommonKeys
 
-from ..files import replacing, write_json
-from ..manifest import patient_of
-from ..naming import check_name
-from ..panel import GenePanel
+from ..data.manifest import patient_of
+from ..data.panel import GenePanel
+from ..files.atomic import replacing, write_json
+from ..files.naming import check_name
 from .metric import ExpressionMetric
 from .summary import gene_table
 

@@ -11,9 +11,9 @@ import scipy.sparse as sp
 import torch
 from monai.metrics import CumulativeIterationMetric
 
-from ..expression import bounded
-from ..manifest import patient_of, slide_name
-from ..panel import GenePanel
+from ..data.manifest import patient_of, slide_name
+from ..data.normalisation import bounded
+from ..data.panel import GenePanel
 from .score import TARGETS, Score, score_slide
 from .summary import ScoredSlide, summarise
 

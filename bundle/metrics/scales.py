@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import scipy.sparse as sp
 
-from ..summing import squares_at
+from ..data.binning import squares_at
 
 __all__ = ["MIN_CELLS", "MIN_UNITS_PER_CELL", "OFFSETS", "cells_at_scale"]
 

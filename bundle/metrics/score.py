@@ -10,8 +10,8 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
-from ..expression import LARGE_UNIT_UM, log1p_cp10k, pearson_residuals, thinning_ceiling
-from ..units import Units
+from ..data.normalisation import LARGE_UNIT_UM, log1p_cp10k, pearson_residuals, thinning_ceiling
+from ..data.units import Units
 from .moments import moments, truth_is_constant
 from .scales import MIN_CELLS, OFFSETS, cells_at_scale
 

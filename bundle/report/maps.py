@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from ..data.manifest import read_split
 from ..errors import InputError
-from ..manifest import read_split
 from .figures import landmarks
 from .raster import Canvas, colours, jpeg_uri, make_canvas
 from .run import Evaluation, Run

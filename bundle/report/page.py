@@ -7,8 +7,8 @@ from html import escape
 from pathlib import Path
 
 from ..errors import InputError
-from ..files import replacing
-from ..ownership import check_output
+from ..files.atomic import replacing
+from ..files.ownership import check_output
 from .figures import genes_section, headline_section, scales_section, training_section
 from .maps import maps_section
 from .protocol import limits_section, protocol_section

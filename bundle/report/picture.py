@@ -8,9 +8,9 @@ from typing import Any
 import anndata as ad
 import numpy as np
 
+from ..data.manifest import read_split
 from ..errors import InputError
-from ..files import replacing
-from ..manifest import read_split
+from ..files.atomic import replacing
 from .figures import landmarks
 from .raster import make_canvas
 from .run import read_run

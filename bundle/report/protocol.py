@@ -9,8 +9,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from ..data.manifest import SPLITS, read_manifest, slide_name
 from ..errors import InputError
-from ..manifest import SPLITS, read_manifest, slide_name
 from .run import Run
 from .text import definitions, plural
 

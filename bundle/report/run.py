@@ -8,11 +8,11 @@ from typing import Any
 
 import pandas as pd
 
+from ..config.literals import unquoted
+from ..data.manifest import SPLITS
 from ..errors import InputError
-from ..manifest import SPLITS
-from ..quoting import unquoted
-from ..reading import read_json, reading
-from ..schemas import REPORTED, check
+from ..files.reading import read_json, reading
+from ..files.schemas import REPORTED, check
 
 __all__ = ["Evaluation", "Run", "read_run"]
 

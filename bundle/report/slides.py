@@ -11,10 +11,10 @@ import h5py
 import numpy as np
 from anndata.io import read_elem
 
+from ..data.normalisation import LARGE_UNIT_UM, TARGET_SUM, log1p_cp10k, per_gene_correlation
+from ..data.panel import load_units
+from ..data.units import Units
 from ..errors import InputError
-from ..expression import LARGE_UNIT_UM, TARGET_SUM, log1p_cp10k, per_gene_correlation
-from ..panel import load_units
-from ..units import Units
 
 __all__ = ["SlideMaps", "read_picture", "read_slide_maps"]
 
@@ -48,7 +48,7 @@ def read_slide_maps(record: Mapping[str, Any], prediction: Path, size_um: float,
     """Read the units that were scored and what was predicted for them.
 
     Args:
-        record: of the slide, from `bundle.manifest.read_split`.
+        record: of the slide, from `bundle.data.manifest.read_split`.
         prediction: the AnnData that the evaluation wrote.
         size_um: size of the scored units.
         genes: which genes.

@@ -11,13 +11,13 @@ import pandas as pd
 import pytest
 
 from benchmarks.baselines import BASELINES, SURROUND, Slide, choose, colour_statistics, main, run
+from bundle.data.manifest import read_split, write_manifest
+from bundle.data.normalisation import eligible
+from bundle.data.panel import fit_panel, load_units
+from bundle.data.units import build_units
 from bundle.errors import InputError
-from bundle.expression import eligible
 from bundle.inference import model_sha256
-from bundle.manifest import read_split, write_manifest
-from bundle.panel import fit_panel, load_units
-from bundle.pyramid import write_pyramid
-from bundle.units import build_units
+from bundle.writers.tiff_pyramid import write_pyramid
 
 MPP, SIZE_UM, SIDE = 2.0, 60.0, 6
 GENES = [f"G{i}" for i in range(12)]

@@ -14,9 +14,9 @@ from torch import nn
 from benchmarks.scale_methods import Recipe, answer_crop, answer_interpolated, answer_pixnet
 from benchmarks.scales import Bench, collect, differences, figures, main, table
 from benchmarks.stnet import CropNet, Picture, crop_features
-from bundle.commands import bundle_root
-from bundle.expression import bounded
-from bundle.units import Units
+from bundle.config.root import bundle_root
+from bundle.data.normalisation import bounded
+from bundle.data.units import Units
 from networks import PixNet, SwinEncoder, TextureExpert
 
 SMALL = Recipe(mpp=1.0, crop_px=64, unit_crop_px=32, steps=1, crops_per_slide=1)
@@ -214,7 +214,7 @@ def test_a_finished_cell_of_a_model_does_not_outlive_its_configuration(tmp_path,
     configs = shutil.copytree(bundle_root() / "configs", tmp_path / "configs")
     content = json.loads((configs / "train.json").read_text())
     (configs / "train.json").write_text(json.dumps({**content, "learning_rate": 1.0}))
-    monkeypatch.setattr("benchmarks.scale_methods.commands.bundle_root", lambda: tmp_path)
+    monkeypatch.setattr("benchmarks.scale_methods.config.bundle_root", lambda: tmp_path)
     after = asked_of_phantom(tmp_path)
     assert {name for name in before if before[name] == after[name]} == {n for n in before if "interpolation" in n}
 

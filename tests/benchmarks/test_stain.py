@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from benchmarks.stain import FLUORESCENCE, LABORATORIES, measure
-from bundle.tissue import STAIN_FOREIGN, STAIN_LIMIT, STAIN_OWN
+from bundle.data.tissue import STAIN_FOREIGN, STAIN_LIMIT, STAIN_OWN
 
 
 def test_the_limits_are_what_real_slides_say(real_data):

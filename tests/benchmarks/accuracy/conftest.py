@@ -59,7 +59,7 @@ def table_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def spots(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three generated slides, a patient each, with some twenty spots of 100 µm."""
-    from bundle.phantom import make_phantom
+    from bundle.datasets.phantom import make_phantom
 
     folder = tmp_path_factory.mktemp("spots")
     return make_phantom(folder, slides=3, size_um=600.0, mpp=1.0, genes=30, units="spot:100:120", truth="none")

@@ -4,11 +4,11 @@ import numpy as np
 import torch
 
 from benchmarks.accuracy.head_alone import HeadInferer
-from bundle.crops import SlideDataset
-from bundle.export import load_network
+from bundle.data.manifest import read_split
+from bundle.data.panel import load_panel
+from bundle.data.slide_dataset import SlideDataset
 from bundle.inference import SlideInferer
-from bundle.manifest import read_split
-from bundle.panel import load_panel
+from bundle.integrations.onnx_file import load_network
 from transforms import RasterizeUnits, SlideReader
 
 

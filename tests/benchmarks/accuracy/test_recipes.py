@@ -8,7 +8,8 @@ import torch
 from monai.bundle import ConfigParser
 
 from benchmarks.accuracy.recipes import Recipe, read_table
-from bundle.commands import bundle_root, merge_config
+from bundle.config.merge import merge_config
+from bundle.config.root import bundle_root
 from bundle.errors import InputError
 
 pytest.importorskip("efficientnet_lite_pytorch", reason="the extra `encoders` is not installed")

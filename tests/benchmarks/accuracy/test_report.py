@@ -22,7 +22,7 @@ from benchmarks.accuracy.report import (
 )
 from benchmarks.accuracy.scoring import FIGURES
 from benchmarks.baselines import BASELINES
-from bundle.commands import bundle_root
+from bundle.config.root import bundle_root
 
 
 def cell(method: str, fold: str, seed: int, pcc: float, *, noise: int = 0, **other: Any) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import anndata as ad
 import numpy as np
 import pytest
 
-from bundle.units import build_units
+from bundle.data.units import build_units
 
 GENES = [f"G{i}" for i in range(8)]
 MPP = 0.5

@@ -9,11 +9,11 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 
-from bundle import commands
+from bundle import workflows
 from bundle.audit import audit
-from bundle.cli import main
-from bundle.expression import log1p_cp10k
-from bundle.units import build_units
+from bundle.cli.main import main
+from bundle.data.normalisation import log1p_cp10k
+from bundle.data.units import build_units
 
 from .conftest import GENES, MPP, PITCH_UM
 
@@ -54,13 +54,13 @@ def same(a: dict, b: dict, figures: tuple[str, ...] = FIGURES, tolerance: float 
 def run(request, phantom, tiny, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp(request.param)
     longer = {"crops_per_slide": 4, "max_epochs": 2, "val_interval": 2, "panel#n_mean": 8, "panel#n_hvg": 15}
-    commands.train(phantom, folder, settings={**tiny, **longer, "head": request.param, "n_programs": 6})
+    workflows.train(phantom, folder, settings={**tiny, **longer, "head": request.param, "n_programs": 6})
     return folder
 
 
 @pytest.mark.parametrize(("units", "size_um", "scales"), [("spot55", 55, []), ("bin16", 16, [64.0])])
 def test_it_gives_the_figures_of_the_evaluation(run, phantom, tmp_path, units: str, size_um: float, scales: list):
-    commands.evaluate(run, phantom, "test", scales, "test", size_um)
+    workflows.evaluate(run, phantom, "test", scales, "test", size_um)
     evaluated = json.loads((run / "evaluation" / "test.json").read_text())
     panel = json.loads((run / "models" / "panel.json").read_text())
     assert len(panel["panels"]["mean8"]) < len(panel["genes"])
@@ -83,7 +83,7 @@ def test_it_gives_the_figures_of_the_evaluation(run, phantom, tmp_path, units: s
 
 
 def test_a_runs_panel_names_the_genes_and_the_patient_is_compared(run, phantom, tmp_path, capsys):
-    commands.evaluate(run, phantom, "test", name="test")
+    workflows.evaluate(run, phantom, "test", name="test")
     pred, truth = run / "predictions" / "test" / "P3.h5ad", phantom / "units" / "P3_spot55.h5ad"
     own = ad.read_h5ad(pred)
     del own.uns["pixnet"]["panel"], own.uns["pixnet"]["panels"], own.uns["pixnet"]["same_patient"]

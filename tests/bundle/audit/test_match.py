@@ -8,9 +8,9 @@ import scipy.sparse as sp
 
 from bundle.audit.match import Match, match_units, slide_doubts
 from bundle.audit.predicted import Predicted
+from bundle.data.section_identity import Library
+from bundle.data.units import Units
 from bundle.errors import InputError
-from bundle.library import Library
-from bundle.units import Units
 
 
 def make_units(centers_px: np.ndarray, names: list[str], size_um: float = 20.0) -> Units:

@@ -12,7 +12,7 @@ import anndata as ad
 import numpy as np
 import pytest
 
-from bundle.cli import main
+from bundle.cli.main import main
 
 
 def sentence(*arguments: object) -> str:

@@ -15,15 +15,15 @@ import tifffile
 import torch
 import zarr
 
-from bundle import commands, expression_of, open_map
+from bundle import expression_of, open_map, workflows
+from bundle.data.manifest import read_split
+from bundle.data.normalisation import MAX_Y, bounded
+from bundle.data.panel import load_panel, load_units
 from bundle.errors import InputError
-from bundle.expression import MAX_Y, bounded
 from bundle.inference import prediction
 from bundle.inference.clipping import told_clipped
-from bundle.manifest import read_split
+from bundle.inference.uncertainty import combine
 from bundle.metrics.moments import correlation, moments
-from bundle.panel import load_panel, load_units
-from bundle.uncertainty import combine
 from networks import PixNet
 
 
@@ -44,7 +44,7 @@ def slide(phantom) -> str:
 
 
 def _predict(run: Path, slide: str | Path, out: Path, **settings: Any) -> ad.AnnData:
-    commands.predict(slide, out, run, {"bin_um": 55.0, "all_genes": True, **settings})
+    workflows.predict(slide, out, run, {"bin_um": 55.0, "all_genes": True, **settings})
     return ad.read_h5ad(out) if out.suffix == ".h5ad" else ad.read_zarr(out)
 
 
@@ -86,8 +86,8 @@ def test_maps_and_volumes_are_in_range(steep, slide, tmp_path):
     genes = load_panel(steep / "models" / "panel.json").genes[:4]
     maps = {"features": tmp_path / "f.zarr", "genes": tmp_path / "g.zarr"}
     volume = str(tmp_path / "n.nii")
-    commands.predict(slide, None, steep, {"map": str(maps["features"])})
-    commands.predict(slide, None, steep, {"map": str(maps["genes"]), "nifti": volume, "genes": genes})
+    workflows.predict(slide, None, steep, {"map": str(maps["features"])})
+    workflows.predict(slide, None, steep, {"map": str(maps["genes"]), "nifti": volume, "genes": genes})
     group = zarr.open_group(str(maps["genes"]), mode="r")
     assert group.attrs["pixnet"]["clipped_values"] > 0
     levels = [np.asarray(array[:]) for _, array in sorted(group.arrays())]
@@ -101,7 +101,7 @@ def test_maps_and_volumes_are_in_range(steep, slide, tmp_path):
 
 
 def test_figures_are_those_of_what_is_written(steep, phantom):
-    out = commands.evaluate(steep, name="steep")
+    out = workflows.evaluate(steep, name="steep")
     figures = json.loads(out.read_text())["scales"]["native"]
     (record,) = read_split(phantom, "test")
     written = ad.read_h5ad(steep / "predictions" / "steep" / f"{record['section']}.h5ad")
@@ -144,7 +144,7 @@ def test_values_that_are_not_finite_are_never_written(tiny_run, slide, tmp_path,
     with pytest.raises(InputError, match="not finite"):
         _predict(tiny_run, slide, tmp_path / "o.h5ad")
     with pytest.raises(InputError, match="not finite"):
-        commands.evaluate(tiny_run, name="broken")
+        workflows.evaluate(tiny_run, name="broken")
     assert not [path for path in tmp_path.iterdir() if not path.name.endswith(".lock")]
     assert not (tiny_run / "evaluation" / "broken.json").exists()
 

@@ -8,8 +8,8 @@ import zarr
 from bundle.errors import InputError
 from bundle.inference import dense_map
 from bundle.inference.dense_map import create_map, in_blocks, open_map, write_map
-from bundle.inference.nifti import write_nifti
 from bundle.inference.projection import Projection
+from bundle.writers.nifti import write_nifti
 
 
 @pytest.fixture
@@ -160,9 +160,9 @@ def test_a_region_as_nifti_keeps_place_and_size(dense, tmp_path):
 
 def test_a_region_too_large_for_nifti_is_refused_and_the_largest_is_not(dense, tmp_path, monkeypatch):
     region = (1024.0, 0.0, 80.0, 160.0)
-    monkeypatch.setattr("bundle.inference.nifti._MAX_VALUES", 10 * 20 * 2)
+    monkeypatch.setattr("bundle.writers.nifti._MAX_VALUES", 10 * 20 * 2)
     write_nifti(dense, tmp_path / "r.nii", ["b", "a"], region)
-    monkeypatch.setattr("bundle.inference.nifti._MAX_VALUES", 10 * 20 * 2 - 1)
+    monkeypatch.setattr("bundle.writers.nifti._MAX_VALUES", 10 * 20 * 2 - 1)
     with pytest.raises(InputError, match="10 x 20 cells of 2 genes"):
         write_nifti(dense, tmp_path / "s.nii", ["b", "a"], region)
     assert [p.name for p in tmp_path.glob("*.nii")] == ["r.nii"]

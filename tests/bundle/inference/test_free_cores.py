@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bundle import cli
+from bundle.cli import main as cli
 from bundle.inference import threads
 
 CORES = set(range(4))

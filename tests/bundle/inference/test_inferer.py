@@ -12,8 +12,8 @@ import scipy.sparse as sp
 import torch
 from monai.transforms import NormalizeIntensity
 
+from bundle.data.units import Units
 from bundle.inference.inferer import MapInferer, SlideInferer
-from bundle.units import Units
 from networks import PixNet, SwinEncoder
 from transforms import RasterizeUnits, SlideReader
 

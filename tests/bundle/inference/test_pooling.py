@@ -9,11 +9,11 @@ import torch
 from bundle.inference import answers as answering
 from bundle.inference.accumulate import UnitAccumulator
 from bundle.inference.dense_map import create_map
-from bundle.inference.grid_pooling import pool_band
-from bundle.inference.grids import UnitGrid, empty_units
-from bundle.inference.needed import blocks_of_grid, blocks_of_units
+from bundle.inference.lattice_pooling import pool_band
+from bundle.inference.lattices import UnitGrid, empty_units
 from bundle.inference.pooling import pool_units
-from bundle.inference.requests import Request
+from bundle.inference.prediction_dataset import Request
+from bundle.inference.required_blocks import blocks_of_grid, blocks_of_units
 from bundle.inference.tiles import Tile
 from transforms import RasterizeUnits
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from bundle.expression import bounded
+from bundle.data.normalisation import bounded
 from bundle.inference.projection import Projection
 from networks.heads import LinearHead, ProgramsHead
 

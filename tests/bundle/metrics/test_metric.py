@@ -10,13 +10,13 @@ import pytest
 import scipy.sparse as sp
 import torch
 
-from bundle.expression import MAX_Y
-from bundle.files import write_json
-from bundle.manifest import patient_of
+from bundle.data.manifest import patient_of
+from bundle.data.normalisation import MAX_Y
+from bundle.data.panel import GenePanel
+from bundle.data.units import Units
+from bundle.files.atomic import write_json
 from bundle.metrics.handler import ExpressionMetricHandler
 from bundle.metrics.metric import ExpressionMetric, grouped
-from bundle.panel import GenePanel
-from bundle.units import Units
 from tests import forking
 
 GENES = [f"G{i}" for i in range(5)]

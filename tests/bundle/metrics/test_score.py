@@ -7,11 +7,11 @@ import pytest
 import scipy.sparse as sp
 import torch
 
+from bundle.data.normalisation import log1p_cp10k
+from bundle.data.units import Units
 from bundle.errors import InputError
-from bundle.expression import log1p_cp10k
 from bundle.metrics.moments import correlation
 from bundle.metrics.score import NATIVE, compare_units, score_slide
-from bundle.units import Units
 
 GENES = [f"G{i}" for i in range(6)]
 

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from bundle.expression import eligible
-from bundle.files import write_json
+from bundle.data.manifest import read_split, write_manifest
+from bundle.data.normalisation import eligible
+from bundle.data.panel import fit_panel, load_units
+from bundle.data.units import build_units
+from bundle.files.atomic import write_json
 from bundle.inference import PredictionWriter
-from bundle.inference.requests import Request
-from bundle.manifest import read_split, write_manifest
+from bundle.inference.prediction_dataset import Request
 from bundle.metrics import EvaluationWriter, ExpressionMetric
-from bundle.panel import fit_panel, load_units
-from bundle.units import build_units
 
 MPP = 0.5
 GENES = [f"G{i}" for i in range(10)] + ["<b>&GENE", "NA"]

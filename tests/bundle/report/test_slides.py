@@ -7,8 +7,8 @@ import anndata as ad
 import numpy as np
 import pytest
 
+from bundle.data.manifest import read_split
 from bundle.errors import InputError
-from bundle.manifest import read_split
 from bundle.report.run import read_run
 from bundle.report.slides import read_picture, read_slide_maps
 

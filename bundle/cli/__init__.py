@@ -1,0 +1,1 @@
+"""The `pixnet` command: a thin, typed front for the configurations."""

@@ -1,0 +1,7 @@
+"""What a configuration may hold: literals and code, the values that suit a key, and what needs trust."""
+
+from .merge import merge_config
+from .root import bundle_root
+from .run import run_config
+
+__all__ = ["bundle_root", "merge_config", "run_config"]

@@ -1,0 +1,75 @@
+"""Merge configuration files and keys into one configuration; refuse keys that do not exist."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from monai.bundle import ConfigParser
+from monai.bundle.utils import merge_kv
+
+from ..errors import InputError, did_you_mean
+from ..files.reading import read_json
+from ..files.schemas import MODEL, check
+from .literals import as_code, quoted
+from .root import bundle_root
+from .values import MIGHT_BE, check_value
+from .written import as_written
+
+__all__ = ["merge_config"]
+
+#: Keys that an override may add.
+_MAY_ADD = {"finalize", "start_from"}
+
+
+def merge_config(files: Sequence[str | Path], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """The merged configuration, refusing keys that the base file does not have.
+
+    Args:
+        files: configuration files, which may hold code.
+        overrides: keys and values. Text is data, unless it is `Code`.
+
+    Raises:
+        InputError: if a file or a key does not exist, or a value does not suit its key.
+    """
+    parser = ConfigParser()
+    for number, file in enumerate(files):
+        if not Path(file).is_file():
+            raise InputError(f"No such configuration: {file}. PixNet's own are in {bundle_root() / 'configs'}.")
+        content = read_json(file)
+        if not isinstance(content, dict):
+            raise InputError(f'{file} is not a configuration: it must hold keys and values, {{"max_epochs": 20}}.')
+        if number == 0:
+            parser.set(content)
+            continue
+        for key, value in content.items():
+            _set(parser, key, as_code(value), str(file))
+    for key, value in overrides.items():
+        _set(parser, key, value, "--set")
+    config = as_written({k: v for k, v in parser.get().items() if k != "_meta_"})
+    check(config, MODEL, "The configuration")
+    return config
+
+
+def _set(parser: ConfigParser, key: str, value: Any, source: str) -> None:
+    plain = key.replace("::", "#").lstrip("+")
+    if not plain or (plain not in parser and plain not in _MAY_ADD):
+        parent = plain.rpartition("#")[0]
+        beside = parser.get(parent) if parent and parent in parser else parser.get()
+        known = sorted(k for k in beside if not k.startswith("_")) if isinstance(beside, dict) else []
+        where = f" in {parent}" if parent and parent in parser else ""
+        hint = did_you_mean(plain.rpartition("#")[2], known) or f" Known{where}: {', '.join(known)}."
+        raise InputError(f'{source}: there is no key "{plain}".{hint}')
+    if value is not None or parser.get(plain) is not None:
+        check_value(plain, value, _usual(parser, plain), source)
+    merge_kv(parser, f"+{plain}" if key.startswith("+") and plain in parser else plain, quoted(value))
+
+
+def _usual(parser: ConfigParser, key: str) -> Any:
+    """What the configuration has at a key, or where that refers to."""
+    usual, seen = parser.get(key), {key}
+    while isinstance(usual, str) and usual.startswith("@") and (key := usual[1:].replace("::", "#")) not in seen:
+        seen.add(key)
+        usual = parser.get(key)
+    return MIGHT_BE.get(key.rpartition("#")[2]) if usual is None else usual

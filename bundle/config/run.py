@@ -1,0 +1,85 @@
+"""Run a merged configuration with `monai.bundle.run`."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from monai.apps.utils import get_logger
+
+from ..errors import user_message
+from ..files.reading import read_json
+from .literals import Code, as_code
+from .merge import merge_config
+from .problems import configuration_refused
+from .root import bundle_root
+from .trust import code_in_current_folder, is_of_a_run
+
+__all__ = ["run_config"]
+
+
+def run_config(run_id: str, files: Sequence[str | Path], overrides: Mapping[str, Any], trust: bool = False) -> None:
+    """Run a configuration with `monai.bundle.run`.
+
+    Classes that the user's own configuration names are also looked for in the current folder.
+
+    Args:
+        run_id: `training`, `evaluating` or `inferring`.
+        files: configuration files, later ones merged over earlier ones.
+        overrides: keys such as `train#trainer#max_epochs` and their values. Text is data, unless it is `Code`.
+        trust: whether a run's configuration may name such classes too.
+
+    Raises:
+        InputError: if a file or a key does not exist, a value does not suit its key, or the run refuses its input.
+    """
+    import monai.bundle
+
+    root = str(bundle_root())
+    if root not in sys.path:  # the configurations name `networks.PixNet`, not `pixnet.networks.PixNet`
+        sys.path.insert(0, root)
+    config = merge_config(files, {"bundle_root": root, **overrides})
+    get_logger("monai.handlers.StatsHandler").addFilter(_without_traceback)
+    told = [get_logger(f"monai.bundle.{module}") for module in ("scripts", "workflows")]
+    try:
+        for monai_logger in told:  # its arguments
+            monai_logger.addFilter(_problems_alone)
+        own = _own_parts(files, overrides)
+        with code_in_current_folder(trust or bool(own)), configuration_refused(own), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "parsing config_file", UserWarning)  # the command line's help says it
+            monai.bundle.run(
+                run_id=run_id,
+                config_file=str(files[0]),
+                meta_file=f"{root}/configs/metadata.json",
+                logging_file=f"{root}/configs/logging.conf",
+                # All that was merged and checked, so that no other file is read. MONAI leaves out what is None, and
+                # the first file's own would stand.
+                **{key: "$None" if value is None else value for key, value in config.items()},
+            )
+    finally:
+        for monai_logger in told:
+            monai_logger.removeFilter(_problems_alone)
+
+
+def _own_parts(files: Sequence[str | Path], overrides: Mapping[str, Any]) -> list[str]:
+    """The keys at which the user has put code or a component, by a file that is no run's and not PixNet's, or --set."""
+    given = dict(overrides)
+    for file in files[1:]:
+        if Path(file).resolve().parent != bundle_root() / "configs" and not is_of_a_run(file):
+            given |= {key: as_code(value) for key, value in read_json(file).items()}
+    return [key for key, value in given.items() if isinstance(value, (Code, dict))]
+
+
+def _problems_alone(record: logging.LogRecord) -> bool:
+    """Log filter: leave out MONAI's account of how it was called."""
+    return record.levelno >= logging.ERROR
+
+
+def _without_traceback(record: logging.LogRecord) -> bool:
+    """Log filter: what is told to the user in a sentence needs no traceback before it."""
+    if record.exc_info and record.exc_info[1] is not None and user_message(record.exc_info[1]) is not None:
+        record.exc_info = None
+    return True

@@ -1,0 +1,1 @@
+"""Other programs: MONAI Label, dask, ONNX, bundle archives."""

@@ -1,0 +1,133 @@
+"""A trained model as one ONNX file, for programs that are not Python."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from monai.bundle import ConfigParser
+
+from ..config.merge import merge_config
+from ..config.problems import configuration_refused
+from ..config.root import bundle_root
+from ..config.trust import code_in_current_folder
+from ..data.normalisation import MAX_Y
+from ..data.panel import load_panel
+from ..errors import InputError
+from ..files.atomic import replacing
+from ..files.ownership import check_output
+from ..files.weights import load_weights
+from ..inference.runtime import check_equal, onnx_model, onnx_session
+from ..version import bundle_version
+from ..workflows.trained_run import trained_run
+
+__all__ = ["SIZE_PX", "export_onnx", "load_network"]
+
+#: Side of the exported region where none is asked for, rounded up to the network's grid.
+SIZE_PX = 1024
+
+
+def load_network(run: str | Path, trust: bool = False) -> tuple[Any, dict[str, Any]]:
+    """The network of a run with its weights, in evaluation on the CPU, and the configuration that made it.
+
+    Args:
+        run: the run folder.
+        trust: whether the model may run code of its own.
+
+    Raises:
+        InputError: if the folder holds no finished run, its weights are not those of its network, or it needs `trust`.
+    """
+    run, model = trained_run(run, trust)
+    root = str(bundle_root())
+    if root not in sys.path:  # the configurations name `networks.PixNet`, not `pixnet.networks.PixNet`
+        sys.path.insert(0, root)
+    config = merge_config([bundle_root() / "configs" / "inference.json", model], {"model_dir": str(run / "models")})
+    with code_in_current_folder(trust), configuration_refused():
+        network = ConfigParser(config).get_parsed_content("network_def")
+    return load_weights(network, run / "models" / "model.pt").eval(), config
+
+
+class _Expression(torch.nn.Module):
+    """Image to what a map says of expression: y, and the rate where the head gives one."""
+
+    def __init__(self, network: Any) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        features = self.network.features(image).movedim(1, -1)
+        found = (self.network.project(features).clamp(0, MAX_Y), self.network.rate(features))
+        return tuple(value.movedim(-1, 1) for value in found if value is not None)
+
+
+def export_onnx(run: str | Path, out: str | Path, size_px: int | None = None, trust: bool = False) -> Path:
+    """Write the model as ONNX for regions of one size, after comparing it with PyTorch on a random region.
+
+    Input `image`: float32 (1, 3, size_px, size_px), RGB in 0..255 at `mpp` less `intensity_mean`, over
+    `intensity_std`. Output `pred`: log1p of counts per 10,000, (1, genes, size_px / stride_px, ...). Heads that know it
+    also give `rate_per_um2`, counts per µm² of each gene and, last, of all others. Cells nearer than `halo_px` to an
+    edge are not what the slide's next tile would give there. The file's `metadata_props` hold these and the genes.
+
+    Args:
+        run: the run folder.
+        out: the .onnx to write.
+        size_px: side of the region, a multiple of the network's grid; 1024 rounded up to it by default.
+        trust: whether the model may run code of its own.
+
+    Raises:
+        InputError: if the folder is no run, the size does not suit, packages are missing, or the results differ.
+    """
+    out = Path(out)
+    if out.suffix != ".onnx":
+        raise InputError(f"{out}: an export is written as ONNX; end its name in .onnx.")
+    if out.is_dir():
+        raise InputError(f"{out} is a folder; give the name of the file to write.")
+    check_output(out)
+    network, config = load_network(run, trust)
+    grid = network.grid_px
+    if size_px is None:
+        size_px = -(-SIZE_PX // grid) * grid
+    if size_px <= 0 or size_px % grid:
+        raise InputError(f"A region of {size_px} px does not suit the network: give a multiple of {grid} px.")
+    image = torch.randn((1, 3, size_px, size_px), generator=torch.Generator().manual_seed(0))
+    model = _Expression(network).eval()
+    with torch.no_grad():
+        expected = model(image)
+    proto = onnx_model(model, image, ["pred", "rate_per_um2"][: len(expected)])
+    for key, value in _about(Path(run), network, config, size_px).items():
+        proto.metadata_props.add(key=key, value=value if isinstance(value, str) else json.dumps(value))
+    content = proto.SerializeToString()
+    found = onnx_session(content, torch.get_num_threads())(image.numpy())
+    for got, wanted in zip(found, expected, strict=True):
+        check_equal("onnx", torch.from_numpy(got), wanted)
+    try:
+        with replacing(out) as temporary:
+            temporary.write_bytes(content)
+    except OSError as error:
+        raise InputError(f"Nothing can be written to {out} ({error.strerror}); choose another place.") from error
+    return out
+
+
+def _about(run: Path, network: Any, config: dict[str, Any], size_px: int) -> dict[str, Any]:
+    """What a program must know to use the file; text, or what becomes JSON."""
+    weights = (run / "models" / "model.pt").read_bytes()
+    intensity = cast(dict, config["intensity"])
+    return {
+        "pixnet_version": bundle_version(),
+        "genes": load_panel(run / "models" / "panel.json").genes,
+        "unit_of_pred": "log1p of counts per 10,000",
+        "head": config["head"],
+        "mpp": config["mpp"],
+        "size_px": size_px,
+        "stride_px": network.stride,
+        "grid_px": network.grid_px,
+        "halo_px": network.halo_px,
+        "intensity_mean": intensity["mean"],
+        "intensity_std": intensity["std"],
+        "checkpoint_sha256": hashlib.sha256(weights).hexdigest(),
+        "intended_use": "Research only. Not for diagnosis or any clinical decision.",
+    }

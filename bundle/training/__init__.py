@@ -1,0 +1,1 @@
+"""What training needs besides MONAI: Ignite handlers, averaged weights and the ridge fit."""

@@ -1,0 +1,87 @@
+"""Train a model into a run folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..config.merge import merge_config
+from ..config.root import bundle_root
+from ..config.run import run_config
+from ..config.trust import check_override, is_of_a_run, read_model, refuse_links
+from ..errors import InputError
+from ..files.atomic import alone_at
+from ..files.ownership import claimed_run
+from ..files.reading import read_json
+from ..files.schemas import TRAINED
+
+__all__ = ["train"]
+
+#: Keys that may differ when a run goes on where it was: where it runs, how its checkpoint is read, and how it started.
+_FREE_ON_RESUME = {
+    *("max_epochs", "num_workers", "device", "is_main", "output_dir", "dataset_dir", "bundle_root"),
+    *("checkpoint_handlers", "head_start", "texture_start"),
+}
+
+
+def train(
+    dataset: str | Path,
+    run: str | Path,
+    configs: Sequence[str | Path] = (),
+    settings: Mapping[str, Any] | None = None,
+    trust: bool = False,
+) -> None:
+    """Train on a data set into a run folder; a run that was stopped goes on after its last whole epoch.
+
+    Args:
+        dataset: the data set.
+        run: the run folder.
+        configs: configuration files, which can hold code. Those of a run folder need `trust` for that, and all that are
+            not PixNet's where training goes on from another run (`start_from`).
+        settings: further keys. Text is data, unless it is `Code`.
+        trust: whether a run's configuration may run code of its own.
+
+    Raises:
+        InputError: if the run folder holds a run with other settings, or a configuration needs `trust`.
+    """
+    there = [file for file in configs if Path(file).is_file()]  # `merge_config` refuses others
+    goes_on = any(_has(content, "start_from") for content in (settings, *map(read_json, there)))
+    others = [file for file in there if Path(file).resolve().parent != bundle_root() / "configs"]
+    for file in others:
+        if is_of_a_run(file):
+            read_model(file, trust)
+        elif goes_on:  # it may be a stranger's recipe, wherever it lies
+            check_override(file, trust)
+    start = (settings or {}).get("start_from")
+    if isinstance(start, (str, Path)):
+        refuse_links(start)
+    run = Path(run).resolve()
+    refuse_links(run)
+    if os.environ.get("RANK", "0") != "0":  # of several processes the first writes
+        _train(dataset, run, configs, settings, trust)
+        return
+    with claimed_run(run), alone_at(run / "training", what=str(run)):
+        _train(dataset, run, configs, settings, trust)
+
+
+def _has(content: Any, key: str) -> bool:
+    return isinstance(content, Mapping) and any(str(name).lstrip("+") == key for name in content)
+
+
+def _train(
+    dataset: str | Path, run: Path, configs: Sequence[str | Path], settings: Mapping[str, Any] | None, trust: bool
+) -> None:
+    files = [bundle_root() / "configs" / "train.json", *configs]
+    overrides = {"dataset_dir": str(Path(dataset).resolve()), "output_dir": str(run), **(settings or {})}
+    earlier = run / "configs" / "train.json"
+    if earlier.is_file() and (run / "checkpoints" / "last.pt").is_file():
+        before, now = read_json(earlier, schema=TRAINED), merge_config(files, overrides)
+        changed = sorted(k for k in {*before, *now} - _FREE_ON_RESUME if before.get(k) != now.get(k))
+        if changed:
+            raise InputError(
+                f"{run} holds a run with other settings ({', '.join(changed)}). Give the same ones to go on, or "
+                "another folder to start anew."
+            )
+    run_config("training", files, overrides, trust)

@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from bundle.data.manifest import SPLITS, read_manifest, read_split
+from bundle.data.panel import load_units
+from bundle.data.units import read_units
+from bundle.errors import InputError
+from bundle.readers import prepare
+
+
+def moved(source: Path, target: Path, layout: str) -> Path:
+    """The same files in another layout."""
+    for path in sorted(p for p in source.rglob("*") if p.is_file()):
+        name = path.name.split(".")[0]
+        into = target / path.name
+        if layout == "folders" and path.suffix == ".jpg":
+            into = target / "ST-imgs" / name[0] / name / "HE_BT12345.jpg"
+        elif layout == "folders":
+            into = target / path.parent.name / path.name
+        into.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, into)
+    return target
+
+
+@pytest.mark.parametrize("layout", ["flat", "folders"])
+def test_every_layout_gives_the_same_data_set(her2st: Path, tmp_path: Path, layout: str) -> None:
+    known = prepare("her2st", her2st, tmp_path / "known")
+    other = prepare("her2st", moved(her2st, tmp_path / layout, layout), tmp_path / "other")
+    assert json.loads(known.read_text()) == json.loads(other.read_text())
+    for record in read_split(tmp_path / "known", "training"):
+        slide = Path(record["image"])
+        assert slide.read_bytes() == (tmp_path / "other" / "slides" / slide.name).read_bytes()
+
+
+def test_slides_and_units_are_those_of_the_source(her2st: Path, tmp_path: Path) -> None:
+    manifest = read_manifest(prepare("her2st", her2st, tmp_path / "out", validation=["B"]).parent)
+    assert (manifest["numTraining"], manifest["numValidation"], manifest["numTest"]) == (2, 1, 0)
+    assert manifest["transcriptome"] == "whole"
+    for record in manifest["training"] + manifest["validation"]:
+        with tifffile.TiffFile(record["image"]) as tiff:
+            pixels = tiff.pages.first.asarray()
+            resolution = tiff.pages.first.tags["XResolution"].value
+        assert 1e4 / (resolution[0] / resolution[1]) == pytest.approx(record["mpp"], rel=1e-5)
+        jpg = np.asarray(Image.open(her2st / "ST-imgs" / f"{record['section']}.jpg"))
+        assert np.abs(pixels.astype(int) - jpg).mean() < 3
+        units = read_units(record["label"][0])
+        assert (len(units), units.size_um, units.shape) == (48, 100.0, "circle")
+        assert units.mpp == record["mpp"]
+        array = np.array([name.split("x") for name in units.barcodes], dtype=int)
+        np.testing.assert_allclose(units.centers_px, (array - (2, 3)) * 30, atol=5)
+
+
+def test_a_second_run_keeps_what_is_done_and_remakes_what_is_not(her2st: Path, tmp_path: Path) -> None:
+    def times() -> dict[str, int]:
+        return {p.name: p.stat().st_mtime_ns for p in out.rglob("A*") if p.is_file()}
+
+    out = tmp_path / "out"
+    prepare("her2st", her2st, out)
+    first = times()
+    prepare("her2st", her2st, out, test=["B"])
+    assert times() == first
+
+    (out / "slides" / "A1.tif").unlink()
+    (out / "spots" / "A2.h5ad").write_bytes(b"cut short")
+    prepare("her2st", her2st, out)
+    assert all(times()[name] > first[name] for name in first)
+    assert len(read_units(out / "spots" / "A2.h5ad")) == 48
+
+    prepare("her2st", her2st, out, spot_diameter_um=110)
+    assert read_units(out / "spots" / "A1.h5ad").size_um == 110
+    table = her2st / "ST-spotfiles" / "A1_selection.tsv"
+    table.write_text("".join(table.read_text().splitlines(keepends=True)[:-1]))
+    prepare("her2st", her2st, out, spot_diameter_um=110)
+    assert len(read_units(out / "spots" / "A1.h5ad")) == 47
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        ({"source": "stnet"}, "choose one of her2st, mob, xfuse"),
+        ({"test": ["A1"]}, "--split-by section"),
+        ({"test": ["Z"]}, "there are the patients A, B"),
+        ({"test": ["A"], "split_by": "section"}, "there are the sections A1, A2, B1"),
+        ({"split_by": "spot"}, "choose one of patient"),
+        ({"split_by": "block", "test": ["A1"]}, "by itself"),
+    ],
+)
+def test_splits_that_cannot_be_are_told_before_anything_is_written(
+    her2st: Path, tmp_path: Path, asked: dict, says: str
+) -> None:
+    with pytest.raises(InputError, match=says):
+        prepare(**{"source": "her2st", "src": her2st, "out": tmp_path / "out", **asked})
+    assert not (tmp_path / "out").exists()
+
+
+def test_sections_of_one_patient_may_be_parted_when_asked_for(her2st: Path, tmp_path: Path) -> None:
+    prepare("her2st", her2st, tmp_path / "out", test=["A1"], split_by="section")
+    records = {split: read_split(tmp_path / "out", split) for split in SPLITS}
+    assert [r["section"] for r in records["test"]] == ["A1"]
+    assert [r["section"] for r in records["training"]] == ["A2", "B1"]
+    assert {r["split_by"] for r in records["training"]} == {"section"}
+
+
+@pytest.mark.real
+def test_bands_of_a_real_section(real_data: Path, tmp_path: Path) -> None:
+    manifest = read_manifest(prepare("xfuse", real_data / "xfuse_mob_tiny", tmp_path, split_by="block").parent)
+    assert manifest["transcriptome"] == "panel"
+    units = {split: load_units(manifest[split][0])[0] for split in SPLITS}
+    assert [len(units[split]) / 282 for split in SPLITS] == pytest.approx([0.6, 0.2, 0.2], abs=0.06)
+    assert len(set(np.concatenate([u.barcodes for u in units.values()]))) == sum(map(len, units.values()))
+    mpp = manifest["training"][0]["mpp"]
+    assert mpp == pytest.approx(6.88, abs=0.02)
+
+    pixels = tifffile.imread(manifest["training"][0]["image"], key=0).astype(int)
+    colour = np.ptp(pixels, axis=-1)
+    x, y = np.concatenate([u.centers_px for u in units.values()]).astype(int).T
+    assert colour[y, x].mean() > 1.5 * colour.mean()  # the spots lie on tissue, x and y not swapped
+    assert colour[y, x].mean() > 1.1 * colour[np.clip(x, 0, 989), np.clip(y, 0, 928)].mean()
+
+
+def test_a_gene_that_a_section_never_saw_is_zero_there(her2st: Path, tmp_path: Path, write_section) -> None:
+    write_section(
+        her2st / "ST-cnts" / "A2.tsv.gz",
+        her2st / "ST-spotfiles" / "A2_selection.tsv",
+        her2st / "ST-imgs" / "A2.jpg",
+        1,
+        change_counts=lambda table: table.drop(columns="ACTB").assign(NEW=2),
+    )
+    prepare("her2st", her2st, tmp_path / "out")
+    units = {name: read_units(tmp_path / "out" / "spots" / f"{name}.h5ad") for name in ("A1", "A2", "B1")}
+    assert {name: set(u.genes) for name, u in units.items()} == {key: set(units["A1"].genes) for key in units}
+    assert (units["A2"].counts_of(["ACTB"]) == 0).all()
+    assert (units["A2"].counts_of(["NEW"]) == 2).all()
+    assert (units["B1"].counts_of(["NEW"]) == 0).all()
+    assert (units["B1"].counts_of(["ACTB"]) > 0).any()
+    times = [path.stat().st_mtime_ns for path in sorted((tmp_path / "out" / "spots").iterdir())]
+    prepare("her2st", her2st, tmp_path / "out")
+    assert [path.stat().st_mtime_ns for path in sorted((tmp_path / "out" / "spots").iterdir())] == times
+
+
+def test_a_data_set_of_an_earlier_version_is_added_to(her2st, tmp_path):
+    prepare("her2st", her2st, tmp_path)
+    (tmp_path / ".pixnet.json").unlink()
+    prepare("her2st", her2st, tmp_path)
+    assert (tmp_path / ".pixnet.json").is_file()
