@@ -71,6 +71,7 @@ def run(override, phantom, tmp_path_factory) -> Path:
 def test_a_run_folder_explains_itself(run, phantom):
     for path in (
         "configs/train.json",
+        "configs/metadata.json",
         "configs/model.json",
         "configs/recipe.json",
         "models/model.pt",

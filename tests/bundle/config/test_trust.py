@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import io
 import json
+import os
 import re
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -469,3 +472,32 @@ def test_a_link_out_of_the_run_is_not_followed(name: str, stranger, tmp_path):
     path.symlink_to(tmp_path / path.name)
     assert "is a link to" in said("export-bundle", stranger, tmp_path / "m.zip")
     assert not (tmp_path / "m.zip").exists()
+
+
+def test_modules_of_the_current_folder_serve_a_trusted_configuration_alone(tmp_path, monkeypatch):
+    (tmp_path / "only_here.py").write_text("")
+    (tmp_path / "json.py").write_text("raise SystemExit('it hides the standard library')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry not in ("", str(tmp_path))])
+    before = list(sys.path)
+    with trust.code_in_current_folder(False):
+        assert importlib.util.find_spec("only_here") is None
+    with trust.code_in_current_folder(True):
+        assert importlib.util.find_spec("only_here") is not None
+        assert importlib.util.find_spec("json").origin == json.__file__
+    assert sys.path == before
+    assert importlib.util.find_spec("only_here") is None
+
+
+def test_a_strangers_model_imports_nothing_from_the_current_folder(stranger, phantom, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr("monai.bundle.run", lambda **_: seen.append(os.getcwd() in sys.path))
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry != ""])
+    monkeypatch.chdir(tmp_path)
+    slide = phantom / "slides" / "P3.tif"
+    for trusted in (False, True):
+        workflows.predict(slide, tmp_path / "o.h5ad", stranger, {"bin_um": 16.0}, trusted)
+    (tmp_path / "mine.json").write_text(json.dumps({"loss": {"_target_": "torch.nn.L1Loss"}}))
+    workflows.train(phantom, tmp_path / "plain")
+    workflows.train(phantom, tmp_path / "own", [tmp_path / "mine.json"])
+    assert seen == [False, True, False, True]

@@ -1,0 +1,128 @@
+"""The examples of docs/developer work as written: in a user's own folder, by the commands that the pages give."""
+
+from __future__ import annotations
+
+import json
+import re
+import runpy
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from bundle.cli.main import main
+
+PAGES = Path(__file__).parents[1] / "docs" / "developer"
+_BLOCK = re.compile(r"^```\w+ file=(\S+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def write_examples(folder: Path) -> list[str]:
+    """Every code block that names a file, as that file; returns the names."""
+    blocks = [found for page in sorted(PAGES.glob("*.md")) for found in _BLOCK.findall(page.read_text())]
+    for name, text in blocks:
+        (folder / name).write_text(text)
+    return [name for name, _ in blocks]
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch) -> Iterator[Path]:
+    """A user's own folder with the pages' examples, in which commands run; its modules are forgotten afterwards."""
+    names = write_examples(tmp_path)
+    assert len(names) == len(set(names))
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path
+    for name in names:
+        sys.modules.pop(Path(name).stem, None)
+
+
+@pytest.fixture
+def data(folder, phantom) -> Path:
+    """The phantom in the made-up form of the reader's page, read by its example."""
+    (folder / "source").mkdir()
+    for record in (r for split in json.loads((phantom / "dataset.json").read_text()).values() for r in _records(split)):
+        name = Path(record["image"]).stem
+        spots = ad.read_h5ad(phantom / record["label"][0])
+        table = pd.DataFrame(np.asarray(spots.X.todense()), spots.obs_names, spots.var_names).astype(int)
+        table.insert(0, "x", spots.obsm["spatial"][:, 0])
+        table.insert(1, "y", spots.obsm["spatial"][:, 1])
+        table.to_csv(folder / "source" / f"{name}.csv", index_label="spot")
+        shutil.copy(phantom / record["image"], folder / "source" / f"{name}.tif")
+    read_tables = runpy.run_path(str(folder / "my_reader.py"))["read_tables"]
+    read_tables("source", "data", mpp=1.0, size_um=55.0, validation=["P2"], test=["P3"])
+    return folder / "data"
+
+
+def _records(split: object) -> list[dict]:
+    return [record for record in split if isinstance(record, dict)] if isinstance(split, list) else []
+
+
+def _tiny(tiny: dict) -> Path:
+    content = {key: value for key, value in tiny.items() if not key.startswith("network_def#")}
+    content |= {"network_def#texture": None}
+    Path("tiny.json").write_text(json.dumps(content))
+    return Path("tiny.json")
+
+
+def test_reader_encoder_loss_transform_and_metric_train_together(data, tiny, capsys):
+    names = ("my_encoder", "my_loss", "my_transform", "my_metric")
+    options = [part for name in ("tiny", *names) for part in ("--config", f"{name}.json")]
+    _tiny(tiny)
+    assert main(["train", str(data), "run", *options]) == 0, capsys.readouterr().err
+    assert str(data.parent) not in sys.path  # importable while a command runs, and no longer
+    assert -1 <= pd.read_csv("run/metrics.csv")["val_Spearman@M"].iloc[-1] <= 1
+    train = json.loads(Path("run/configs/train.json").read_text())
+    assert train["train"]["preprocessing"]["transforms"][-1]["_target_"] == "my_transform.RandGreyd"
+    assert train["network_def"]["encoder"]["_target_"] == "my_encoder.PatchEncoder"
+    assert train["loss"]["_target_"] == "my_loss.DepthWeightedLoss"
+    slide = "source/P3.tif"
+    predict = ["predict", slide, "out.h5ad", "--model", "run/", "--mpp", "1", "--bin-um", "16"]
+    assert main(predict) == 2
+    assert "--trust" in capsys.readouterr().err
+    assert main([*predict, "--trust"]) == 0
+    assert np.isfinite(ad.read_h5ad("out.h5ad").X).all()
+    assert main(["evaluate", "run", "--trust"]) == 0
+
+
+def test_a_plain_pytorch_loss_trains(folder, phantom, tiny):
+    _tiny(tiny)
+    assert main(["train", str(phantom), "run", "--config", "tiny.json", "--config", "plain_loss.json"]) == 0
+    assert np.isfinite(pd.read_csv("run/metrics.csv")["loss"]).all()
+
+
+def test_the_encoders_tiles_agree(folder, monkeypatch):
+    monkeypatch.syspath_prepend(str(folder))
+    torch.manual_seed(0)
+    runpy.run_path("check_tiles.py")
+
+
+def test_the_loss_takes_every_batch(folder):
+    from networks import UnitExpression
+
+    loss = runpy.run_path("my_loss.py")["DepthWeightedLoss"](std=[1.0, 2.0])
+    for n in (0, 3):
+        predicted = torch.randn(n, 2, requires_grad=True)
+        target = torch.randn(n, 2)
+        target[:1, 0] = torch.nan
+        value = loss(UnitExpression(predicted, None), {"target": target, "total": torch.rand(n) + 1})
+        value.backward()
+        assert torch.isfinite(value)
+        assert torch.isfinite(predicted.grad).all()
+    assert predicted.grad[0, 0] == 0
+
+
+def test_the_transform_keeps_what_it_does_not_change(folder):
+    from monai.data import MetaTensor
+
+    grey = runpy.run_path("my_transform.py")["RandGreyd"]("image", prob=1.0)
+    sample = {"image": MetaTensor(torch.rand(3, 4, 5), meta={"mpp": 2.0}), "label": torch.ones(1, 4, 5)}
+    done = grey(sample)
+    assert done["image"].shape == (3, 4, 5)
+    assert done["image"].meta["mpp"] == 2.0
+    assert torch.equal(done["image"][0], done["image"][2])
+    assert done["label"] is sample["label"]
