@@ -139,7 +139,7 @@ class PredictionWriter:
         if (engine.state.epoch_length or 1) > 1 and one:
             raise InputError(
                 f"{one[0]} holds one slide, and {engine.state.epoch_length} are given: each would overwrite it. "
-                "Give a folder for the output, or a table of slides (docs/cohorts.md)."
+                "Give a folder for the output, or a table of slides (docs/guide/cohorts.md)."
             )
 
     def _check(self, engine: Engine) -> None:

@@ -43,23 +43,30 @@ _CONFIGS = (
     "swin_unetr.json",
     "train.json",
 )
-_PAGES = (
-    "README.md",
-    "ablations.md",
-    "cohorts.md",
-    "data_format.md",
-    "data_license.txt",
-    "demo.jpg",
-    "encoders.md",
-    "mlflow.md",
-    "monai_deploy.md",
-    "monai_label.md",
-    "qupath.md",
-    "results.md",
-    "scales.jpg",
-    "slurm_training.md",
-    "training.md",
-)
+_PAGES = {
+    "": ("README.md", "data_license.txt", "olfactory_bulb.jpg"),
+    "guide": (
+        "cells.md",
+        "cohorts.md",
+        "encoders.md",
+        "prediction.md",
+        "quick_start.md",
+        "scoring_other_tools.md",
+        "training.md",
+        "your_data.md",
+        "your_data_legacy_st.md",
+    ),
+    "integrations": ("mlflow.md", "monai_deploy.md", "monai_label.md", "qupath.md", "slurm.md"),
+    "benchmarks": ("ablations.md", "her2st.md", "protocol.md", "scales.md", "speed.md"),
+    "developer": (
+        "add_a_loss.md",
+        "add_a_metric.md",
+        "add_a_reader.md",
+        "add_a_transform.md",
+        "add_an_encoder.md",
+        "architecture.md",
+    ),
+}
 #: Configurations that describe a model, which take over the run's.
 _OF_A_MODEL = ("train.json", "evaluate.json", "inference.json")
 #: Of the run: the model, and how well it predicted each gene, which predictions repeat.
@@ -114,7 +121,8 @@ def export_bundle(run: str | Path, out: str | Path, trust: bool = False) -> Path
 def _code() -> dict[str, bytes]:
     """The bundle's own files by their path."""
     root = bundle_root().resolve()
-    paths = {root / "configs" / name for name in _CONFIGS} | {root / "docs" / name for name in _PAGES}
+    paths = {root / "configs" / name for name in _CONFIGS}
+    paths |= {root / "docs" / folder / name for folder, names in _PAGES.items() for name in names}
     paths |= {path for package in _PACKAGES for path in _modules(root / package)}
     own = [path for path in paths if path.is_file() and path.resolve().is_relative_to(root)]
     return {path.relative_to(root).as_posix(): path.read_bytes() for path in own}

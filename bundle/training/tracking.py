@@ -12,7 +12,7 @@ __all__ = ["MLFlowTracking"]
 class MLFlowTracking(MLFlowHandler):
     """MONAI's `MLFlowHandler` under names that MLflow takes: it refuses the sign in `PCC@M`, which becomes `PCC_at_M`.
 
-    Takes the same arguments. See docs/mlflow.md for the handlers of training and validation.
+    Takes the same arguments. See docs/integrations/mlflow.md for the handlers of training and validation.
     """
 
     def _log_metrics(self, metrics: dict[str, Any], step: int | None = None) -> None:

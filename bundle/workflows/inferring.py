@@ -65,7 +65,7 @@ def predict(
     if out is not None and settings.get("map") is not None and Path(out).resolve() == Path(settings["map"]).resolve():
         raise InputError(f"{out} is asked for twice, for units and for the map; give one another name.")
     if Path(slide).is_dir():
-        raise InputError(f"{slide} is a folder; give one slide, or a table of slides (docs/cohorts.md).")
+        raise InputError(f"{slide} is a folder; give one slide, or a table of slides (docs/guide/cohorts.md).")
     if out is None and not settings.get("map") and not settings.get("nifti"):
         raise InputError("Nothing to write: give OUT.h5ad for units, or --map OUT.zarr, or --nifti OUT.nii.gz.")
     run, model = trained_run(run, trust)

@@ -179,7 +179,7 @@ def _read_config(folder: str | None) -> tuple[Any, Any]:
         where = "folder is not set" if folder is None else f"There is no config.json in {Path(folder).absolute()}"
         raise ValueError(
             f"{where}: give a local folder with config.json and weights as transformers saves them, "
-            "--set network_def#encoder#folder=/path/to/model (docs/encoders.md)."
+            "--set network_def#encoder#folder=/path/to/model (docs/guide/encoders.md)."
         )
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)

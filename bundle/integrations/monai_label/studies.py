@@ -40,7 +40,7 @@ def find_slide(studies: str | Path, image: Any) -> Path:
 
 
 def studies_with_units(studies: str | Path) -> list[dict[str, Any]]:
-    """Training records of the slides that have a `.h5ad` of their name beside them (docs/data_format.md).
+    """Training records of the slides that have a `.h5ad` of their name beside them (docs/guide/your_data.md).
 
     Raises:
         InputError: if there are none.
@@ -52,6 +52,7 @@ def studies_with_units(studies: str | Path) -> list[dict[str, Any]]:
             found.append({"image": str(slide), "label": str(units)})
     if not found:
         raise InputError(
-            "No slide of the studies folder has measured units: put NAME.h5ad beside NAME.tif (docs/data_format.md)."
+            "No slide of the studies folder has measured units: put NAME.h5ad beside NAME.tif "
+            "(docs/guide/your_data.md)."
         )
     return found

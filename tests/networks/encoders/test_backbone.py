@@ -195,7 +195,7 @@ def test_the_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_recipe_for_uni2_h_describes_its_weights() -> None:
     transformers = pytest.importorskip("transformers", reason="the extra `backbone` is not installed")
-    recipe = (Path(__file__).parents[3] / "docs" / "encoders.md").read_text()
+    recipe = (Path(__file__).parents[3] / "docs" / "guide" / "encoders.md").read_text()
     (block,) = (b for b in re.findall(r"```json\n(.*?)```", recipe, re.DOTALL) if "model_type" in b)
     values = json.loads(block)
     config = transformers.AutoConfig.for_model(values.pop("model_type"), **values)
