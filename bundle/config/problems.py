@@ -17,6 +17,7 @@ __all__ = ["configuration_refused", "refused_setting"]
 _WRAPPED = re.compile(
     r"Failed to (?:instantiate component '(?P<made>[\w.]+)'|evaluate ConfigExpression:(?P<evaluated>.+))", re.DOTALL
 )
+_WHERE = "PixNet looks for classes among installed packages and, for your own, in the current folder."
 #: Where MONAI reads a configuration and calls what it names.
 _READERS = ("monai.bundle.", "monai.utils.module")
 #: What a class of MONAI or torch raises for arguments that do not suit it.
@@ -68,7 +69,8 @@ def refused_setting(error: BaseException) -> str | None:
         or isinstance(error, SyntaxError)
     ):
         of = f" of {what}" if what and not is_code else f" has {what[:100]}, which" if what else ""
-        return f"The configuration{of} does not work ({type(error).__name__}: {reason(error)[:300].rstrip('.,')})."
+        sentence = f"The configuration{of} does not work ({type(error).__name__}: {reason(error)[:300].rstrip('.,')})."
+        return f"{sentence} {_WHERE}" if "Cannot locate class" in sentence else sentence
     return None
 
 

@@ -61,7 +61,7 @@ def test_a_model_that_cannot_be_made(fault: str, tiny_run, tmp_path):
     [
         ({"loss#std": "$@panel.nothing"}, "has .@panel.nothing, which does not work .AttributeError"),
         ({"loss#std": "$1 +"}, "does not work .SyntaxError"),
-        ({"loss": {"_target_": "nowhere.Loss"}}, "Cannot locate class or function path: 'nowhere.Loss'"),
+        ({"loss": {"_target_": "nowhere.Loss"}}, "'nowhere.Loss'.*in the current folder"),
         ({"loss#std": "%nothing"}, "does not work .KeyError: .*nothing"),
         ({"reader": "@reader"}, "circular references 'reader'"),
         ({"panel": {"_target_": "bundle.fit_panel", "records": "@train#dataset#data", "more": 1}}, "argument 'more'"),
