@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.machinery
 import importlib.util
 import io
 import json
@@ -484,7 +485,7 @@ def test_modules_of_the_current_folder_serve_a_trusted_configuration_alone(tmp_p
         assert importlib.util.find_spec("only_here") is None
     with trust.code_in_current_folder(True):
         assert importlib.util.find_spec("only_here") is not None
-        assert importlib.util.find_spec("json").origin == json.__file__
+        assert importlib.machinery.PathFinder.find_spec("json").origin == json.__file__
     assert sys.path == before
     assert importlib.util.find_spec("only_here") is None
 
