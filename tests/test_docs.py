@@ -71,3 +71,17 @@ def test_the_readme_begins_with_the_two_commands_and_stays_short():
 @pytest.mark.parametrize("page", [page for page in PAGES if "benchmarks" not in page.parts], ids=_name)
 def test_a_page_is_short_enough_to_read(page):
     assert len(page.read_text().splitlines()) <= 150
+
+
+def test_the_architecture_names_every_room():
+    text = (ROOT / "docs" / "developer" / "architecture.md").read_text()
+    for room in sorted(path.parent.name for path in (ROOT / "bundle").glob("*/__init__.py")):
+        assert f"`bundle/{room}/`" in text, room
+
+
+def test_pages_that_messages_name_are_there():
+    for folder in ("bundle", "networks", "transforms", "benchmarks", "configs"):
+        for path in (ROOT / folder).rglob("*"):
+            if path.suffix in (".py", ".json") and "results" not in path.parts:
+                for page in re.findall(r"docs/[\w/]+\.md", path.read_text()):
+                    assert (ROOT / page).is_file() or "benchmarks" in page, f"{path.relative_to(ROOT)} names {page}"
