@@ -174,7 +174,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_trust(p)
 
     p = commands.add_parser("predict", help="predict spots, bins or the whole map of a slide; a stopped one goes on")
-    p.add_argument("slide", metavar="SLIDE", help="or COHORT.csv with a column slide: see docs/guide/cohorts.md")
+    p.add_argument("slide", metavar="SLIDE", help="or COHORT.csv with a column slide: see docs/cohorts.md")
     p.add_argument(
         "out", metavar="OUT", nargs="?", help="OUT.h5ad, or OUT.zarr for more than a million units; a cohort's folder"
     )

@@ -26,7 +26,9 @@ def test_names_are_ones_that_mlflow_takes(monkeypatch):
 def test_the_documented_override_writes_losses_and_scores(phantom, tiny_run, tmp_path):
     pytest.importorskip("mlflow", reason="mlflow is not installed")
     override = tmp_path / "mlflow.json"
-    override.write_text(re.search(r"```json\n(.*?)```", (DOCS / "integrations" / "mlflow.md").read_text(), re.DOTALL)[1])
+    override.write_text(
+        re.search(r"```json\n(.*?)```", (DOCS / "integrations" / "mlflow.md").read_text(), re.DOTALL)[1]
+    )
     tiny = json.loads((tiny_run / "configs" / "train.json").read_text())
     settings = {key: tiny[key] for key in ("mpp", "crop_px", "crops_per_slide", "val_interval", "min_total")}
     settings |= {"network_def": tiny["network_def"], "max_epochs": 2}
