@@ -61,6 +61,17 @@ def test_settings_are_keys_of_the_configuration(page):
             assert not config.startswith("configs/") or (ROOT / config).is_file(), config
 
 
+@pytest.mark.parametrize("name", ["training", "prediction", "encoders"])
+def test_options_are_keys_of_a_configuration(name):
+    files = ("train", "inference", "evaluate", "mixed_sizes")
+    keys = [ConfigParser(json.loads((ROOT / "configs" / f"{file}.json").read_text())) for file in files]
+    text = re.sub(r"```.*?```", "", (ROOT / "docs" / "guide" / f"{name}.md").read_text(), flags=re.DOTALL)
+    options = re.findall(r"`(?:--set )?\"?([a-z_]+(?:#[a-z_]+)*)=[^`]+`", text)
+    assert options
+    for option in options:
+        assert any(option in parser for parser in keys), option
+
+
 def test_the_readme_begins_with_the_two_commands_and_stays_short():
     text = (ROOT / "README.md").read_text()
     assert len(text.splitlines()) < 120
