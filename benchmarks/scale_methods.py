@@ -29,8 +29,8 @@ from bundle.units import Units
 from networks import EfficientNetLiteEncoder, ExpressionLoss
 from transforms import SlideReader
 
-from .accuracy.cells import digest
 from .stnet import CropNet, Picture, crop_features, train_crops
+from .store import digest
 
 __all__ = [
     "Recipe",
