@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,20 +59,25 @@ def _place(name: tuple[str, str]) -> tuple[int, str, int]:
     return METHODS.index(method), how, list(TRAIN_UM).index(f"train_{size}")
 
 
-def scores_table(results: Results, data: str, against: str) -> str:
-    """PCC@M, the best of each column in bold."""
-    found = newest(results, data, against)
-    sizes = sorted({size for by_size in found.values() for size in by_size}, key=float)
-    best = {s: max(float(by_size[s]["PCC@M"]) for by_size in found.values() if s in by_size) for s in sizes}
+def scores_table(results: Results, data: str, against: Sequence[str]) -> str:
+    """PCC@M at each size, the best of each column in bold."""
+    found = {what: newest(results, data, what) for what in against}
+    columns = {
+        (what, size): max(float(sizes[size]["PCC@M"]) for sizes in by_method.values() if size in sizes)
+        for what, by_method in found.items()
+        for size in sorted({size for sizes in by_method.values() for size in sizes}, key=float)
+    }
 
-    def entry(by_size: BySize, size: str) -> str | None:
-        if size not in by_size:
+    def entry(name: tuple[str, str], column: tuple[str, str]) -> str | None:
+        row = found[column[0]].get(name, {}).get(column[1])
+        if row is None:
             return None
-        value = float(by_size[size]["PCC@M"])
-        return f"**{value:.3f}**" if value == best[size] else f"{value:.3f}"
+        value = float(row["PCC@M"])
+        return f"**{value:.3f}**" if value == columns[column] else f"{value:.3f}"
 
-    rows = [[" ".join(name), *(entry(by_size, s) for s in sizes)] for name, by_size in found.items()]
-    return table(["PCC@M", *(f"{s} µm" for s in sizes)], rows)
+    names = dict.fromkeys(name for by_method in found.values() for name in by_method)
+    titles = [f"{what}, {size} µm" for what, size in columns]
+    return table(["PCC@M", *titles], [[" ".join(name), *(entry(name, c) for c in columns)] for name in names])
 
 
 def differences_table(results: Results, data: str, against: str) -> str:

@@ -26,7 +26,7 @@ from filelock import FileLock
 
 from bundle.files import replacing
 
-__all__ = ["RESULTS", "Results", "digest", "provenance"]
+__all__ = ["RESULTS", "ROOT", "Results", "digest", "provenance"]
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).with_name("results")
@@ -41,12 +41,14 @@ class Results:
 
     Args:
         folder: where the CSVs are; this repository's results by default.
+        draws: whether to compute intervals from the cache's draws; without, all are from `intervals.csv`.
     """
 
-    def __init__(self, folder: str | Path = RESULTS) -> None:
-        self.folder = Path(folder)
+    def __init__(self, folder: str | Path = RESULTS, draws: bool = True) -> None:
+        self.folder, self.draws = Path(folder), draws
         self.cache = self.folder / "cache"
         self._shown: dict[str, Row] = {}
+        self.missing: list[str] = []  # intervals that could not be given
 
     def has(self, key: str, draws: bool = False) -> bool:
         """Whether a run is finished; with `draws`, whether its bootstrap draws are in the cache too."""
@@ -65,7 +67,7 @@ class Results:
         Args:
             table: the CSV that its rows belong to.
             key: what tells it from all other runs.
-            rows: one or more lines of the CSV, without the key.
+            rows: one or more lines of the CSV, without the key; their order is kept.
             made: its provenance.
             draws: bootstrap draws by a name that starts with the run's key.
         """
@@ -115,6 +117,7 @@ class Results:
         elif key in self._kept:
             found = self._kept[key]
         else:
+            self.missing.append(", ".join(map(str, about.values())))
             return None
         low, high = (float(_text(bound)) for bound in found)  # as the CSV has it
         self._shown[key] = {"key": key, **about, "low": low, "high": high}
@@ -136,7 +139,7 @@ class Results:
 
     def _draws(self, name: str) -> np.ndarray | None:
         path = self._cached(name.split("/")[0])
-        return np.array(json.loads(path.read_text())["draws"][name]) if path.is_file() else None
+        return np.array(json.loads(path.read_text())["draws"][name]) if self.draws and path.is_file() else None
 
     def _cached(self, key: str) -> Path:
         return self.cache / f"{key}.json"
@@ -154,10 +157,12 @@ class Results:
 
     def _save(self, table: str, rows: list[Row]) -> None:
         columns = list(dict.fromkeys(column for row in rows for column in row))
-        lines = [[_text(row.get(column)) for column in columns] for row in rows]
+        of_key: dict[str, list[list[str]]] = {}
+        for row in rows:
+            of_key.setdefault(row["key"], []).append([_text(row.get(column)) for column in columns])
+        groups = sorted(of_key.values(), key=lambda lines: lines[0][1:])
         text = io.StringIO()
-        lines.sort(key=lambda line: [*line[1:], line[0]])
-        csv.writer(text, lineterminator="\n").writerows([columns, *lines])
+        csv.writer(text, lineterminator="\n").writerows([columns, *(line for lines in groups for line in lines)])
         _write(self.folder / f"{table}.csv", text.getvalue())
 
 

@@ -44,7 +44,12 @@ _CONFIGS = (
 )
 _PAGES = (
     "README.md",
-    "ablations.md",
+    "benchmarks/ablations.md",
+    "benchmarks/her2st.md",
+    "benchmarks/protocol.md",
+    "benchmarks/scales.jpg",
+    "benchmarks/scales.md",
+    "benchmarks/speed.md",
     "cohorts.md",
     "data_format.md",
     "data_license.txt",
@@ -54,8 +59,6 @@ _PAGES = (
     "monai_deploy.md",
     "monai_label.md",
     "qupath.md",
-    "results.md",
-    "scales.jpg",
     "slurm_training.md",
     "training.md",
 )

@@ -118,7 +118,7 @@ def difference(done: Finished, method: str, other: str) -> tuple[float, tuple[fl
     return mean, done.results.interval(*sides, **done.about(method, other))
 
 
-def screening_table(done: Finished, reference: str, why: dict[str, str] | None = None) -> str:
+def screening_table(done: Finished, reference: str, why: dict[str, str] | None = None, baselines: bool = True) -> str:
     """Recipes on inner validation sections, each against the reference on the same folds and seeds.
 
     There are two kinds of noise: the interval is of resampled tissue, the error is of trainings, a fold and seed each.
@@ -127,6 +127,7 @@ def screening_table(done: Finished, reference: str, why: dict[str, str] | None =
         done: the runs.
         reference: the recipe to compare with.
         why: what is different in each recipe.
+        baselines: show them too.
     """
     head = ["recipe", *(["what is different"] if why else []), "folds × seeds", "PCC@M", "residual", "MSE"]
     head += [f"minus {reference} [95 % of tissue]", "± SE of trainings", "steps"]
@@ -136,7 +137,7 @@ def screening_table(done: Finished, reference: str, why: dict[str, str] | None =
         return not gaps, -float(np.mean(gaps)) if gaps else -done.mean(method, "PCC@M")
 
     recipes, rows = sorted(done.methods("recipe"), key=lead), []
-    for method in [*recipes, *done.methods("baseline")]:
+    for method in [*recipes, *(done.methods("baseline") if baselines else [])]:
         figures = [f"{done.mean(method, column):.3f}" for column in ("PCC@M", "PCC@M_residual", "MSE")]
         row = [method, *([why.get(method, "baseline")] if why else []), done.size(method), *figures]
         trained = [*_against(done, method, reference), f"{done.mean(method, 'steps'):.0f}"] if method in recipes else []
@@ -166,14 +167,27 @@ def final_table(done: Finished, methods: Sequence[str] | None = None) -> str:
     return table(["method", "folds × seeds", *FIGURES.values(), "seed SD", "min"], rows)
 
 
-def folds_table(done: Finished, compared: Sequence[str] = (), methods: Sequence[str] | None = None) -> str:
-    """PCC@M on each fold, and what `compared` methods have more, with 95 % intervals over resampled tissue."""
-    rows = []
+def folds_table(
+    done: Finished,
+    compared: Sequence[str] = (),
+    methods: Sequence[str] | None = None,
+    more: dict[str, dict[str, str]] | None = None,
+) -> str:
+    """PCC@M on each fold, and what `compared` methods have more, with 95 % intervals over resampled tissue.
+
+    Args:
+        done: the runs.
+        compared: methods to subtract the others from.
+        methods: lines of the table; all by default.
+        more: further columns by title, their entries by method.
+    """
+    rows, more = [], more or {}
     for method in methods or [*done.methods("recipe"), *done.methods("baseline")]:
         own = [f"{done.mean(method, 'PCC@M', [f]):.3f}" if f in done.runs[method] else None for f in done.folds]
         found = [difference(done, first, method) for first in compared]
-        rows.append([method, *own, *(None if d is None else _signed(*d) for d in found)])
-    return table(["method", *done.folds, *(f"{first} minus it" for first in compared)], rows)
+        gaps = [None if d is None else _signed(*d) for d in found]
+        rows.append([method, *own, *(entries.get(method) for entries in more.values()), *gaps])
+    return table(["method", *done.folds, *more, *(f"{first} minus it" for first in compared)], rows)
 
 
 def lost_table(done: Finished, best: str, others: Sequence[str], why: dict[str, str]) -> str:
