@@ -44,11 +44,11 @@ from bundle.units import Units
 
 from .scale_methods import (
     Recipe,
-    answer_crop,
-    answer_interpolated,
-    answer_pixnet,
     configurations,
     has_ridge,
+    predict_crop,
+    predict_interpolated,
+    predict_pixnet,
     test_units,
     train_crop,
     train_pixnet,
@@ -197,7 +197,7 @@ class Bench:
             def dense(name: str = name, sizes: list[int] = sizes, ridge: bool = True) -> Figures:
                 run = self._folder(f"phantom_{name}", recipe, about, sizes)
                 train_pixnet(data, run, recipe, sizes)
-                answer = answer_pixnet(data, run, test_slide()[1], ridge)
+                answer = predict_pixnet(data, run, test_slide()[1], ridge)
                 return both(answer, load_panel(run / "models" / "panel.json"))
 
             def crop(
@@ -205,7 +205,7 @@ class Bench:
             ) -> Figures:
                 run = self._folder(f"phantom_{method}_{name}", recipe, about, sizes)
                 net, panel = train_crop(data, run, recipe, sizes)
-                return both(answer_crop(net, recipe, test_slide()[1], max(sizes)), panel)
+                return both(predict_crop(net, recipe, test_slide()[1], max(sizes)), panel)
 
             self.run(f"phantom_pixnet_{name}", config, dense)
             if has_ridge(sizes):  # of the same training
@@ -221,7 +221,7 @@ class Bench:
                 def interpolated(how: str = how, size: int = size) -> Figures:
                     everything, truth, _ = test_slide()
                     (measured,) = load_units(read_split(data, "test")[0], [size])
-                    answer = answer_interpolated(
+                    answer = predict_interpolated(
                         measured, everything.genes, truth, how, everything.min_total, leave_one_out=False
                     )
                     return both(answer, everything)
@@ -244,11 +244,11 @@ class Bench:
         def dense(ridge: bool = True) -> Figures:
             run = self._folder("her2st", recipe, config["data"], [100])
             train_pixnet(data, run, recipe, [100])
-            return scored(answer_pixnet(data, run, slide, ridge), load_panel(run / "models" / "panel.json"))
+            return scored(predict_pixnet(data, run, slide, ridge), load_panel(run / "models" / "panel.json"))
 
         def crop() -> Figures:
             net, panel = train_crop(data, self._folder("her2st_crop", recipe, config["data"], [100]), recipe, [100])
-            return scored(answer_crop(net, recipe, slide, 100.0), panel)
+            return scored(predict_crop(net, recipe, slide, 100.0), panel)
 
         self.run("her2st_pixnet_train_100", config, dense)
         self.run("her2st_head_train_100", config, partial(dense, ridge=False))
@@ -256,7 +256,7 @@ class Bench:
         for how in ("nearest", "linear"):
 
             def interpolated(how: str = how) -> Figures:
-                answer = answer_interpolated(
+                answer = predict_interpolated(
                     slide["units"], everything.genes, slide, how, everything.min_total, leave_one_out=True
                 )
                 return scored(answer)
@@ -269,7 +269,7 @@ class Bench:
 
 
 def _same_order(counted: dict[str, Any], truth: dict[str, Any]) -> dict[str, Any]:
-    """The measured 2 µm bins that the truth has too, in its order, so that one answer serves both."""
+    """The measured 2 µm bins that the truth has too, in its order, so that one prediction serves both."""
     place = {name.split("_", 1)[1]: i for i, name in enumerate(counted["units"].barcodes)}
     order = [place[name.split("_", 1)[1]] for name in truth["units"].barcodes]
     return {**counted, "units": counted["units"].take(np.array(order))}

@@ -11,7 +11,7 @@ import scipy.sparse as sp
 import torch
 from torch import nn
 
-from benchmarks.scale_methods import Recipe, answer_crop, answer_interpolated, answer_pixnet
+from benchmarks.scale_methods import Recipe, predict_crop, predict_interpolated, predict_pixnet
 from benchmarks.scale_report import differences_table, plot, scores_table
 from benchmarks.scales import Bench, figures
 from benchmarks.stnet import CropNet, Picture, crop_features
@@ -89,7 +89,7 @@ def test_fine_units_share_the_crop_models_grid(slide, monkeypatch):
     monkeypatch.setattr("benchmarks.scale_methods.SlideReader", lambda: type("R", (), {"open": lambda *_: slide})())
     monkeypatch.setattr("benchmarks.scale_methods._training_config", lambda sizes_um: _Plain())
     net = CropNet(3, Mean(), 32).eval()
-    predict = answer_crop(net, SMALL, {"image": "s.tif", "mpp": 1.0, "units": units}, trained_um=40.0)
+    predict = predict_crop(net, SMALL, {"image": "s.tif", "mpp": 1.0, "units": units}, trained_um=40.0)
     y, rate = predict(sp.identity(len(at), format="csr"))
     assert rate is None
     expected = bounded(net.project(torch.from_numpy(np.repeat(at[:, :1] - 0.5, 3, axis=1)).float()).detach().numpy())
@@ -106,7 +106,7 @@ def test_a_group_wider_than_what_was_trained_on_is_the_mean_of_its_units(slide, 
     net = CropNet(3, Mean(), 32).eval()
     each, whole = sp.identity(len(at), format="csr"), sp.csr_matrix(np.ones((1, len(at))))
     record = {"image": "s.tif", "mpp": 1.0, "units": units}
-    narrow, wide = (answer_crop(net, SMALL, record, trained_um) for trained_um in (40.0, 100.0))
+    narrow, wide = (predict_crop(net, SMALL, record, trained_um) for trained_um in (40.0, 100.0))
     np.testing.assert_allclose(narrow(whole)[0], narrow(each)[0].mean(0, keepdims=True), rtol=1e-4)
     assert not np.allclose(wide(whole)[0], narrow(whole)[0], rtol=0.05)  # one crop about the middle
 
@@ -127,8 +127,8 @@ def test_the_head_alone_answers_without_the_ridge(monkeypatch, tmp_path):
     parser = SimpleNamespace(get_parsed_content=parts.__getitem__)
     monkeypatch.setattr("benchmarks.scale_methods._evaluation", lambda *_: parser)
     itself = sp.identity(5, format="csr", dtype=np.float32)
-    both, _ = answer_pixnet(tmp_path, tmp_path, {})(itself)
-    alone, _ = answer_pixnet(tmp_path, tmp_path, {}, ridge=False)(itself)
+    both, _ = predict_pixnet(tmp_path, tmp_path, {})(itself)
+    alone, _ = predict_pixnet(tmp_path, tmp_path, {}, ridge=False)(itself)
     with torch.no_grad():
         np.testing.assert_allclose(both, bounded(network.project(pooled).numpy()), rtol=1e-5)
         head = network.head.project(pooled[:, : network.head.channels]).numpy()
@@ -163,13 +163,13 @@ def test_interpolation_carries_rates_and_never_uses_the_unit_itself(how):
     units = _units(at, 10.0, rate)
     slide = {"mpp": 1.0, "units": units}
     itself = sp.identity(25, format="csr")
-    y, carried = answer_interpolated(units, ["A", "B"], slide, how, 0, leave_one_out=False)(itself)
+    y, carried = predict_interpolated(units, ["A", "B"], slide, how, 0, leave_one_out=False)(itself)
     np.testing.assert_allclose(carried, rate, rtol=1e-5)
     np.testing.assert_allclose(y, np.log1p(1e4 * rate[:, :2] / rate.sum(1, keepdims=True)), rtol=1e-5)
     middle = 12
-    _, others = answer_interpolated(units, ["A", "B"], slide, how, 0, leave_one_out=True)(itself)
+    _, others = predict_interpolated(units, ["A", "B"], slide, how, 0, leave_one_out=True)(itself)
     units.counts[middle, 0] = 1e6
-    _, again = answer_interpolated(units, ["A", "B"], slide, how, 0, leave_one_out=True)(itself)
+    _, again = predict_interpolated(units, ["A", "B"], slide, how, 0, leave_one_out=True)(itself)
     np.testing.assert_allclose(again[middle], others[middle])
     assert not np.allclose(again, others)
 
