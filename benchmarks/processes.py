@@ -2,9 +2,9 @@
 
 `python -m benchmarks.processes [--work DIR]` trains the default network on generated slides, on the CPU, with one
 process and with two (gloo, `configs/multi_gpu_*.json`). Each process has one thread, since sums in another order differ
-in their last digit. A run that is stopped after its first epoch and started again must end like one that was not. Another seed
-shows that differences are noticed. `tests/test_ranks.py` and `tests/test_workflow.py` assert the same with the
-functions below.
+in their last digit. A run that is stopped after its first epoch and started again must end like one that was not.
+Another seed shows that differences are noticed. `tests/test_ranks.py` and `tests/test_workflow.py` assert the same with
+the functions below.
 """
 
 from __future__ import annotations
