@@ -64,6 +64,7 @@ check: env
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python -m benchmarks.tables --check
 
 clean:
 	rm -rf $(VENV) $(LABEL) build dist demo runs *.egg-info

@@ -1,10 +1,10 @@
-"""What a step costs on an idle machine, and on one whose cores other processes use too.
+"""Time of a step on an idle machine, and on one whose cores other processes use too.
 
 `python -m benchmarks.busy`: a training step of the recipe for few slides, and a tile of the default network's map, each
-through the inferer that `pixnet` uses, on all cores. Beside PixNet's own choice of threads (`now`): torch's own
-(`before`), one thread, and threads that never spin (`passive`); with 0, 1 and 2 other processes that never rest. Every
-case runs in a process of its own, the cases of a round in turn, so that a slow minute meets them all. The last line
-gives the worst of both workloads: seconds on the idle machine over `before`, and on the busy one over one thread.
+through the inferer that `pixnet` uses, on all cores. It compares PixNet's own choice of threads (`now`) with torch's
+(`before`), one thread, and threads that never spin (`passive`), next to 0, 1 and 2 other busy processes. Every case
+runs in a process of its own, the cases of a round in turn, so that a slow minute affects them all. The last line gives
+the worse of both workloads: seconds on the idle machine over `before`, and on the busy one over one thread.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def _measured(workload: str, case: str, seconds: float) -> float:
 
 @contextmanager
 def _neighbours(count: int) -> Iterator[None]:
-    """Other processes that never rest."""
+    """Other busy processes."""
     busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
     try:
         yield

@@ -1,8 +1,8 @@
-"""Killed at any moment, a prediction goes on to identical contents; a cohort loses nothing.
+"""A prediction that is killed at any moment continues to identical files; a cohort loses nothing.
 
-`python -m benchmarks.crash [--kills 20]`: 2 µm bins of a generated slide as Zarr, in factors, and its map, killed with
-SIGKILL at moments spread evenly over a run, a quarter of them while the AnnData or the map is written; then the same
-command again. Then a cohort of six slides, one of them corrupt, one worker killed.
+`python -m benchmarks.crash [--kills 20]` predicts 2 µm bins of a generated slide (Zarr, factors) and its map. It kills
+the command with SIGKILL at moments spread evenly over a run, a quarter of them while it writes the AnnData or the map,
+and runs it again. Then it predicts a cohort of six slides, of which one is corrupt, and kills one worker.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def _finish(command: Sequence[str], env: dict[str, str]) -> None:
 
 
 def _cohort(work: Path, run: Path, slide: Path, env: dict[str, str]) -> tuple[int, int]:
-    """Slides that came out right, and slides reported."""
+    """Number of slides with the right result, and of slides reported as failed."""
     import anndata as ad
     from distributed import LocalCluster
 
@@ -88,7 +88,7 @@ def _cohort(work: Path, run: Path, slide: Path, env: dict[str, str]) -> tuple[in
 
 
 def _kill_a_worker(workers: set[int], timeout: float = 120.0) -> bool:
-    """Kill the first worker that is seen to have a prediction at work."""
+    """Kill the first worker that has begun a prediction."""
     started = time.monotonic()
     while time.monotonic() - started < timeout:
         for path in Path("/proc").glob("[0-9]*/stat"):

@@ -1,11 +1,11 @@
-"""Against the peers' way: a crop of 224 px and a pass of a CNN per unit; a dense map pays for each pixel once.
+"""Speed of a dense map against one CNN pass on a crop of 224 px per unit, as other tools do it.
 
 `python -m benchmarks.crops`: DenseNet-121 in ST-Net's form (He et al. 2020, https://doi.org/10.1038/s41551-020-0578-x)
-at its best batch size and runtime, with the same machine, slide and reader; beside it, as fairer rivals, our own
-encoder as a crop model and our encoder's frozen features of the dense tiles without a decoder. A crop of every unit is
-read and run where that takes minutes; where it would take longer, and for our own encoder, the time is extrapolated
-from the rate on a sample of the same slide (marked so). On a generated slide of 10,000 x 10,000 px and, where its data
-are, on a section of Her2ST (`section` in the closing line).
+at its best batch size and runtime, with the same machine, slide and reader. Two fairer rivals are our own encoder as a
+crop model, and our encoder's frozen features of the dense tiles without a decoder. Where it takes minutes, a crop of
+every unit is read and run. Where it would take longer, and for our own encoder, the time is extrapolated from the rate
+on a sample of the same slide (marked so). The slides are a generated one of 10,000 x 10,000 px and, where its data are
+present, a section of Her2ST (`section` in the closing line).
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class _CropModel(torch.nn.Module):
 def _rate(
     model: torch.nn.Module, read: Callable[[np.ndarray], torch.Tensor], places: np.ndarray, seconds: float
 ) -> tuple[str, int, float]:
-    """With which runtime and batch size a crop model does most units a second, reading included; and how many."""
+    """The runtime and batch size with which a crop model does most units per second, reading included; and how many."""
     best = ("", 0, 0.0)
     for name in ("torch", "torch.compile", "openvino"):
         for batch in (1, 8, 32):
@@ -77,7 +77,7 @@ def _sampled(
     places: np.ndarray,
     seconds: float,
 ) -> float:
-    """Units a second on units drawn at random, once warm."""
+    """Units per second on units drawn at random, once warm."""
     rng = np.random.default_rng(0)
     compute(read(rng.choice(places, batch)))
     done, started = 0, time.perf_counter()
@@ -148,7 +148,7 @@ class _Crops:
         work: folder to work in.
         places: centres of units, level-0 pixels (U, 2), for the rates.
         seconds: for each rate.
-        like: the fastest ways of both models, if another slide has told them.
+        like: the fastest runtime and batch size of both models, if another slide has found them.
 
     Attributes:
         densenet: runtime, batch size and units a second of DenseNet-121.
@@ -217,8 +217,8 @@ def _table(
         ratio, own, frozen = crop_s / wall, n / own_rate / wall, frozen_s / wall
         size = f"{size_um:g}um"
         result |= {f"ratio_{size}": ratio, f"ratio_own_encoder_{size}": own, f"ratio_frozen_{size}": frozen}
-        told = f"{crop_s:.0f}" + ("" if measured else " (rate)")
-        row(f"{size_um:g} µm", n, wall, n / wall, told, ratio, own, frozen_s, frozen, widths=_WIDTHS)
+        shown = f"{crop_s:.0f}" + ("" if measured else " (rate)")
+        row(f"{size_um:g} µm", n, wall, n / wall, shown, ratio, own, frozen_s, frozen, widths=_WIDTHS)
         cheaper = cheaper or n / crop_s * wall
     print(f"DenseNet crops are cheaper for fewer than {cheaper:.0f} units of 100 µm on this slide")
     return crops, result

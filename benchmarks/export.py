@@ -1,10 +1,10 @@
 """Exports against PyTorch: how far apart, and how fast, on a region and on a whole slide.
 
-`python -m benchmarks.export [--work DIR] [--model RUN]`: ONNX as `pixnet export` writes it and TorchScript as the model
-card's command traces it, of one region (1024 px) of a generated slide; then `pixnet predict --runtime onnx` against
-`--runtime torch` on all of it. Without a model, the default network with weights drawn from a seed: speed does not
-depend on what was learned, the differences are of its own values' range. PyTorch keeps freed memory, as in
-`pixnet predict`. Times are of calls in turn, ratios medians over the turns.
+`python -m benchmarks.export [--work DIR] [--model RUN]` runs ONNX as `pixnet export` writes it, and TorchScript as the
+model card's command traces it, on one region (1024 px) of a generated slide; then `pixnet predict --runtime onnx` and
+`--runtime torch` on the whole slide. Without a model it takes the default network with random weights, since speed does
+not depend on weights. PyTorch keeps freed memory, as in `pixnet predict`. Calls run in turn; ratios are medians over
+the turns.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def torchscript(bundle: Path, out: Path, size_px: int, run: Path | None = None) 
 
 
 def _onnx(run: Path, out: Path, size_px: int, threads: int) -> _Form | None:
-    """The exported file in ONNX Runtime, or None with a sentence where its packages are missing."""
+    """The exported file in ONNX Runtime, or None, after a message, if its packages are missing."""
     try:
         session = onnx_session(export_onnx(run, out, size_px).read_bytes(), threads)
     except InputError as error:
@@ -62,7 +62,7 @@ def _onnx(run: Path, out: Path, size_px: int, threads: int) -> _Form | None:
 
 
 def _seconds(forms: dict[str, _Form], image: torch.Tensor, times: int) -> dict[str, list[float]]:
-    """Of each form, called in turn; the first two calls of each, which plan, are left out."""
+    """Seconds of each form, called in turn; without the first two calls of each, which plan."""
     found: dict[str, list[float]] = {name: [] for name in forms}
     for turn in range(times + 2):
         for name, compute in forms.items():
@@ -91,7 +91,7 @@ def _whole_slide(slide: Path, run: Path, work: Path, threads: int, times: int) -
             tables[runtime] = ad.read_h5ad(out)
     by_torch, by_onnx = tables["torch"], tables["onnx"]
     if list(by_torch.obs_names) != list(by_onnx.obs_names):
-        raise RuntimeError("The two runtimes answered for other bins.")
+        raise RuntimeError("The two runtimes predicted different bins.")
     difference = float(np.abs(by_torch.X - by_onnx.X).max())
     return difference, float(np.ptp(by_torch.X)), _ratio(seconds["torch"], seconds["onnx"])
 

@@ -1,8 +1,8 @@
-"""Flat in units and in genes: what 2 µm bins cost over 100 µm spots, and 18,000 genes over 250.
+"""Cost of 2 µm bins over 100 µm spots, and of 18,000 genes over 250.
 
 `python -m benchmarks.flat [--runs 3]`: whole commands, output written, on a generated slide of 10,000 x 10,000 px at
-0.5 µm/px, all tissue, and, where its data are, on a section of Her2ST (`section` in the closing line); medians over
-pairs run in turn.
+0.5 µm/px, all tissue, and, where its data are present, on a section of Her2ST (`section` in the closing line). Ratios
+are medians over pairs run in turn.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How close the whole pipeline is to the network's own speed, and what computes the network fastest.
+"""How close the whole pipeline is to the network's own speed, and which runtime computes the network fastest.
 
 `python -m benchmarks.limit`: the default network on the tiles of a generated slide of 20,000 x 20,000 px at 0.5 µm/px,
 and on a section of Her2ST. Pure forward: the same tiles, read before. Pipeline: opening the slide, finding tissue,

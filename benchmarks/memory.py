@@ -1,7 +1,7 @@
 """Peak memory over the size of the slide: 5,000² to 40,000² px of tissue, and slides mostly blank.
 
-`python -m benchmarks.memory`: whole commands that predict 8 µm bins and 18,000 genes, which at each size are too many
-values for `X`, so that features are kept as factors.
+`python -m benchmarks.memory` runs whole commands that predict 8 µm bins and 18,000 genes. At each size these are too
+many values for `X`, so the result holds features as factors.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Several processes and resuming: how far weights and scores are from what they should be equal to.
+"""Several processes and resuming: how far weights and scores are from those that they should equal.
 
-`python -m benchmarks.processes [--work DIR]`: the default network on generated slides, on the CPU: one process, and two
-with gloo as `configs/multi_gpu_*.json` make them; each process on one thread, since sums in another order differ in
-their last digit. A run that is stopped after its first epoch and started again must end as one that was not. Another
-seed shows that the differences can be seen. `tests/test_ranks.py` and `tests/test_workflow.py` assert the same with the
-functions below.
+`python -m benchmarks.processes [--work DIR]` trains the default network on generated slides, on the CPU, with one
+process and with two (gloo, `configs/multi_gpu_*.json`). Each process has one thread, since sums in another order differ
+in their last digit. A run that is stopped after its first epoch and started again must end like one that was not.
+Another seed shows that differences are noticed. `tests/test_ranks.py` and `tests/test_workflow.py` assert the same with
+the functions below.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def run_monai(command: Sequence[str], cwd: Path | None = None) -> None:
     """Run such a command.
 
     Raises:
-        RuntimeError: if it fails, with the end of what it said.
+        RuntimeError: if it fails, with the end of its output.
     """
     done = subprocess.run(command, cwd=cwd, env={**os.environ, **_ENV}, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -119,7 +119,7 @@ def every_slide_as_test(dataset: Path, folder: Path) -> Path:
 
 
 def trained_weights(path: Path) -> dict[str, torch.Tensor]:
-    """What a file of weights holds that is learned: each process has batch statistics of its own."""
+    """The learned tensors of a file of weights, without batch statistics, of which each process has its own."""
     state = torch.load(path, map_location="cpu", weights_only=True)
     return {key: value for key, value in state.items() if "running_" not in key and "num_batches" not in key}
 

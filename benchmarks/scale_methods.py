@@ -1,6 +1,6 @@
-"""What `benchmarks.scales` compares: how each method comes to answer for the same units of a test slide.
+"""The methods that `benchmarks.scales` compares: how each predicts the same units of a test slide.
 
-A method's answer is a `bundle.metrics` prediction: expression for any groups of those units.
+A method gives a `bundle.metrics` prediction: expression of any groups of those units.
 """
 
 from __future__ import annotations
@@ -30,27 +30,27 @@ from bundle.metrics.score import Prediction
 from networks import EfficientNetLiteEncoder, ExpressionLoss
 from transforms import SlideReader
 
-from .accuracy.cells import digest
 from .stnet import CropNet, Picture, crop_features, train_crops
+from .store import digest
 
 __all__ = [
     "Recipe",
-    "answer_crop",
-    "answer_interpolated",
-    "answer_pixnet",
     "configurations",
     "has_ridge",
+    "predict_crop",
+    "predict_interpolated",
+    "predict_pixnet",
     "test_units",
     "train_crop",
     "train_pixnet",
 ]
 
-_GRID_UM = 16.0  # pitch of the crop model's answers, between which finer units are interpolated
+_GRID_UM = 16.0  # pitch of the crop model's predictions, between which finer units are interpolated
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What both models share.
+    """Settings that both models share.
 
     Attributes:
         mpp: working resolution.
@@ -103,13 +103,13 @@ class Recipe:
 
 
 def _config_files(sizes_um: Sequence[float]) -> list[Path]:
-    """The recipe; units below 55 µm need the head that learns counts."""
+    """The recipe's files; units below 55 µm need the head that learns counts."""
     names = ["efficientnet_lite.json", *([] if has_ridge(sizes_um) else ["programs.json"])]
     return [config.bundle_root() / "configs" / name for name in names]
 
 
 def configurations(sizes_um: Sequence[float]) -> str:
-    """A digest of what both models are trained with, merged."""
+    """A digest of the merged configuration that both models train with."""
     return digest(_training_config(sizes_um).get())
 
 
@@ -118,7 +118,7 @@ def _reader() -> Any:  # the packages do not share a type
 
 
 def train_pixnet(data: Path, run: Path, recipe: Recipe, sizes_um: Sequence[float]) -> None:
-    """Train the dense model; a run that was stopped goes on."""
+    """Train the dense model, or continue a training that was stopped."""
     settings = recipe.settings(len(read_split(data, "training")), sizes_um)
     workflows.train(data, run, _config_files(sizes_um), settings)
 
@@ -141,8 +141,8 @@ def test_units(data: Path, panel: GenePanel, size_um: float) -> dict[str, Any]:
     return SlideDataset(read_split(data, "test"), _reader(), panel, size_um)[0]
 
 
-def answer_pixnet(data: Path, run: Path, slide: Mapping[str, Any], ridge: bool = True) -> Prediction:
-    """The dense model's answer for the units of a slide; that of its head alone without the `ridge`."""
+def predict_pixnet(data: Path, run: Path, slide: Mapping[str, Any], ridge: bool = True) -> Prediction:
+    """The dense model's prediction of the units of a slide; without the `ridge` branch that of its head alone."""
     parser = _evaluation(data, run)
     network, inferer = parser.get_parsed_content("network"), parser.get_parsed_content("inferer")
     with torch.inference_mode():
@@ -151,7 +151,7 @@ def answer_pixnet(data: Path, run: Path, slide: Mapping[str, Any], ridge: bool =
 
 
 def has_ridge(sizes_um: Sequence[float]) -> bool:
-    """Whether the dense model has a ridge beside its head, as it has for units that are large enough."""
+    """Whether the dense model has a ridge branch: it has one if all units are large enough."""
     return min(sizes_um) >= LARGE_UNIT_UM
 
 
@@ -205,10 +205,10 @@ def train_crop(data: Path, run: Path, recipe: Recipe, sizes_um: Sequence[float])
     return net, panel
 
 
-def answer_crop(net: CropNet, recipe: Recipe, slide: Mapping[str, Any], trained_um: float) -> Prediction:
-    """The crop model's answer: one crop about a group's centre up to the size trained on, above it the group's mean.
+def predict_crop(net: CropNet, recipe: Recipe, slide: Mapping[str, Any], trained_um: float) -> Prediction:
+    """The crop model's prediction: one crop about a group's centre up to the trained size, above it the group's mean.
 
-    Units no larger than 16 µm are interpolated between crops 16 µm apart, which differ little, being more than ten
+    Units of up to 16 µm are interpolated between crops 16 µm apart. These differ little, since a crop is more than ten
     times as wide.
     """
     normalise = _training_config([trained_um]).get_parsed_content("validate#preprocessing")
@@ -246,18 +246,18 @@ def answer_crop(net: CropNet, recipe: Recipe, slide: Mapping[str, Any], trained_
     return predict
 
 
-def answer_interpolated(
+def predict_interpolated(
     measured: Units, genes: Sequence[str], slide: Mapping[str, Any], how: str, min_total: float, leave_one_out: bool
 ) -> Prediction:
-    """No picture: counts per µm² of the slide's own measured units, carried to others' places.
+    """Interpolation, without any image: counts per µm² of the slide's own measured units at the places of others.
 
     Args:
         measured: units of the same slide.
         genes: of the panel.
-        slide: with the `units` to answer for.
+        slide: with the `units` to predict.
         how: `nearest`, or `linear` (nearest beyond the hull of the measured centres).
         min_total: as in scoring.
-        leave_one_out: the units to answer for are the measured ones: each is answered for by the others.
+        leave_one_out: the units to predict are the measured ones: interpolate each from the others.
     """
     known = measured.take(eligible(measured, min_total, training=False))
     at_um, to_um = known.centers_px * slide["mpp"], slide["units"].centers_px * slide["mpp"]

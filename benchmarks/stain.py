@@ -1,8 +1,8 @@
 """How far H&E of one laboratory lies from another's, and fluorescence from all: `python -m benchmarks.stain`.
 
-Real slides of five laboratories, each restained as training restains its crops (`transforms.RandHEStain`), are compared
-with the slides of each other laboratory as a model's training slides, and with their own. Pictures that are no H&E are
-made of real fluorescence and of inverted slides. Prints the distances' quantiles; the last line is JSON.
+It restains real slides of five laboratories as training restains its crops (`transforms.RandHEStain`) and compares them
+with the slides of each other laboratory as a model's training slides, and with their own. Images that are not H&E are
+real fluorescence and inverted slides. It prints the distances' quantiles; the last line is JSON.
 
 `bundle.data.tissue.STAIN_LIMIT` follows from it.
 """
@@ -26,7 +26,7 @@ from transforms.stain import RandHEStain
 
 __all__ = ["main", "measure"]
 
-#: Pictures of each laboratory, and µm per pixel of the whole picture.
+#: Images of each laboratory, and µm per pixel of the whole image.
 LABORATORIES: dict[str, dict[str, float]] = {
     "her2st": {
         **{f"her2st/ST-imgs/{name}.jpg": 0.69 for name in ("C2", "C3", "C4", "C5")},
@@ -42,7 +42,7 @@ _SIDE_PX = 1024
 
 
 class _Picture:
-    """A picture as a slide."""
+    """An image as a slide."""
 
     def __init__(self, pixels: np.ndarray, mpp: float) -> None:
         self.pixels, self.mpp = pixels, mpp
@@ -60,7 +60,7 @@ def measure(data: Path, draws: int = 20) -> dict[str, Any]:
 
     Returns:
         `own`: of restained slides from the other slides of their laboratory (or themselves, where it is alone), their
-        quantiles; `foreign`: from those of each other laboratory; `other`: of pictures that are no H&E, from each
+        quantiles; `foreign`: from those of each other laboratory; `other`: of images that are not H&E, from each
         laboratory's. And the shares of them above `STAIN_LIMIT`: `false_alarms_own`, `false_alarms`, `found`.
     """
     slides = {lab: [_read(data / path, mpp) for path, mpp in paths.items()] for lab, paths in LABORATORIES.items()}

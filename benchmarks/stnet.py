@@ -1,4 +1,4 @@
-"""The crop model: one picture per unit, in ST-Net's form, with our encoder, heads, loss and sampling of units.
+"""The crop model: one crop per unit, as in ST-Net, with our encoder, heads, loss and sampling of units.
 
 ST-Net (He et al. 2020, https://doi.org/10.1038/s41551-020-0578-x) fine-tunes a CNN pretrained on ImageNet on one crop
 around each spot: the last features are averaged over the crop and a linear layer gives expression. Encoder, head, loss
@@ -29,7 +29,7 @@ __all__ = ["CropNet", "Picture", "crop_features", "train_crops"]
 
 logger = logging.getLogger(__name__)
 
-_EDGE_PX = 256  # white about a picture, half of the largest crop at least
+_EDGE_PX = 256  # white border of an image, at least half of the largest crop
 
 
 class CropNet(ExpressionModel):
@@ -100,7 +100,7 @@ def train_crops(
 ) -> CropNet:
     """Fine-tune on the units that the dense model sees: each step takes two regions of `dataset`, of different slides.
 
-    What a step draws follows from the seed and its number, so that a run that was stopped goes on the same.
+    What a step draws follows from the seed and its number, so a training that was stopped continues unchanged.
 
     Args:
         net: with its head initialised, on its device.
@@ -112,8 +112,8 @@ def train_crops(
         batch_units: crops a step, half of them of one unit size in each region.
         learning_rate: after the warm-up, before the cosine.
         encoder_learning_rate: likewise, of the pretrained encoder.
-        seed: of what is drawn beside the data set's own draws.
-        checkpoint: file to go on from, written every 20 steps.
+        seed: of all draws besides the data set's own.
+        checkpoint: file to continue from, written every 20 steps.
     """
     groups = generate_param_groups(
         net, [lambda named: named[0].startswith("encoder.")], ["filter"], [encoder_learning_rate]

@@ -1,4 +1,4 @@
-"""Tiled equals untiled on real tissue, what the margins cost, and how close reading is to bare cuCIM's batches.
+"""Tiled equals untiled on real tissue; what the margins cost; how close reading is to bare cuCIM's batches.
 
 `python -m benchmarks.tiling [--section C5]`: a section of Her2ST (of PIXNET_DATA; a generated slide where it is
 absent), the default network at its working mpp, so that the slide is resampled; its edges included.
@@ -26,7 +26,7 @@ __all__ = ["main"]
 
 
 def _map(slide: Path, run: Path, work: Path, tile_px: int) -> tuple[np.ndarray, int, int]:
-    """The features of the slide's tissue, and pixels computed and needed; all that is needed is there."""
+    """The features of the slide's tissue, and the pixels computed and required; no required block may be missing."""
     folder = work / f"tiles_{tile_px}"
     shutil.rmtree(folder, ignore_errors=True)  # or it would go on with what an earlier call kept
     _, parser = evaluator(slide, run, folder, map=str(folder / "m.zarr"), output=None, tile_px=tile_px)
@@ -44,11 +44,11 @@ def _map(slide: Path, run: Path, work: Path, tile_px: int) -> tuple[np.ndarray, 
         dense = inferer(request, network)
     features = dense.array[:]
     side_px = block_px(network.grid_px, network.stride)
-    cells, (x_px, y_px) = side_px // network.stride, dense.origin_px
+    side, (x_px, y_px) = side_px // network.stride, dense.origin_px
     for row_number, column in request["blocks"](side_px * inferer.mpp, network.stride * inferer.mpp):
-        top, left = row_number * cells - y_px // network.stride, column * cells - x_px // network.stride
-        block = features[:, top : top + cells, left : left + cells]
-        assert block.shape[1:] == (cells, cells)
+        top, left = row_number * side - y_px // network.stride, column * side - x_px // network.stride
+        block = features[:, top : top + side, left : left + side]
+        assert block.shape[1:] == (side, side)
         assert np.isfinite(block).all()
     return features, sum(c for c, _ in counted), sum(n for _, n in counted)
 

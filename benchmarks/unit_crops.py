@@ -1,4 +1,4 @@
-"""One crop around each unit, as models of spots read a slide."""
+"""One crop around each unit, as models of single spots read a slide."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What the speed and memory benchmarks share: slides of any size, the default network, and measured commands.
+"""Shared by the speed and memory benchmarks: slides of any size, the default network, and measured commands.
 
-Speed does not depend on what a network has learned, so the weights are drawn at random; everything else (network,
-working mpp, tiles, configurations, command line) is what `pixnet train` and `pixnet predict` use.
+Speed does not depend on weights, so these are random. Everything else (network, working mpp, tiles, configurations,
+command line) is as in `pixnet train` and `pixnet predict`.
 """
 
 from __future__ import annotations
@@ -52,12 +52,12 @@ BLANK_PX = 1000  # half a millimetre: a mostly blank slide holds small pieces, a
 
 
 def arguments(description: str | None, threads: bool = True) -> argparse.ArgumentParser:
-    """Options that every benchmark has; those that set their threads themselves have no `--threads`."""
+    """Options of every benchmark; those that set their threads themselves have no `--threads`."""
     parser = argparse.ArgumentParser(description=(description or "").splitlines()[0])
     parser.add_argument("--work", help="folder to keep generated slides in; a temporary one by default")
     if threads:
         parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--quick", action="store_true", help="a small slide: shows that it runs, not how fast")
+    parser.add_argument("--quick", action="store_true", help="a small slide, to see that it works")
     return parser
 
 
@@ -73,7 +73,7 @@ def workspace(work: str | None) -> Iterator[Path]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without what MONAI's functions and tracers log and warn of, between a table's rows."""
+    """Silence logs and warnings of MONAI's functions and tracers between a table's rows."""
     logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings():
@@ -131,13 +131,13 @@ def phantom_slide(folder: Path, side_px: int, blank: float = 0.0, seed: int = 0)
 
 
 def her2st_folder() -> Path | None:
-    """Her2ST's files in PIXNET_DATA, or None where they are absent."""
+    """Her2ST's files in PIXNET_DATA, or None if they are absent."""
     root = Path(os.environ.get("PIXNET_DATA", Path(__file__).parents[2] / "shared" / "data"))
     return root / "her2st" if (root / "her2st").is_dir() else None
 
 
 def prepared_section(folder: Path, section: str = "C5") -> tuple[Path, Path] | None:
-    """A Her2ST section and its spots in our form, (slide, units), or None where the data are absent."""
+    """A Her2ST section and its spots in our form, (slide, units), or None if the data are absent."""
     source = her2st_folder()
     if source is None:
         return None
@@ -186,7 +186,7 @@ def default_run(folder: Path, genes: int = 250, seed: int = 0, **overrides: Any)
 
 @dataclass(frozen=True)
 class Timed:
-    """What one command took.
+    """Time and memory of one command.
 
     Attributes:
         seconds: wall time of the whole process.
@@ -242,9 +242,9 @@ def predict(arguments: Sequence[str], threads: int, **env: str) -> Timed:
     return measured(command, OMP_NUM_THREADS=str(threads), PYTHONWARNINGS="ignore", **env)
 
 
-def row(*cells: Any, widths: Sequence[int] = (34, 12, 12, 12, 12, 12)) -> None:
+def row(*entries: Any, widths: Sequence[int] = (34, 12, 12, 12, 12, 12)) -> None:
     """Print a row of a table."""
-    text = [f"{c:.3f}" if isinstance(c, float) else str(c) for c in cells]
+    text = [f"{c:.3f}" if isinstance(c, float) else str(c) for c in entries]
     print("  ".join(t.ljust(w) if i == 0 else t.rjust(w) for i, (t, w) in enumerate(zip(text, widths, strict=False))))
 
 

@@ -97,7 +97,7 @@ SCHEMA = "metadata against a schema (reconstructed)"
     [
         ("necessary files: metadata.json, LICENSE", lambda f: (f / "LICENSE").unlink(), "LICENSE is missing"),
         ("preferred files: configurations, logging", lambda f: (f / "configs/logging.conf").unlink(), "logging"),
-        ("model card, data licence", lambda f: (f / "docs/README.md").write_text("# Card"), "says nothing of"),
+        ("model card, data licence", lambda f: (f / "docs/README.md").write_text("# Card"), "does not mention"),
         ("no file over 25 MB, no dead address", lambda f: (f / "large_files.yml").write_text(""), "addresses"),
         ("version in the changelog", _change("metadata", lambda m: m["changelog"].clear()), "changelog"),
         (SCHEMA, _change("metadata", lambda m: m.pop("copyright")), "schema"),

@@ -1,4 +1,4 @@
-"""Training for a time, not for a number of epochs: what makes networks of different speed comparable."""
+"""Training for a time, not for a number of epochs, so that networks of different speed compare."""
 
 from __future__ import annotations
 
@@ -18,20 +18,19 @@ __all__ = ["TimedSchedule"]
 class TimedSchedule:
     """A linear warm-up and a cosine down to 0 over a budget of time, at whose end training ends.
 
-    The learning rate follows the time spent, not the step, so that the schedule fits the budget however fast a network
-    is. The time is the training thread's own CPU time: with the number of threads fixed it is what an otherwise idle
-    machine would take, and what other jobs on the machine take counts for nobody. Reading, augmenting and saving
-    count; scoring comes after. (The state is saved after each whole epoch; a run that was killed goes on with the
-    time it had spent then.)
+    The learning rate follows the time spent, not the step, so that the schedule fits the budget of a fast and of a slow
+    network. The time is the training thread's own CPU time, so other jobs on the machine do not count. Reading,
+    augmenting and saving count; scoring does not. The state is saved after each whole epoch: a run that was killed
+    continues with the time that it had spent by then.
 
-    With `steps`, the budget is that many steps instead, as many as were timed to fit (`benchmarks.accuracy.timing`).
+    With `steps`, the budget is that many steps instead (see `benchmarks.accuracy.timing`).
 
     Args:
         optimizer: its learning rates are the peak.
         minutes: the budget.
-        report: a JSON file that says how much was done.
+        report: a JSON file for the steps and the time spent.
         warmup: share of the budget that the rise takes.
-        steps: of the optimiser, in place of the time.
+        steps: of the optimiser, instead of the time.
     """
 
     def __init__(
@@ -70,7 +69,7 @@ class TimedSchedule:
         return 0.5 * (1 + math.cos(math.pi * (share - self.warmup) / (1 - self.warmup)))
 
     def step(self) -> None:
-        """What an epoch's end means to other schedules; nothing here."""
+        """Do nothing: this schedule does not depend on epochs."""
 
     def state_dict(self) -> dict[str, Any]:
         """Steps and time so far."""

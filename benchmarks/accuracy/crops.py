@@ -1,6 +1,6 @@
-"""One crop per unit through the configurations of the dense model: the rival in ST-Net's form (`benchmarks.stnet`).
+"""One crop per unit, ST-Net's form, in the configurations of the dense model (see `benchmarks.stnet`).
 
-Same encoder, genes, loss, augmentation and time; only what a prediction looks at differs.
+Encoder, genes, loss, augmentation and time are the same; only the pixels that a prediction sees differ.
 """
 
 from __future__ import annotations

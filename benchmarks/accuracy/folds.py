@@ -1,4 +1,4 @@
-"""Who is trained on, who decides and who is tested: one fold for each patient, or each section of the only one."""
+"""Which tissue is for training, inner validation and test: one fold per patient, or per section of the only patient."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["STAGES", "Fold", "make_folds", "open_data", "write_dataset"]
 
 #: Screening is scored on the inner validation sections, final on the test sections.
 STAGES = ("screening", "final")
-#: What else a data set says of all its slides.
+#: Other keys of a data set that hold for all its slides.
 _COMMON = ("name", "transcriptome")
 
 
@@ -29,8 +29,8 @@ class Fold:
     Attributes:
         name: the patient or section that is tested.
         training: records.
-        validation: records of the inner validation, which decides between recipes.
-        test: records that are scored once a recipe is settled.
+        validation: records of the inner validation, which recipes are chosen by.
+        test: records that are scored once the recipe is fixed.
         split_by: `patient`, or `section` where all are one patient's.
     """
 
@@ -41,7 +41,7 @@ class Fold:
     split_by: str
 
     def split(self, stage: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-        """What to fit on and what to score: in the end the inner validation's tissue is trained on too."""
+        """Records to train on and to score; the final stage trains on the inner validation too."""
         if stage == "screening":
             return self.training, self.validation
         return [*self.training, *self.validation], self.test
@@ -64,7 +64,7 @@ def make_folds(manifest: dict[str, Any]) -> list[Fold]:
     records.sort(key=lambda r: _natural(r["section"]))
     if len(records) < 3:
         raise InputError(
-            f"A fold needs a section to train on, one to decide and one to test; there are {len(records)}."
+            f"A fold needs a section to train on, one to validate on and one to test; there are {len(records)}."
         )
     patients = sorted({r["patient"] for r in records}, key=_natural)
     split_by = "patient" if len(patients) > 1 else "section"
@@ -95,7 +95,7 @@ def open_data(data: str | Path | None, work: Path) -> dict[str, Any]:
     """
     root = her2st_folder() if data is None else Path(data)
     if root is None:
-        raise InputError("There is no Her2ST here: give --data, or set PIXNET_DATA to the folder that holds her2st.")
+        raise InputError("Her2ST was not found: give --data, or set PIXNET_DATA to the folder that holds her2st.")
     if not (root / "dataset.json").is_file():
         prepared = work / "data"
         if not (prepared / "dataset.json").is_file():
@@ -107,7 +107,7 @@ def open_data(data: str | Path | None, work: Path) -> dict[str, Any]:
 def write_dataset(
     folder: Path, manifest: dict[str, Any], fold: Fold, training: Sequence[dict], scored: Sequence[dict]
 ) -> None:
-    """A `dataset.json` that knows the training and the scored slides alone; no other is within a run's reach."""
+    """Write a `dataset.json` with only the training and the scored slides, so that a run cannot reach others."""
     common = {key: manifest[key] for key in _COMMON if key in manifest}
     patients = [{r["patient"] for r in records} for records in (training, scored)]
     split_by = "patient" if fold.split_by == "patient" and not patients[0] & patients[1] else "section"

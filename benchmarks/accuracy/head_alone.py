@@ -1,4 +1,4 @@
-"""What the trained half of a network says alone: the same weights without the ridge's opinion."""
+"""The trained half of a network alone: the same weights without the ridge branch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["HeadInferer"]
 
 
 class HeadInferer(SlideInferer):
-    """`SlideInferer` of a `PixNet` with a texture whose head alone answers: what it pools is the head's share."""
+    """`SlideInferer` of a `PixNet` with a ridge branch that pools only the head's channels."""
 
     def __call__(  # type: ignore[override]
         self, inputs: Mapping[str, Any], network: Any, *args: Any, **kwargs: Any

@@ -1,4 +1,4 @@
-"""A reader that gives every slide the same colours: an ablation, transductive, since a slide's own picture decides."""
+"""A reader that gives every slide the same colours: a transductive ablation, since a slide's own image decides."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ __all__ = ["EqualisedReader"]
 
 
 class EqualisedReader:
-    """Pixels shifted and scaled so that all slides' small pictures have one mean and standard deviation over tissue.
+    """Shifts and scales pixels so that all slides' thumbnails have one mean and standard deviation over tissue.
 
-    After Reinhard et al. 2001 (https://doi.org/10.1109/38.946629), in RGB. A slide without tissue is as it was.
+    After Reinhard et al. 2001 (https://doi.org/10.1109/38.946629), in RGB. A slide without tissue stays as it is.
 
     Args:
         mean: of red, green and blue over tissue, 0 to 255.
         std: likewise.
-        reader: what opens the slides; `transforms.SlideReader` by default.
+        reader: opens the slides; `transforms.SlideReader` by default.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class EqualisedReader:
         return type(self), (self.mean.tolist(), self.std.tolist(), self.reader)
 
     def open(self, path: Any, mpp: float | None = None) -> Any:
-        """A slide whose regions are equalised; its thumbnail is as it was."""
+        """A slide whose regions are equalised; its thumbnail stays as it is."""
         slide: Any = self.reader.open(path, mpp)
         if str(path) not in self._found:
             tissue = TissueMap(slide, TissueMask())

@@ -24,11 +24,11 @@ class Recipe:
 
     Attributes:
         name: its name.
-        why: what its cells are to tell.
+        why: what is different in it.
         stages: where it runs when no recipe is named.
-        configs: configurations merged over `configs/train.json`, as paths from the bundle's root.
+        configs: configurations merged over `configs/train.json`, as paths from the root of the repository.
         set: keys and values over those.
-        predict: keys and values of `configs/evaluate.json`; recipes that differ here alone share one training.
+        predict: keys and values of `configs/evaluate.json`; recipes that differ only here share one training.
         seeds: fewer seeds than the table's, for what is slow.
     """
 
@@ -56,13 +56,11 @@ class Table:
 
     Attributes:
         recipes: by name.
-        rows: the result's name (`best`, `swin`, ...) to a recipe's.
-        reference: the recipe that screening's differences are against.
+        reference: the recipe that screening compares with.
         min_total: units with fewer counts are left out.
     """
 
     recipes: dict[str, Recipe]
-    rows: dict[str, str]
     reference: str
     min_total: float
 
@@ -94,6 +92,6 @@ def read_table(path: str | Path | None = None) -> Table:
         recipe = Recipe(name, **fields)
         for file in recipe.files():
             if not file.is_file():
-                raise InputError(f"{path}: {name} names {file}, which does not exist.")
+                raise InputError(f"{path}: {name} needs {file}, which does not exist.")
         recipes[name] = recipe
-    return Table(recipes, content["rows"], content["reference"], float(content["min_total"]))
+    return Table(recipes, content["reference"], float(content["min_total"]))

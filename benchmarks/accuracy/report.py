@@ -1,254 +1,238 @@
-"""Tables of finished cells, with noise and paired intervals, and the one line for other programs."""
+"""Tables of finished runs, with noise and paired intervals."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from bundle.metrics.bootstrap import BLOCK, interval
+from benchmarks.markdown import table
+from benchmarks.store import Results
 
-from .recipes import Table
-from .scoring import FIGURES
-from .simple import ROWS
+__all__ = [
+    "FIGURES",
+    "Finished",
+    "difference",
+    "final_table",
+    "folds_table",
+    "genes_table",
+    "lost_table",
+    "screening_table",
+]
 
-__all__ = ["Finished", "difference", "final_table", "genes_table", "json_line", "lost_table", "screening_table"]
+#: Column of the CSV, and its title in tables.
+FIGURES = {
+    "PCC@F": "PCC@F",
+    "PCC@S": "PCC@S",
+    "PCC@M": "PCC@M",
+    "PCC@M_residual": "residual",
+    "PCC@M_hvg50": "hvg50",
+    "MSE": "MSE",
+    "MAE": "MAE",
+    "share_of_ceiling": "share of ceiling",
+}
+
+Row = dict[str, Any]
 
 
 class Finished:
-    """Finished cells of one stage by method, fold and seed: of each method those of its newest settings.
+    """Finished runs of one stage by method, fold and seed: of each method those of its newest settings.
 
     Args:
-        cells: as they were written, of all stages: what screening scored has decided something.
+        results: where they are.
         stage: which.
-        budget_min: trainings of another budget are left out.
+        budget_min: trainings with another budget are left out.
         threads: those with another number of threads likewise.
     """
 
-    def __init__(self, cells: Iterable[dict[str, Any]], stage: str, budget_min: float, threads: int) -> None:
-        cells = sorted(cells, key=lambda cell: (cell["finished"], cell.get("settings", "")))
-        self._screened = {section for cell in cells if cell["stage"] == "screening" for section in cell["scored_on"]}
-        own = [cell for cell in cells if cell["stage"] == stage]
-        equal = [c for c in own if c["kind"] != "recipe" or (c["budget_min"], c["threads"]) == (budget_min, threads)]
-        newest = {cell["method"]: _made(cell) for cell in equal}
-        self.cells: dict[str, dict[str, dict[int, dict[str, Any]]]] = {}
-        for cell in equal:
-            if _made(cell) == newest[cell["method"]]:
-                by_fold = self.cells.setdefault(cell["method"], {})
-                by_fold.setdefault(cell["fold"], {})[cell["seed"]] = cell
-        self.left_out = len(own) - sum(self.count(method) for method in self.cells)
+    def __init__(self, results: Results, stage: str, budget_min: float, threads: int = 1) -> None:
+        self.results, self.stage, self.budget_min = results, stage, budget_min
+        own = [row for row in results.rows("accuracy") if row["stage"] == stage]
+        equal = [
+            r for r in own if not _trained(r) or (float(r["budget_min"]), int(r["threads"])) == (budget_min, threads)
+        ]
+        newest = {row["method"]: _compared(row) for row in equal}
+        self.runs: dict[str, dict[str, dict[str, Row]]] = {}
+        for row in equal:
+            if _compared(row) == newest[row["method"]]:
+                by_fold = self.runs.setdefault(row["method"], {})
+                by_fold.setdefault(row["fold"], {})[row["seed"]] = row
+        self.left_out = len(own) - len(self.all)
 
-    def __contains__(self, method: str) -> bool:
-        return method in self.cells
+    @property
+    def all(self) -> list[Row]:
+        """Every run."""
+        return [row for by_fold in self.runs.values() for seeds in by_fold.values() for row in seeds.values()]
 
     @property
     def folds(self) -> list[str]:
         """Of any method."""
-        return sorted({fold for by_fold in self.cells.values() for fold in by_fold})
+        return sorted({row["fold"] for row in self.all})
 
     def methods(self, kind: str) -> list[str]:
-        """Names of recipes or baselines with a finished cell."""
-        return [m for m in self.cells if self.any_of(m)["kind"] == kind]
+        """Recipes, the best first, or baselines, with a finished run."""
+        own = [m for m, by_fold in self.runs.items() if _any(by_fold)["kind"] == kind]
+        return sorted(own, key=lambda m: -self.mean(m, "PCC@M")) if kind == "recipe" else own
 
-    def any_of(self, method: str) -> dict[str, Any]:
-        """One of its cells."""
-        return next(iter(next(iter(self.cells[method].values())).values()))
-
-    def count(self, method: str) -> int:
-        """How many cells."""
-        return sum(len(seeds) for seeds in self.cells[method].values())
-
-    def untouched(self, method: str) -> list[str]:
-        """Its folds whose scored tissue was in no screening."""
-        return [
-            fold
-            for fold, seeds in self.cells[method].items()
-            if not self._screened.intersection(next(iter(seeds.values()))["scored_on"])
-        ]
-
-    def mean(self, method: str, key: str, folds: Sequence[str] | None = None) -> float:
+    def mean(self, method: str, column: str, folds: Sequence[str] | None = None) -> float:
         """Mean over seeds, then folds."""
-        by_fold = self.cells[method]
-        return float(np.mean([np.mean([_value(c, key) for c in by_fold[f].values()]) for f in folds or by_fold]))
+        by_fold = self.runs[method]
+        return float(np.mean([np.mean([_value(r, column) for r in by_fold[f].values()]) for f in folds or by_fold]))
 
-    def seed_sd(self, method: str, key: str = "PCC@M") -> float:
-        """Standard deviation between seeds of one fold, pooled over folds; NaN with one seed each."""
-        groups = [[_value(c, key) for c in seeds.values()] for seeds in self.cells[method].values()]
+    def seed_sd(self, method: str) -> float | None:
+        """Standard deviation of PCC@M between seeds of one fold, pooled over folds; None with one seed each."""
+        groups = [[_value(r, "PCC@M") for r in seeds.values()] for seeds in self.runs[method].values()]
         freedom = sum(len(g) - 1 for g in groups)
-        return float(np.sqrt(sum(np.var(g) * len(g) for g in groups) / freedom)) if freedom else float("nan")
+        return float(np.sqrt(sum(np.var(g) * len(g) for g in groups) / freedom)) if freedom else None
 
-    def draws(self, method: str, folds: Sequence[str]) -> np.ndarray:
-        """PCC@M of resampled tissue, mean over seeds and folds."""
-        return np.mean(
-            [np.mean([_draws(cell) for cell in self.cells[method][f].values()], axis=0) for f in folds], axis=0
-        )
+    def size(self, method: str) -> str:
+        """Folds × seeds."""
+        folds = self.runs[method]
+        return f"{len(folds)} × {max(map(len, folds.values()))}"
+
+    def pairs(self, method: str, other: str) -> list[tuple[Row, Row]]:
+        """Runs of two methods on the same fold with the same seed, their budgets counted alike."""
+        mine, theirs = self.runs[method], self.runs.get(other, {})
+        found = [(m, theirs[f][s]) for f, seeds in mine.items() for s, m in seeds.items() if s in theirs.get(f, {})]
+        return [(a, b) for a, b in found if bool(a.get("steps_asked")) == bool(b.get("steps_asked"))]
+
+    def about(self, method: str, other: str) -> dict[str, Any]:
+        """The columns of `intervals.csv` that say what is compared."""
+        where = f"{self.stage}, {self.budget_min:g} min"
+        return {"table": "accuracy", "of": where, "method": method, "other": other}
 
 
-def difference(done: Finished, method: str, other: str) -> tuple[float, float, float, int] | None:
-    """PCC@M of a method minus another's on the folds that both finished: mean, 95 % interval, number of folds.
+def difference(done: Finished, method: str, other: str) -> tuple[float, tuple[float, float] | None] | None:
+    """PCC@M of a method minus another's on the folds that both finished, with its 95 % interval where that is known.
 
-    Blocks of tissue are resampled, alike for both; seeds are averaged before and are no replicates.
+    Blocks of tissue are resampled, alike for both. Seeds are averaged before and are no replicates.
     """
-    folds = [f for f in done.cells[method] if f in done.cells[other]] if other in done and method in done else []
+    if method == other or not {method, other} <= done.runs.keys():
+        return None
+    folds = sorted(done.runs[method].keys() & done.runs[other].keys())
     if not folds:
         return None
+    sides = [[[row["key"] for row in done.runs[m][f].values()] for f in folds] for m in (method, other)]
     mean = done.mean(method, "PCC@M", folds) - done.mean(other, "PCC@M", folds)
-    return (mean, *interval(done.draws(method, folds) - done.draws(other, folds)), len(folds))
+    return mean, done.results.interval(*sides, **done.about(method, other))
 
 
-def screening_table(done: Finished, reference: str) -> str:
+def screening_table(done: Finished, reference: str, why: dict[str, str] | None = None, baselines: bool = True) -> str:
     """Recipes on inner validation sections, each against the reference on the same folds and seeds.
 
-    Two kinds of noise: the interval is of resampled tissue, the error of trainings, a fold and seed each.
+    There are two kinds of noise: the interval is of resampled tissue, the error is of trainings, a fold and seed each.
+
+    Args:
+        done: the runs.
+        reference: the recipe to compare with.
+        why: what is different in each recipe.
+        baselines: show them too.
     """
-    lines = ["| recipe | cells | " + " | ".join(FIGURES)]
-    lines[0] += f" | seed SD | minus {reference} [95 % of tissue] | ± SE of trainings | steps | min |"
-    lines.append("| --- |" + " --- |" * (lines[0].count("|") - 2))
+    head = ["recipe", *(["what is different"] if why else []), "folds × seeds", "PCC@M", "residual", "MSE"]
+    head += [f"minus {reference} [95 % of tissue]", "± SE of trainings", "steps"]
 
     def lead(method: str) -> tuple[bool, float]:  # means over other folds do not compare
-        gaps = _gaps(done, method, reference)
+        gaps = _gaps(done.pairs(method, reference))
         return not gaps, -float(np.mean(gaps)) if gaps else -done.mean(method, "PCC@M")
 
-    recipes = sorted(done.methods("recipe"), key=lead)
-    for method in [*recipes, *done.methods("baseline")]:
-        figures = " | ".join(f"{done.mean(method, key):.3f}" for key in FIGURES)
-        cells = [f"| {method} | {done.count(method)} | {figures} "]
-        if method in recipes:
-            cells.append(f"| {done.seed_sd(method):.3f} | {_against(done, method, reference)} ")
-            cells.append(f"| {done.mean(method, 'steps'):.0f} | {done.mean(method, 'training_wall_min'):.1f} |")
-        else:
-            cells.append("| | | | | |")
-        lines.append("".join(cells))
-    return "\n".join(lines)
+    recipes, rows = sorted(done.methods("recipe"), key=lead), []
+    for method in [*recipes, *(done.methods("baseline") if baselines else [])]:
+        figures = [f"{done.mean(method, column):.3f}" for column in ("PCC@M", "PCC@M_residual", "MSE")]
+        row = [method, *([why.get(method, "baseline")] if why else []), done.size(method), *figures]
+        trained = [*_against(done, method, reference), f"{done.mean(method, 'steps'):.0f}"] if method in recipes else []
+        rows.append([*row, *trained, *[None] * (len(head) - len(row) - len(trained))])
+    return table(head, rows)
 
 
-def final_table(done: Finished, table: Table) -> str:
-    """All methods on test sections, then each fold, then the best and the default against every other."""
-    lines = ["| method | folds × seeds | PCC@M, folds untouched by screening | " + " | ".join(FIGURES)]
-    lines[0] += " | seed SD | min |"
-    lines.append("| --- |" + " --- |" * (lines[0].count("|") - 2))
-    methods = [*sorted(done.methods("recipe"), key=lambda m: -done.mean(m, "PCC@M")), *done.methods("baseline")]
-    for method in methods:
-        cell, folds = done.any_of(method), done.cells[method]
-        figures = " | ".join(f"{done.mean(method, key):.3f}" for key in FIGURES)
-        trained = cell["kind"] == "recipe"
-        noise = f"{done.seed_sd(method):.3f} | {done.mean(method, 'training_wall_min'):.1f}" if trained else " | "
-        name = f"{method} (transductive)" if cell.get("transductive") else method
-        clean = done.untouched(method)
-        apart = f"{done.mean(method, 'PCC@M', clean):.3f} ({len(clean)})" if clean else ""
-        lines.append(f"| {name} | {len(folds)} × {max(map(len, folds.values()))} | {apart} | {figures} | {noise} |")
-    lines += ["", "PCC@M by fold", "", "| method | " + " | ".join(done.folds) + " |"]
-    lines.append("| --- |" + " --- |" * len(done.folds))
-    for method in methods:
-        own = done.cells[method]
-        values = [f"{done.mean(method, 'PCC@M', [f]):.3f}" if f in own else "" for f in done.folds]
-        lines.append(f"| {method} | " + " | ".join(values) + " |")
-    compared = [name for row in ("best", "swin") if (name := table.rows.get(row, "")) in done]
-    for first in compared:
-        lines += [
-            "",
-            f"{first}, PCC@M minus the other's (95 %, paired bootstrap over blocks of {BLOCK})",
-        ]
-        lines += ["", "| other | difference | interval | folds |", "| --- | --- | --- | --- |"]
-        for other in methods:
-            found = difference(done, first, other) if other != first else None
-            if found is not None:
-                mean, low, high, folds_ = found
-                lines.append(f"| {other} | {mean:+.3f} | [{low:+.3f}, {high:+.3f}] | {folds_} |")
-    return "\n".join(lines)
-
-
-def lost_table(done: Finished, table: Table) -> str:
-    """Of the best's own trainings predicting otherwise (restained slides, say): the share of PCC@M that is lost."""
-    best = table.recipes.get(table.rows.get("best", ""))
-    rows = []
-    for recipe in table.recipes.values():
-        if best is None or recipe is best or recipe.name not in done or recipe.training() != best.training():
-            continue
-        if pairs := [(a, b) for a, b in _pairs(done, recipe.name, best.name) if a["steps"] == b["steps"]]:
-            own, other = (np.array([_value(c, "PCC@M") for c in cells]) for cells in zip(*pairs, strict=True))
-            rows.append(
-                f"| {recipe.name} | {len(pairs)} | {1 - own.mean() / other.mean():.1%} | {max(1 - own / other):.1%} |"
-            )
-    if not rows:
-        return ""
-    head = ["| the same trainings | how many | PCC@M lost, of the mean | in the worst |", "| --- | --- | --- | --- |"]
-    return "\n".join([*head, *rows])
-
-
-def genes_table(done: Finished, genes: Sequence[str], folds: Sequence[str] | None = None) -> str:
-    """PCC of genes by method, mean over seeds, then over folds; nothing where no fold's panel holds any."""
-    head = ["| method | " + " | ".join(genes) + " |", "| --- |" + " --- |" * len(genes)]
-    rows = []
-    for method, by_fold in done.cells.items():
-        values = []
-        for gene in genes:
-            own = [
-                [float(found[gene]) for cell in seeds.values() if gene in (found := _pcc_of_genes(cell))]
-                for fold, seeds in by_fold.items()
-                if folds is None or fold in folds
-            ]
-            known = [np.mean(seeds) for seeds in own if seeds]
-            values.append(f"{np.mean(known):.3f}" if known else "")
-        if any(values):
-            rows.append(f"| {method} | " + " | ".join(values) + " |")
-    return "\n".join([*head, *rows]) if rows else ""
-
-
-def json_line(done: Finished, table: Table) -> dict[str, Any]:
-    """PCC@M and MSE of the named rows, mean over finished folds and seeds; null where no cell is finished."""
-    return {row: _figures(done, name) if name in done else None for row, name in {**table.rows, **ROWS}.items()}
-
-
-def _figures(done: Finished, method: str) -> dict[str, Any]:
-    """The mean over all folds, beside it over those that no screening saw."""
-    clean = done.untouched(method)
-    return {
-        **{key: round(done.mean(method, key), 4) for key in ("PCC@M", "MSE")},
-        "PCC@M_untouched": round(done.mean(method, "PCC@M", clean), 4) if clean else None,
-        "folds": len(done.cells[method]),
-        **({"transductive": True} if done.any_of(method).get("transductive") else {}),
-    }
-
-
-def _pairs(done: Finished, method: str, reference: str) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    """Cells of a method and of the reference on the same fold with the same seed, their budgets counted alike."""
-    mine, other = done.cells[method], done.cells[reference] if reference in done else {}
-    pairs = [
-        (mine[fold][seed], other[fold][seed])
-        for fold in mine.keys() & other.keys()
-        for seed in mine[fold].keys() & other[fold].keys()
-    ]
-    return [(a, b) for a, b in pairs if ("steps_asked" in a) == ("steps_asked" in b)]
-
-
-def _gaps(done: Finished, method: str, reference: str) -> list[float]:
-    return [_value(a, "PCC@M") - _value(b, "PCC@M") for a, b in _pairs(done, method, reference)]
-
-
-def _against(done: Finished, method: str, reference: str) -> str:
-    pairs, gaps = _pairs(done, method, reference), _gaps(done, method, reference)
+def _against(done: Finished, method: str, reference: str) -> tuple[str | None, str | None]:
+    pairs = done.pairs(method, reference)
     if method == reference or not pairs:
-        return " | "
-    low, high = interval(np.mean([_draws(a) - _draws(b) for a, b in pairs], axis=0))
-    error = f"{np.std(gaps, ddof=1) / np.sqrt(len(gaps)):.3f}" if len(gaps) > 1 else ""
-    return f"{np.mean(gaps):+.3f} [{low:+.3f}, {high:+.3f}] | {error}"
+        return None, None
+    gaps = _gaps(pairs)
+    sides = [[[row["key"]] for row in side] for side in zip(*pairs, strict=True)]
+    error = f"{np.std(gaps, ddof=1) / np.sqrt(len(gaps)):.3f}" if len(gaps) > 1 else None
+    return _signed(float(np.mean(gaps)), done.results.interval(*sides, **done.about(method, reference))), error
 
 
-def _draws(cell: Mapping[str, Any]) -> np.ndarray:
-    return np.array(cell["draws"].split(), float)
+def final_table(done: Finished, methods: Sequence[str] | None = None) -> str:
+    """Methods on test sections."""
+    rows = []
+    for method in methods or [*done.methods("recipe"), *done.methods("baseline")]:
+        first, sd = _any(done.runs[method]), done.seed_sd(method)
+        name = f"{method} (transductive)" if first.get("transductive") == "true" else method
+        minutes = f"{done.mean(method, 'training_wall_min'):.1f}" if _trained(first) else None
+        figures = [f"{done.mean(method, column):.3f}" for column in FIGURES]
+        rows.append([name, done.size(method), *figures, None if sd is None else f"{sd:.3f}", minutes])
+    return table(["method", "folds × seeds", *FIGURES.values(), "seed SD", "min"], rows)
 
 
-def _pcc_of_genes(cell: Mapping[str, Any]) -> dict[str, str]:
-    return dict(pair.rsplit(":", 1) for pair in cell["pcc_of_genes"].split())
+def folds_table(
+    done: Finished,
+    compared: Sequence[str] = (),
+    methods: Sequence[str] | None = None,
+    more: dict[str, dict[str, str]] | None = None,
+) -> str:
+    """PCC@M on each fold, and what `compared` methods have more, with 95 % intervals over resampled tissue.
+
+    Args:
+        done: the runs.
+        compared: methods to subtract the others from.
+        methods: lines of the table; all by default.
+        more: further columns by title, their entries by method.
+    """
+    rows, more = [], more or {}
+    for method in methods or [*done.methods("recipe"), *done.methods("baseline")]:
+        own = [f"{done.mean(method, 'PCC@M', [f]):.3f}" if f in done.runs[method] else None for f in done.folds]
+        found = [difference(done, first, method) for first in compared]
+        gaps = [None if d is None else _signed(*d) for d in found]
+        rows.append([method, *own, *(entries.get(method) for entries in more.values()), *gaps])
+    return table(["method", *done.folds, *more, *(f"{first} minus it" for first in compared)], rows)
 
 
-def _made(cell: Mapping[str, Any]) -> tuple[Any, ...]:
-    """Cells that are averaged are equal in this; a baseline is the same on any machine."""
-    return (cell.get("settings"), cell.get("device", "cpu") if cell["kind"] == "recipe" else None)
+def lost_table(done: Finished, best: str, others: Sequence[str], why: dict[str, str]) -> str:
+    """Other predictions by the same trainings as `best`: PCC@M, and the share of it that is lost."""
+    rows = []
+    for method in others:
+        pairs = [(a, b) for a, b in done.pairs(method, best) if a["steps"] == b["steps"]]
+        own, other = (np.array([_value(row, "PCC@M") for row in side]) for side in zip(*pairs, strict=True))
+        lost = (f"{1 - own.mean() / other.mean():.1%}", f"{max(1 - own / other):.1%}")
+        gap = difference(done, best, method)
+        rows.append([method, why.get(method), len(pairs), f"{own.mean():.3f}", gap and _signed(*gap), *lost])
+    head = ["prediction", "what is different", "trainings", "PCC@M", f"{best} minus it"]
+    return table([*head, "lost in the mean", "lost in the worst training"], rows)
 
 
-def _value(cell: Mapping[str, Any], key: str) -> float:
-    value = cell["scores"].get(key, cell.get(key))
-    return float("nan") if value is None else float(value)
+def genes_table(done: Finished, methods: Sequence[str], fold: str) -> str:
+    """PCC of the genes that the CSV has, on one fold: a line for each gene, mean over seeds."""
+    genes = [column for column in done.all[0] if column.startswith("pcc_")]
+    rows = []
+    for gene in genes:
+        known = [[_value(r, gene) for r in done.runs[m].get(fold, {}).values() if r[gene]] for m in methods]
+        rows.append([gene.removeprefix("pcc_"), *(f"{np.mean(values):.3f}" if values else None for values in known)])
+    return table([f"gene, fold {fold}", *methods], rows)
+
+
+def _gaps(pairs: Sequence[tuple[Row, Row]]) -> list[float]:
+    return [_value(a, "PCC@M") - _value(b, "PCC@M") for a, b in pairs]
+
+
+def _signed(mean: float, bounds: tuple[float, float] | None) -> str:
+    return f"{mean:+.3f}" + (f" [{bounds[0]:+.3f}, {bounds[1]:+.3f}]" if bounds else "")
+
+
+def _any(by_fold: dict[str, dict[str, Row]]) -> Row:
+    return next(iter(next(iter(by_fold.values())).values()))
+
+
+def _trained(row: Row) -> bool:
+    return row["kind"] == "recipe"
+
+
+def _compared(row: Row) -> tuple[Any, ...]:
+    """Runs that are averaged are equal in this; a baseline is the same on any machine."""
+    return row.get("settings"), row.get("device", "cpu") if _trained(row) else None
+
+
+def _value(row: Row, column: str) -> float:
+    return float(row[column]) if row.get(column) else float("nan")

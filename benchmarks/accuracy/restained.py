@@ -1,4 +1,4 @@
-"""A reader of slides as another laboratory might have stained them; its small pictures too, unlike a preprocessing."""
+"""A reader that restains slides, thumbnails too, as another laboratory might have stained them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["RestainedReader"]
 
 
 class RestainedReader(SlideReader):
-    """Regions and small pictures with other amounts of haematoxylin and eosin.
+    """Regions and thumbnails with other amounts of haematoxylin and eosin.
 
     Args:
         alpha: see `transforms.HEStain`.

@@ -11,27 +11,28 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmarks.store import Results, digest, provenance
 from bundle.config.root import bundle_root
 from bundle.files.atomic import write_json
 
-from .cells import Cell, digest, provenance
 from .folds import Fold, write_dataset
 from .recipes import Recipe
+from .runs import Run
 from .worker import BUSY
 
-__all__ = ["Job", "make_jobs", "recipe_cells", "run_jobs"]
+__all__ = ["Job", "make_jobs", "recipe_runs", "run_jobs"]
 
 
 @dataclass
 class Job:
-    """One training and the cells that are scored from it."""
+    """One training and the runs that are scored from it."""
 
     recipe: Recipe
     stage: str
     fold: Fold
     seed: int
     settings: dict[str, Any]
-    cells: list[tuple[Cell, Recipe]] = field(default_factory=list)
+    runs: list[tuple[Run, Recipe]] = field(default_factory=list)
 
     @property
     def folder(self) -> str:
@@ -41,23 +42,23 @@ class Job:
         return f"{self.stage}-{self.fold.name}-{self.seed}-{digest([self.settings, base, training])}"
 
     def __str__(self) -> str:
-        recipes = " and ".join(recipe.name for _, recipe in self.cells) or self.recipe.name
+        recipes = " and ".join(recipe.name for _, recipe in self.runs) or self.recipe.name
         return f"{self.stage}, {recipes}, fold {self.fold.name}, seed {self.seed}"
 
 
-def recipe_cells(
+def recipe_runs(
     stage: str,
     recipes: Sequence[Recipe],
     folds: Sequence[Fold],
     seeds: Sequence[int],
     settings: dict[str, Any],
     steps: Mapping[str, int] | None = None,
-) -> list[tuple[Cell, Recipe]]:
-    """Cells in the order in which they are worth having: all recipes on the first fold and seed, then the next.
+) -> list[tuple[Run, Recipe]]:
+    """Runs in the order in which they are worth having: all recipes on the first fold and seed, then the next.
 
     `steps`, by recipe, are trained instead of the budget's time.
     """
-    cells = []
+    runs = []
     for number, seed in enumerate(seeds):
         for fold in folds:
             for recipe in recipes:
@@ -65,21 +66,21 @@ def recipe_cells(
                     own = {**settings, **recipe.training(), "predict": recipe.predict}
                     if steps is not None:
                         own["steps"] = steps[recipe.name]
-                    cells.append((Cell(stage, recipe.name, "recipe", fold, seed, own), recipe))
-    return cells
+                    runs.append((Run(stage, recipe.name, "recipe", fold, seed, own), recipe))
+    return runs
 
 
-def make_jobs(cells: Iterable[tuple[Cell, Recipe]]) -> list[Job]:
-    """Group cells that differ in prediction alone."""
+def make_jobs(runs: Iterable[tuple[Run, Recipe]]) -> list[Job]:
+    """Group runs that differ in prediction alone."""
     jobs: dict[str, Job] = {}
-    for cell, recipe in cells:
-        training = {key: value for key, value in cell.settings.items() if key != "predict"}
-        key = digest([training, cell.stage, cell.fold.name, cell.seed])
-        jobs.setdefault(key, Job(recipe, cell.stage, cell.fold, cell.seed, training)).cells.append((cell, recipe))
+    for run, recipe in runs:
+        training = {key: value for key, value in run.settings.items() if key != "predict"}
+        key = digest([training, run.stage, run.fold.name, run.seed])
+        jobs.setdefault(key, Job(recipe, run.stage, run.fold, run.seed, training)).runs.append((run, recipe))
     return list(jobs.values())
 
 
-def run_jobs(jobs: Sequence[Job], at_once: int, work: Path, results: Path, manifest: dict[str, Any]) -> int:
+def run_jobs(jobs: Sequence[Job], at_once: int, work: Path, results: Results, manifest: dict[str, Any]) -> int:
     """Run the jobs; returns how many failed. Stopped, it stops them, and each goes on later where it was."""
     waiting, running, failed = list(jobs), {}, 0  # type: ignore[var-annotated]
     try:
@@ -93,9 +94,9 @@ def run_jobs(jobs: Sequence[Job], at_once: int, work: Path, results: Path, manif
             for process in [p for p in running if p.poll() is not None]:
                 job, log, started = running.pop(process)
                 minutes = (time.monotonic() - started) / 60
-                told = {0: "done", BUSY: "left to the process that is at it"}.get(process.returncode, "FAILED")
-                print(f"[{_clock()}] {job}: {told} after {minutes:.1f} min", flush=True)
-                if told == "FAILED":
+                outcome = {0: "done", BUSY: "left to the process that trains it"}.get(process.returncode, "FAILED")
+                print(f"[{_clock()}] {job}: {outcome} after {minutes:.1f} min", flush=True)
+                if outcome == "FAILED":
                     failed += 1
                     print("  " + "\n  ".join(log.read_text().strip().splitlines()[-3:]), flush=True)
     finally:
@@ -104,16 +105,16 @@ def run_jobs(jobs: Sequence[Job], at_once: int, work: Path, results: Path, manif
     return failed
 
 
-def _start(job: Job, work: Path, results: Path, manifest: dict[str, Any], log: Path) -> subprocess.Popen:
-    run = work / "runs" / job.folder
+def _start(job: Job, work: Path, results: Results, manifest: dict[str, Any], log: Path) -> subprocess.Popen:
+    folder = work / "runs" / job.folder
     training, scored = job.fold.split(job.stage)
     dataset = work / "folds" / job.stage / job.fold.name
     write_dataset(dataset, manifest, job.fold, training, scored)
-    job_file = run.with_name(f"{run.name}.json")  # a fold's name may have a dot
+    job_file = folder.with_name(f"{folder.name}.json")  # a fold's name may have a dot
     write_json(
         job_file,
         {
-            "run": str(run.resolve()),
+            "run": str(folder.resolve()),
             "dataset": str(dataset.resolve()),
             "threads": job.settings["threads"],
             "configs": [str(path) for path in job.recipe.files()],
@@ -125,9 +126,10 @@ def _start(job: Job, work: Path, results: Path, manifest: dict[str, Any], log: P
                 "lr_scheduler#steps": job.settings.get("steps"),
             },
             "provenance": provenance(),
-            "cells": [
-                {"path": str(cell.path(results).resolve()), "about": cell.about(), "predict": recipe.predict}
-                for cell, recipe in job.cells
+            "results": str(results.folder.resolve()),
+            "runs": [
+                {"key": run.key, "row": run.row(), "made": run.made(), "predict": recipe.predict}
+                for run, recipe in job.runs
             ],
         },
     )

@@ -1,4 +1,4 @@
-"""Figures of a cell, by the code of `pixnet audit`, and the resamples that paired intervals need."""
+"""Figures of a run, by the code of `pixnet audit`, and the resamples that paired intervals need."""
 
 from __future__ import annotations
 
@@ -16,16 +16,20 @@ from bundle.data.panel import GenePanel
 from bundle.errors import InputError
 from bundle.metrics.bootstrap import block_bootstrap, block_side, block_sums
 
-__all__ = ["FIGURES", "figures_of", "read_predictions"]
+__all__ = ["figures_of", "load_slides", "read_predictions"]
 
-#: Shown in tables, in this order.
 FIGURES = (
-    "PCC@F", "PCC@S", "PCC@M", "PCC@M_residual", "PCC@M_hvg50", "MSE", "MAE", "ceiling@M", "share_of_ceiling",
+    "PCC@F", "PCC@S", "PCC@M", "PCC@M_pooled", "PCC@M_residual", "PCC@M_hvg50", "MSE", "MAE",
+    "ceiling@M", "ceiling@M_residual", "share_of_ceiling",
 )  # fmt: skip
+#: Marker genes of breast tissue, whose own PCC is kept.
+GENES = ("ERBB2", "CD24", "EPCAM", "COL1A1", "IGKC")
 DRAWS = 1000
 
 
-def figures_of(predicted: Sequence[np.ndarray], slides: Sequence[Slide], panel: GenePanel, fold: str) -> dict[str, Any]:
+def figures_of(
+    predicted: Sequence[np.ndarray], slides: Sequence[Slide], panel: GenePanel, fold: str
+) -> tuple[dict[str, Any], np.ndarray]:
     """Score predictions of whole slides.
 
     Args:
@@ -35,8 +39,7 @@ def figures_of(predicted: Sequence[np.ndarray], slides: Sequence[Slide], panel: 
         fold: seeds the resamples, so that all methods of a fold are resampled alike and folds are not.
 
     Returns:
-        `units`, `genes`, `scores` (over slides), `draws` (PCC@M of resampled blocks of units, as text, to be paired
-        with another method's of the same fold) and `pcc_of_genes` (as text).
+        The CSV's columns, and PCC@M of resampled blocks of units, to be paired with another method's of the same fold.
     """
     patients = [str(s.record.get("patient", s.name)) for s in slides]
     panels = {name: panel.index(name) for name in panel.panels}
@@ -53,26 +56,24 @@ def figures_of(predicted: Sequence[np.ndarray], slides: Sequence[Slide], panel: 
     draws = block_bootstrap(sums, draws=DRAWS, seed=zlib.crc32(fold.encode()), patients=patients)
     native = result["scales"]["native"]
     pcc = result["per_gene"]["native"]["pcc"][main]
+    of_gene = dict(zip(panel.panels[panel.main], pcc, strict=True))
     return {
         "units": native["units"],
         "genes": result["genes"],
         "panel": panel.main,
-        "scores": {key: native[key] for key in (*FIGURES, "PCC@M_pooled", "ceiling@M_residual") if key in native},
-        "draws": " ".join(f"{value:.5f}" for value in draws),
-        "pcc_of_genes": " ".join(
-            f"{gene}:{value:.3f}" for gene, value in zip(panel.panels[panel.main], pcc, strict=True)
-        ),
-    }
+        **{key: native.get(key) for key in FIGURES},
+        **{f"pcc_{gene}": float(of_gene[gene]) if gene in of_gene else None for gene in GENES},
+    }, draws
 
 
 def read_predictions(folder: Path, slides: Sequence[Slide], panel: GenePanel) -> list[np.ndarray]:
-    """What an evaluation of ours left in `predictions/<name>`, in the order of slides, units and the panel's genes."""
+    """Predictions that an evaluation of ours wrote to `folder`, in the order of slides, units and the panel's genes."""
     found = []
     for slide in slides:
         adata = ad.read_h5ad(folder / f"{slide.name}.h5ad")
         assert slide.units is not None
         if list(adata.obs_names) != list(slide.units.barcodes):
-            raise InputError(f"{folder / slide.name}.h5ad answers for other units than are scored.")
+            raise InputError(f"{folder / slide.name}.h5ad holds predictions of other units than are scored.")
         found.append(np.asarray(adata[:, panel.genes].X, dtype=np.float64))
     return found
 

@@ -1,7 +1,7 @@
-"""`python -m benchmarks.accuracy.worker JOB`: train once, then predict and score each cell that asks for it.
+"""`python -m benchmarks.accuracy.worker JOB`: train once, then predict and score each of the job's runs.
 
-A process of its own for each training, so that threads are set before anything runs and memory comes back. Killed, the
-same job goes on after the last whole epoch; a second process on the same run ends at once.
+Each training is a process of its own, so that threads are set before anything runs and memory comes back. A job that
+was killed goes on after the last whole epoch; a second process with the same training ends at once.
 """
 
 from __future__ import annotations
@@ -15,17 +15,19 @@ from typing import Any
 
 import torch
 
-from bundle.data.manifest import read_split
-from bundle.data.panel import fit_panel
-from bundle.files.atomic import write_json
+from benchmarks.store import Results
 from bundle.workflows.evaluating import evaluate
 from bundle.workflows.training import train
+from bundle.files.atomic import write_json
+from bundle.data.manifest import read_split
+from bundle.data.panel import fit_panel
 
+from .runs import TABLE
 from .scoring import figures_of, load_slides, read_predictions
 
 __all__ = ["BUSY", "main"]
 
-#: Exit status of a job that another process is at.
+#: Exit status of a job that another process is doing.
 BUSY = 75
 
 
@@ -38,36 +40,36 @@ def main(job_file: str) -> int:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        print(f"Another process is at {run}.")
+        print(f"Another process is training {run}.")
         return BUSY
-    trained_by = run / "provenance.json"  # a later job may predict otherwise with the same weights
+    trained_by = run / "provenance.json"  # a later job may predict differently with the same weights
     if not (run / "budget.json").is_file():  # written when training is over
         run.mkdir(parents=True, exist_ok=True)
         write_json(trained_by, job["provenance"])
         train(dataset, run, configs=job["configs"], settings=job["settings"])
-    if not job["cells"]:  # timed alone
+    if not job["runs"]:  # timed alone
         return 0
     spent = json.loads((run / "budget.json").read_text())
     trained = json.loads(trained_by.read_text()) if trained_by.is_file() else job["provenance"]
     panel = fit_panel(read_split(dataset, "training"), min_total=job["settings"]["min_total"])
     slides = load_slides(read_split(dataset, "test"), panel)
-    for cell in job["cells"]:
-        started = time.monotonic()
+    for own in job["runs"]:
+        key, started = own["key"], time.monotonic()
         # some recipes' networks are the benchmarks' own
-        evaluate(run, dataset, scales_um=[], name=cell["about"]["hash"], settings=cell["predict"], trust=True)
+        evaluate(run, dataset, scales_um=[], name=key, settings=own["predict"], trust=True)
         predicted_in = time.monotonic() - started
-        predicted = read_predictions(run / "predictions" / cell["about"]["hash"], slides, panel)
-        cost = {
+        predicted = read_predictions(run / "predictions" / key, slides, panel)
+        figures, draws = figures_of(predicted, slides, panel, own["row"]["fold"])
+        row = {
+            **own["row"],
             "steps": spent["steps"],
-            "training_cpu_min": round(spent["cpu_s"] / 60, 2),
-            "training_wall_min": round(spent["wall_s"] / 60, 2),
-            "predicting_wall_min": round(predicted_in / 60, 2),
+            "training_cpu_min": spent["cpu_s"] / 60,
+            "training_wall_min": spent["wall_s"] / 60,
+            "predicting_wall_min": predicted_in / 60,
+            **figures,
         }
-        figures = figures_of(predicted, slides, panel, cell["about"]["fold"])
-        write_json(
-            cell["path"],
-            {**cell["about"], **trained, "finished": time.strftime("%Y-%m-%dT%H:%M:%S"), **cost, **figures},
-        )
+        made = {**own["made"], **trained, "finished": time.strftime("%Y-%m-%dT%H:%M:%S")}
+        Results(job["results"]).save(TABLE, key, [row], made, {key: draws})
     return 0
 
 

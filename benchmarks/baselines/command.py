@@ -1,7 +1,7 @@
 """`python -m benchmarks.baselines DATASET [--run RUN]... [--scales-um S...] [--json OUT] [--with-validation]`.
 
 Every method sees the same units (on tissue, enough counts) and the same genes (the panel `mean250` of the training
-slides), is fitted on training slides alone, and predicts y = log1p CP10k of the test slides' units.
+slides), fits on training slides only, and predicts log1p CP10k of the test slides' units.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ __all__ = ["main", "run", "score", "table"]
 def score(
     pred: Sequence[np.ndarray], slides: Sequence[Slide], panel: GenePanel, scales_um: Sequence[float] = ()
 ) -> dict[str, dict[str, Any]]:
-    """Figures per scale, by the metric that scores PixNet; a cell's prediction is the mean of its units' y.
+    """Figures per scale, by the metric that scores PixNet; a square's prediction is the mean over its units.
 
     Args:
-        pred: y of the panel's genes, (U, G) for each slide.
+        pred: log1p CP10k of the panel's genes, (U, G) for each slide.
         slides: what they were predicted for.
         panel: the genes.
-        scales_um: sides of the cells that units are summed to.
+        scales_um: sides of the squares that units are binned to.
     """
     metric = ExpressionMetric(panel, [s.record for s in slides], lambda y: y, lambda _: None, scales_um)
     for index, (y, slide) in enumerate(zip(pred, slides, strict=True)):
@@ -61,8 +61,8 @@ def run(
         dataset_dir: folder with `dataset.json`.
         with_validation: fit on the validation slides too.
         min_total: units with fewer counts are left out.
-        scales_um: sides of the cells that units are summed to, beside their own scale.
-        runs: run folders of PixNet, evaluated on the same test slides, to stand beside the baselines.
+        scales_um: sides of the squares that units are binned to, besides their own scale.
+        runs: run folders of PixNet, evaluated on the same test slides, to compare with the baselines.
 
     Returns:
         What was compared (`units`, `genes`, `same_patient` ...) and `baselines`: figures by name and scale.
@@ -129,7 +129,7 @@ def _differences(
 
 
 def _of_run(folder: Path, panel: GenePanel, test: Sequence[Slide]) -> list[np.ndarray]:
-    """What a run of PixNet predicted for the test slides, as `pixnet evaluate` left it, (U, G) each."""
+    """Predictions of a run of PixNet for the test slides, written by `pixnet evaluate`, (U, G) each."""
     weights, pred = model_sha256(folder / "models" / "model.pt"), []
     for slide in test:
         path = folder / "predictions" / "test" / f"{slide.name}.h5ad"
@@ -147,7 +147,7 @@ def _of_run(folder: Path, panel: GenePanel, test: Sequence[Slide]) -> list[np.nd
                 f"{path} is not by the weights in {folder / 'models'}; score the run again: pixnet evaluate {folder}."
             )
         if slide.units is None or list(adata.obs_names) != list(slide.units.barcodes):
-            raise InputError(f"{path} answers for other units than {slide.name}'s in this data set.")
+            raise InputError(f"{path} holds predictions of other units than {slide.name}'s in this data set.")
         if set(adata.var_names) != set(panel.genes):
             raise InputError(f"{folder} predicts another panel than this data set's training slides give.")
         pred.append(np.asarray(adata[:, panel.genes].X, dtype=np.float64))
@@ -191,8 +191,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("dataset", help="folder with dataset.json")
     parser.add_argument("--json", metavar="OUT", help="write the figures here")
     parser.add_argument("--with-validation", action="store_true", help="fit on the validation slides too")
-    parser.add_argument("--scales-um", type=float, nargs="*", default=[], metavar="S", help="cells to sum units to")
-    parser.add_argument("--run", action="append", default=[], metavar="RUN", help="an evaluated run to stand beside")
+    parser.add_argument("--scales-um", type=float, nargs="*", default=[], metavar="S", help="squares to bin units to")
+    parser.add_argument("--run", action="append", default=[], metavar="RUN", help="an evaluated run to compare with")
     arguments = parser.parse_args(argv)
     try:
         result = run(arguments.dataset, arguments.with_validation, scales_um=arguments.scales_um, runs=arguments.run)

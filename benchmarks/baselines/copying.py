@@ -1,4 +1,4 @@
-"""No image at all: other sections laid onto this one by the outline of their units, and copied with a Gaussian."""
+"""A baseline without any image: aligns other sections with this one by the outline of their units and copies them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an ImageNet encoder says of a crop around each unit, without any training on tissue."""
+"""Features of an ImageNet encoder in a crop around each unit, without any training on tissue."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The baselines: each is fitted on training slides and predicts another slide's units."""
+"""The baselines: each fits on training slides and predicts another slide's units."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Baseline:
 def choose(baseline: Baseline, train: Sequence[Slide]) -> Any:
     """The value of the baseline's grid with the highest PCC@M over held-out training sections.
 
-    Where there is one section alone, the middle of the grid.
+    With only one section, the middle of the grid.
     """
     if len(baseline.grid) == 1 or len(train) == 1:
         return baseline.grid[len(baseline.grid) // 2]
@@ -63,7 +63,7 @@ def choose(baseline: Baseline, train: Sequence[Slide]) -> Any:
 
 
 def _mean_pcc(pred: np.ndarray, truth: np.ndarray) -> float:
-    """Mean over genes of the correlation within one slide; what choices on training slides go by."""
+    """Mean over genes of the correlation within one slide, by which baselines choose on training slides."""
     return float(correlation(moments(torch.from_numpy(pred), torch.from_numpy(truth))).nanmean())
 
 

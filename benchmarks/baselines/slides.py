@@ -1,4 +1,4 @@
-"""A slide as the baselines see it, and what is measured of its picture once."""
+"""A slide as the baselines see it; its image is measured only once."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Slide:
         y: log1p CP10k of the panel, (U, G); NaN for a gene that the slide did not measure.
         record: its record in the data set.
         units: the measured units, in the same order.
-        filtered_units: how many were left out.
+        filtered_units: how many units were left out.
     """
 
     name: str
@@ -58,7 +58,7 @@ def load_slide(record: Mapping[str, Any], genes: Sequence[str], min_total: float
     """Read a record's units on tissue with enough counts.
 
     Raises:
-        InputError: if none is left, or the slide's mpp is unknown.
+        InputError: if no unit is left, or the slide's mpp is unknown.
     """
     everything = load_units(record)[0]
     units = everything.take(eligible(everything, min_total, training=False))
@@ -81,7 +81,7 @@ def load_slide(record: Mapping[str, Any], genes: Sequence[str], min_total: float
 
 
 def remembered(measure: Callable[[Slide], np.ndarray]) -> Callable[[Slide], np.ndarray]:
-    """Measure a picture at the same units once, since the folds of a data set share its slides."""
+    """Measure an image at the same units only once, since the folds of a data set share its slides."""
     known: dict[tuple, np.ndarray] = {}
 
     @wraps(measure)

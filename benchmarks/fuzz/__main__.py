@@ -1,4 +1,4 @@
-"""`python -m benchmarks.fuzz --seeds A B`: see the package's own description."""
+"""`python -m benchmarks.fuzz --seeds A B`: see the package's docstring."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Slides, a run and results of unchanged inputs, generated once and never changed by a case."""
+"""Slides, a run and results of unchanged inputs: generated once, never changed by a case."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ _DONE = "whole.json"
 
 @dataclass(frozen=True)
 class Base:
-    """What was generated.
+    """The generated files.
 
     Attributes:
         folder: where.
@@ -129,7 +129,7 @@ def settings(values: dict[str, Any]) -> list[str]:
 
 
 def make_base(work: Path) -> Base:
-    """Generate it, or take what this very code has generated before."""
+    """Generate it, or reuse what the same code has generated before."""
     folder = work / f"base-{_identity()}"
     base = Base(folder)
     if (folder / _DONE).is_file():

@@ -21,23 +21,23 @@ Check = Callable[[], str | None]
 
 @dataclass
 class Case:
-    """A command and what may become of it.
+    """A command and its allowed outcomes.
 
     Attributes:
         what: what was done to the input.
         arguments: of `pixnet`; or of a function of `runner` where `function` names one.
-        must: the input has to be refused (`sentence`), has to be answered (`right`), or may be either.
+        must: the command has to reject the input (`sentence`), to accept it (`right`), or may do either.
         outputs: files and folders that success must leave.
-        writes: patterns, relative to the case's folder, of what success may write or change beside the outputs.
-        leaves: patterns of what a failure may leave: what the same command goes on from.
+        writes: patterns, relative to the case's folder, that success may write or change besides the outputs.
+        leaves: patterns of files that a failure may leave, from which the same command continues.
         check: of the result, after success.
         trusted: code in the input may run, because its owner gave it as a configuration.
         first: commands that have to succeed before this one.
         between: what is done to the files after those, in words.
         signal: to send after so many seconds; the command is then run again.
-        at_once: another command, at the same time; at most one of the two may be refused.
-        alone: and exactly one has to be.
-        function: of `runner`, to call in the place of `pixnet`.
+        at_once: another command, at the same time; at most one of the two may fail.
+        alone: exactly one of the two has to fail.
+        function: of `runner`, to call instead of `pixnet`.
         patience: how many times the usual time it may take.
         partial: a cohort, which ends with status 1 where some of its slides fail.
         clean: undo what building the case did beyond its folder.
@@ -69,7 +69,7 @@ class Build:
     Attributes:
         folder: the case's own.
         base: what was generated once.
-        rng: of everything drawn.
+        rng: for all random choices.
     """
 
     folder: Path
@@ -147,7 +147,7 @@ def kind(name: str, weight: int) -> Callable[[Make], Make]:
 
 
 def draw(seed: int, only: str | None = None) -> tuple[str, np.random.Generator]:
-    """The kind of a seed's case, and the generator that goes on to draw the case."""
+    """The kind of a seed's case, and the generator that draws the case."""
     rng = np.random.default_rng([seed, 2022])
     names = sorted(KINDS)
     weights = np.array([KINDS[name][0] for name in names], dtype=float)

@@ -1,4 +1,4 @@
-"""Whether an output is plausible, or that of the unchanged input. Each check returns what is wrong, or None."""
+"""Is an output plausible, or equal to that of the unchanged input? Each check returns what is wrong, or None."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command: tries seeds, several at once, and prints what became of them."""
+"""The command: tries seeds, several at once, and prints their verdicts."""
 
 from __future__ import annotations
 

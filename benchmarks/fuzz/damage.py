@@ -19,7 +19,7 @@ def flip_bits(path: Path, rng: np.random.Generator, n: int, low: float = 0.0, hi
 
 
 def overwrite(path: Path, rng: np.random.Generator, n_bytes: int, zeros: bool = False) -> None:
-    """Put random bytes or zeros in the place of some."""
+    """Replace some bytes by random bytes or zeros."""
     content = bytearray(path.read_bytes())
     first = int(rng.integers(max(len(content) - n_bytes, 1)))
     n = min(n_bytes, len(content) - first)

@@ -31,7 +31,7 @@ def preload() -> None:
 
 @dataclass(frozen=True)
 class Bounds:
-    """What a command may take.
+    """Time and memory that a command may take.
 
     Attributes:
         seconds: wall time; a busy machine may need several times what an idle one does.
@@ -46,11 +46,11 @@ class Bounds:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a command did.
+    """The end of a command.
 
     Attributes:
         status: its exit status, below 0 for a signal; None where it was out of time.
-        out, err: what it said.
+        out, err: its output.
         seconds: how long it took.
     """
 
@@ -72,7 +72,7 @@ def run(
 
     Args:
         arguments: of `pixnet`.
-        folder: the case's; the command starts in `cwd/`, and what it says goes to `stdout.txt` and `stderr.txt`.
+        folder: the case's; the command starts in `cwd/`, and its output goes to `stdout.txt` and `stderr.txt`.
         bounds: of time and memory.
         function: one of `FUNCTIONS`.
         send: a signal, and after how many seconds to send it.

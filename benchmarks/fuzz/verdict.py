@@ -1,4 +1,4 @@
-"""What became of a case: files before and after, exit status, what was said, and the result's own check."""
+"""The verdict on a case, from files before and after, exit status, output, and the case's own check."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["BAD", "VERDICTS", "judge", "snapshot"]
 
 VERDICTS = ("sentence", "right", "traceback", "crash", "hang", "wrong", "executed")
 BAD = VERDICTS[2:]
-#: What the runner itself writes beside the case's files.
+#: Files that the runner itself writes next to the case's.
 _OWN = ("stdout.txt", "stderr.txt", "stdout2.txt", "stderr2.txt")
 _TRACEBACK = "Traceback (most recent call last)"
 #: Statuses of a refusal, of a cohort some of whose slides failed, of a command that was stopped.
@@ -111,9 +111,9 @@ def _leftovers(case: Case, folder: Path, before: dict[str, str], after: dict[str
 
 
 def _touched(before: dict[str, str], after: dict[str, str], allowed: Sequence[str]) -> str | None:
-    """What was changed, deleted or added beside what is allowed."""
+    """Files that were changed, deleted or added although that is not allowed."""
     begun = [path for path in after if path not in before and re.search(r"\.part\b|\.lock$|\.partial|\.tmp", path)]
-    litter = [path for path in begun if ".work/" not in path]  # from there the same command goes on
+    litter = [path for path in begun if ".work/" not in path]  # the same command continues from there
     if litter:
         return f"left over: {litter[0]}"
     for path, content in before.items():
@@ -132,7 +132,7 @@ def _logs(folder: Path, after: dict[str, str]) -> list[str]:
 
 
 def _cause(text: str) -> str:
-    """The first exception of a chain, with which it began."""
+    """The first exception of a chain."""
     named = re.search(
         r"^(?:\w+\.)*\w*(?:Error|Exception|Interrupt|Warning)\b.*$", text.partition(_TRACEBACK)[2], re.MULTILINE
     )

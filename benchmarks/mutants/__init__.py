@@ -1,4 +1,4 @@
-"""Faults put into a copy of the source on purpose, one line each, and the tests that must notice them."""
+"""Faults that are put into a copy of the source, one line each, and the tests that must notice them."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class Mutant:
     """One fault.
 
     Attributes:
-        name: its own among all.
-        what: what is wrong then, in a few words.
+        name: unique.
+        what: what goes wrong, in a few words.
         file: the source file below the root; a package of the same name is searched where the file has become one.
         old: text that the file holds once.
-        new: what stands there instead.
+        new: its replacement.
         tests: arguments of pytest: files or tests of which one must fail.
     """
 

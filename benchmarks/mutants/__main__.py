@@ -1,8 +1,8 @@
 """Do the tests notice when the code is wrong?
 
-`python -m benchmarks.mutants [--jobs N] [--only TEXT ...]` copies the repository, sees that the tests named in
+`python -m benchmarks.mutants [--jobs N] [--only TEXT ...]` copies the repository, checks that the tests named in
 `mutants.json` pass there, puts in one fault after the other, and runs the tests that must notice it. The last line says
-how many did: `{"mutants": N, "killed": N}`; the status is 1 where a fault survives or its line is gone.
+how many did: `{"mutants": N, "killed": N}`. The exit status is 1 if a fault survives or its line is gone.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.mutants", description=__doc__)
     parser.add_argument("--jobs", type=int, default=1, help="faults tried at the same time")
     parser.add_argument("--only", nargs="+", default=[""], metavar="TEXT", help="those whose name or file holds a text")
-    parser.add_argument("--verbose", action="store_true", help="what pytest says of a fault that survives")
+    parser.add_argument("--verbose", action="store_true", help="print pytest's output for a fault that survives")
     options = parser.parse_args(arguments)
-    asked = [m for m in read_mutants() if any(text in m.name or text in m.file for text in options.only)]
-    mutants = [mutant for mutant in asked if _is_current(mutant)]
+    chosen = [m for m in read_mutants() if any(text in m.name or text in m.file for text in options.only)]
+    mutants = [mutant for mutant in chosen if _is_current(mutant)]
 
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ["PYTHONDONTWRITEBYTECODE"] = "1"  # a fault of the same length within a second would not be compiled
@@ -73,8 +73,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     _tell(tree, status, options.verbose)
                     tree.restore()
             time.sleep(0.05)
-    print(json.dumps({"mutants": len(asked), "killed": killed}))
-    return int(killed < len(asked))
+    print(json.dumps({"mutants": len(chosen), "killed": killed}))
+    return int(killed < len(chosen))
 
 
 def _is_current(mutant: Mutant) -> bool:
@@ -109,8 +109,8 @@ def _all_pass(trees: Sequence[_Tree], tests: Sequence[str]) -> bool:
 
 def _tell(tree: _Tree, status: int, verbose: bool) -> None:
     assert tree.mutant is not None
-    told = {_PASSED: "SURVIVED", _FAILED: "killed"}.get(status, f"ERROR {status}")
-    print(f"{told:9} {tree.seconds:4.0f} s  {tree.mutant.name}: {tree.mutant.what}", flush=True)
+    outcome = {_PASSED: "SURVIVED", _FAILED: "killed"}.get(status, f"ERROR {status}")
+    print(f"{outcome:9} {tree.seconds:4.0f} s  {tree.mutant.name}: {tree.mutant.what}", flush=True)
     if status not in (_PASSED, _FAILED) or (verbose and status == _PASSED):
         print(tree.said()[-3000:], flush=True)
 
@@ -152,7 +152,7 @@ class _Tree:
             self._child(arguments)
 
     def _child(self, arguments: Sequence[str]) -> None:
-        """What the forked process does: it has the libraries, but nothing of ours."""
+        """Run in the forked process, which has imported the libraries but no code of ours."""
         status = 3
         try:
             os.setsid()

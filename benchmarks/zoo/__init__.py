@@ -1,4 +1,4 @@
-"""What MONAI's model zoo checks of a bundle before it takes it: each check passed, or the reason why not.
+"""The checks that MONAI's model zoo makes before it takes a bundle: passed, or the reason why not.
 
 `python -m benchmarks.zoo [--work DIR]`: offline, on the repository and on what `pixnet export-bundle` writes of the
 default network, trained for an epoch on generated slides. After the zoo's `ci/verify_bundle.py`,

@@ -25,7 +25,7 @@ _WIDTHS = (44, 12, 12)
 
 
 def subjects(run: Path, dataset: Path, work: Path) -> dict[str, Subject]:
-    """The repository, and a run's bundle as it would be handed in."""
+    """The repository, and a run's exported bundle."""
     with zipfile.ZipFile(export_bundle(run, work / "pixnet_bundle.zip")) as archive:
         archive.extractall(work)
     folders = {"repository": bundle_root(), "exported": work / "pixnet_bundle"}
@@ -33,7 +33,7 @@ def subjects(run: Path, dataset: Path, work: Path) -> dict[str, Subject]:
 
 
 def table(run: Path, dataset: Path, work: Path, quick: bool) -> dict[str, int]:
-    """Print what came of every check; how many of each outcome, over both bundles."""
+    """Print the outcome of every check; returns how many of each outcome, over both bundles."""
     found = subjects(run, dataset, work)
     counts = dict.fromkeys(("passed", "not run", "cannot pass", "failed"), 0)
     reasons = []
@@ -51,7 +51,7 @@ def table(run: Path, dataset: Path, work: Path, quick: bool) -> dict[str, int]:
 
 
 def _grouped(reasons: Sequence[tuple[str, str, str, str]]) -> dict[tuple[str, str, str], list[str]]:
-    """Bundles of which the same is said of the same check."""
+    """Bundles with the same outcome of the same check."""
     grouped: dict[tuple[str, str, str], list[str]] = {}
     for label, name, outcome, remark in reasons:
         grouped.setdefault((label, outcome, remark), []).append(name)

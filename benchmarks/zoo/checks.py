@@ -52,7 +52,7 @@ def _documents(subject: Subject) -> None:
         demand((subject.folder / "docs" / name).is_file(), f"docs/{name} is missing")
     card = (subject.folder / "docs" / "README.md").read_text()
     for what in ("--use_trace", "TensorRT"):
-        demand(what in card, f"docs/README.md says nothing of {what}")
+        demand(what in card, f"docs/README.md does not mention {what}")
 
 
 def _large_files(subject: Subject) -> None:
@@ -60,7 +60,7 @@ def _large_files(subject: Subject) -> None:
     folders = ("bundle", "configs", "docs", "models", "networks", "transforms")
     for path in (path for folder in folders for path in (subject.folder / folder).rglob("*") if path.is_file()):
         if path.stat().st_size > _LARGE_MB * 1e6:
-            raise CannotPass(f"{path.name} has over {_LARGE_MB} MB and would have to be hosted, which it is not")
+            raise CannotPass(f"{path.name} has over {_LARGE_MB} MB and would have to be hosted elsewhere")
 
 
 def _version(subject: Subject) -> None:
@@ -153,7 +153,7 @@ WORKFLOWS: dict[str, Check] = {
 
 
 def judge(check: Check, subject: Subject) -> tuple[str, str]:
-    """What came of a check, `passed`, `not run`, `cannot pass` or `failed`, and what is to be said of it."""
+    """The outcome of a check (`passed`, `not run`, `cannot pass` or `failed`) and its explanation."""
     subject.work.mkdir(parents=True, exist_ok=True)
     try:
         return "passed", check(subject) or ""

@@ -1,4 +1,4 @@
-"""Checks that run a bundle: its configurations, its network and its workflows, by its own weights where it has any."""
+"""Checks that run a bundle: its configurations, its network and its workflows, with its own weights if it has any."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ SHORT = {"max_epochs": 1, "crops_per_slide": 2, "crop_px": 256, "min_total": 20}
 
 
 def properties(kind: str, name: str, subject: Subject) -> None:
-    """What MONAI asks of a workflow of this kind."""
+    """The properties that MONAI requires of a workflow of this kind."""
     files, own = subject.model()
     own |= {"dataset_dir": str(subject.dataset), "bundle_root": str(subject.folder)}
     own |= {"output_dir": str(subject.work / "unused")}
-    if name == "evaluate":  # whose model is that of its output, a run, unless told
+    if name == "evaluate":  # by default its model is the run that it writes to
         own.setdefault("model_dir", str(subject.weights.parent))
     elif name == "inference":
         own |= {"slides": str(subject.slide()), "output": str(subject.work / "unused.h5ad"), "bin_um": 16.0}
@@ -70,7 +70,7 @@ def _network(subject: Subject) -> Any:
 
 
 def scripted(subject: Subject) -> None:
-    """TorchScript of any size; what the compiler refuses of another package cannot pass, any other fault is ours."""
+    """TorchScript of any size. What the compiler rejects in another package cannot pass; any other fault is ours."""
     _only_with_weights(subject)
     try:
         ckpt_export(**_described(subject), filepath=str(subject.work / "scripted.ts"), ckpt_file=str(subject.weights))
@@ -147,11 +147,11 @@ def workflow(name: str, ranks: int, subject: Subject) -> None:
     run_monai(monai_command(run_id, files, options, ranks), cwd=subject.folder)
     written = {"train": "models/model.pt", "evaluate": "evaluation/test.json", "inference": "bins.h5ad"}[name]
     demand((out / written).is_file(), f"it ran, but there is no {written}")
-    demand(_finite(out / written), f"it ran, but {written} holds what is not finite")
+    demand(_finite(out / written), f"it ran, but {written} holds values that are not finite")
 
 
 def _finite(path: Path) -> bool:
-    """Whether weights, figures or predictions are numbers."""
+    """Whether weights, figures or predictions are finite."""
     if path.suffix == ".pt":
         return all(bool(value.isfinite().all()) for value in torch.load(path, weights_only=True).values())
     if path.suffix == ".h5ad":

@@ -1,4 +1,4 @@
-"""A bundle that is checked, and what a check can say of it."""
+"""A bundle that is checked, and the outcomes of a check."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class CannotPass(Exception):
 
 @dataclass(frozen=True)
 class Subject:
-    """What is checked.
+    """The bundle to check.
 
     Attributes:
         folder: the bundle.

@@ -11,9 +11,11 @@ import scipy.sparse as sp
 import torch
 from torch import nn
 
-from benchmarks.scale_methods import Recipe, answer_crop, answer_interpolated, answer_pixnet
-from benchmarks.scales import Bench, collect, differences, figures, main, table
+from benchmarks.scale_methods import Recipe, predict_crop, predict_interpolated, predict_pixnet
+from benchmarks.scale_report import differences_table, plot, scores_table
+from benchmarks.scales import Bench, figures
 from benchmarks.stnet import CropNet, Picture, crop_features
+from benchmarks.store import Results
 from bundle.config.root import bundle_root
 from bundle.data.normalisation import bounded
 from bundle.data.units import Units
@@ -22,16 +24,20 @@ from networks import PixNet, SwinEncoder, TextureExpert
 SMALL = Recipe(mpp=1.0, crop_px=64, unit_crop_px=32, steps=1, crops_per_slide=1)
 
 
-def asked_of_phantom(folder: Path, recipe: Recipe = SMALL) -> dict[str, dict]:
-    """The configuration of every cell, none of them made."""
+def planned(folder: Path, recipe: Recipe = SMALL) -> dict[str, dict]:
+    """The configuration of every run on the phantom, without doing any."""
+    configs = {}
 
-    class Asked(Bench):
-        def cell(self, name, config, compute):
-            self.cells[name] = config
+    class Planned(Bench):
+        def run(self, name, config, compute):
+            configs[name] = config
 
-    bench = Asked(folder, folder, 1.0)
-    bench.of_phantom(folder, recipe, {})
-    return bench.cells
+    Planned(Results(folder), folder, 1.0).of_phantom(folder, recipe, {})
+    return configs
+
+
+def scored(pcc: float, draws: list[float], against: str = "truth") -> dict:
+    return {against: {"2": {"units": 9, "PCC@M": pcc, "MSE": 1.0, "draws": draws}}}
 
 
 class Mean(nn.Module):
@@ -83,7 +89,7 @@ def test_fine_units_share_the_crop_models_grid(slide, monkeypatch):
     monkeypatch.setattr("benchmarks.scale_methods.SlideReader", lambda: type("R", (), {"open": lambda *_: slide})())
     monkeypatch.setattr("benchmarks.scale_methods._training_config", lambda sizes_um: _Plain())
     net = CropNet(3, Mean(), 32).eval()
-    predict = answer_crop(net, SMALL, {"image": "s.tif", "mpp": 1.0, "units": units}, trained_um=40.0)
+    predict = predict_crop(net, SMALL, {"image": "s.tif", "mpp": 1.0, "units": units}, trained_um=40.0)
     y, rate = predict(sp.identity(len(at), format="csr"))
     assert rate is None
     expected = bounded(net.project(torch.from_numpy(np.repeat(at[:, :1] - 0.5, 3, axis=1)).float()).detach().numpy())
@@ -100,7 +106,7 @@ def test_a_group_wider_than_what_was_trained_on_is_the_mean_of_its_units(slide, 
     net = CropNet(3, Mean(), 32).eval()
     each, whole = sp.identity(len(at), format="csr"), sp.csr_matrix(np.ones((1, len(at))))
     record = {"image": "s.tif", "mpp": 1.0, "units": units}
-    narrow, wide = (answer_crop(net, SMALL, record, trained_um) for trained_um in (40.0, 100.0))
+    narrow, wide = (predict_crop(net, SMALL, record, trained_um) for trained_um in (40.0, 100.0))
     np.testing.assert_allclose(narrow(whole)[0], narrow(each)[0].mean(0, keepdims=True), rtol=1e-4)
     assert not np.allclose(wide(whole)[0], narrow(whole)[0], rtol=0.05)  # one crop about the middle
 
@@ -121,8 +127,8 @@ def test_the_head_alone_answers_without_the_ridge(monkeypatch, tmp_path):
     parser = SimpleNamespace(get_parsed_content=parts.__getitem__)
     monkeypatch.setattr("benchmarks.scale_methods._evaluation", lambda *_: parser)
     itself = sp.identity(5, format="csr", dtype=np.float32)
-    both, _ = answer_pixnet(tmp_path, tmp_path, {})(itself)
-    alone, _ = answer_pixnet(tmp_path, tmp_path, {}, ridge=False)(itself)
+    both, _ = predict_pixnet(tmp_path, tmp_path, {})(itself)
+    alone, _ = predict_pixnet(tmp_path, tmp_path, {}, ridge=False)(itself)
     with torch.no_grad():
         np.testing.assert_allclose(both, bounded(network.project(pooled).numpy()), rtol=1e-5)
         head = network.head.project(pooled[:, : network.head.channels]).numpy()
@@ -130,22 +136,22 @@ def test_the_head_alone_answers_without_the_ridge(monkeypatch, tmp_path):
     assert not np.allclose(both, alone)
 
 
-def test_a_head_stands_alone_where_there_is_a_ridge(tmp_path):
+def test_the_head_alone_is_scored_where_there_is_a_ridge_branch(tmp_path):
     ridged = {f"phantom_head_train_{size}" for size in (100, 56, 55)}
-    assert {name for name in asked_of_phantom(tmp_path) if "head" in name} == ridged
+    assert {name for name in planned(tmp_path) if "head" in name} == ridged
 
 
 def test_a_rival_with_finer_crops_reads_as_many_pixels_in_training(tmp_path):
     recipe = Recipe(mpp=2.0, crop_px=384, unit_crop_px=96, steps=640, crops_per_slide=8)
-    cells = asked_of_phantom(tmp_path, recipe)
-    assert [name for name in cells if "stnet" in name] == ["phantom_stnet_train_100"]
+    configs = planned(tmp_path, recipe)
+    assert [name for name in configs if "stnet" in name] == ["phantom_stnet_train_100"]
 
     def pixels(name: str) -> float:
-        recipe = Recipe(**cells[name]["recipe"])
+        recipe = Recipe(**configs[name]["recipe"])
         return recipe.steps * recipe.batch_units * recipe.unit_crop_px**2
 
     assert pixels("phantom_stnet_train_100") == pytest.approx(pixels("phantom_crop_train_100"), rel=0.01)
-    fine = cells["phantom_stnet_train_100"]["recipe"]
+    fine = configs["phantom_stnet_train_100"]["recipe"]
     assert (fine["mpp"], fine["unit_crop_px"]) == (1.0, 224)
 
 
@@ -157,33 +163,35 @@ def test_interpolation_carries_rates_and_never_uses_the_unit_itself(how):
     units = _units(at, 10.0, rate)
     slide = {"mpp": 1.0, "units": units}
     itself = sp.identity(25, format="csr")
-    y, carried = answer_interpolated(units, ["A", "B"], slide, how, 0, leave_one_out=False)(itself)
+    y, carried = predict_interpolated(units, ["A", "B"], slide, how, 0, leave_one_out=False)(itself)
     np.testing.assert_allclose(carried, rate, rtol=1e-5)
     np.testing.assert_allclose(y, np.log1p(1e4 * rate[:, :2] / rate.sum(1, keepdims=True)), rtol=1e-5)
     middle = 12
-    _, others = answer_interpolated(units, ["A", "B"], slide, how, 0, leave_one_out=True)(itself)
+    _, others = predict_interpolated(units, ["A", "B"], slide, how, 0, leave_one_out=True)(itself)
     units.counts[middle, 0] = 1e6
-    _, again = answer_interpolated(units, ["A", "B"], slide, how, 0, leave_one_out=True)(itself)
+    _, again = predict_interpolated(units, ["A", "B"], slide, how, 0, leave_one_out=True)(itself)
     np.testing.assert_allclose(again[middle], others[middle])
     assert not np.allclose(again, others)
 
 
-def test_finished_cells_are_kept_and_others_wait_for_time(tmp_path):
-    calls = []
+def test_finished_runs_are_kept_and_others_wait_for_time(tmp_path):
+    calls, results = [], Results(tmp_path)
 
     def compute():
         calls.append(1)
-        return {"truth": {"2": {"PCC@M": 0.5, "draws": [0.5, 0.6]}}}
+        return scored(0.5, [0.5, 0.6])
 
     for config in ({"a": 1}, {"a": 1}, {"a": 2}):
-        Bench(tmp_path, tmp_path, 1.0).cell("phantom_pixnet_train_100", config, compute)
+        Bench(results, tmp_path, 1.0).run("phantom_pixnet_train_100", config, compute)
+        results.collect()
     assert len(calls) == 2
-    late = Bench(tmp_path, tmp_path, -1.0)
-    late.cell("phantom_pixnet_train_100", {"a": 3}, compute)
+    shutil.rmtree(results.cache)  # the CSV alone says what is finished
+    late = Bench(results, tmp_path, -1.0)
+    for number in (1, 2, 3):
+        late.run("phantom_pixnet_train_100", {"a": number}, compute)
     assert len(calls) == 2
-    assert late.cells == {}
-    late.cell("phantom_pixnet_train_100", {"a": 2}, compute)
-    assert late.cells
+    Bench(results, tmp_path, 1.0, redraw=True).run("phantom_pixnet_train_100", {"a": 2}, compute)
+    assert len(calls) == 3
 
 
 @pytest.mark.parametrize("scale_um", [16.0, 100.0])
@@ -191,10 +199,10 @@ def test_intervals_are_of_the_figure_that_they_stand_beside(scale_um: float):
     rng = np.random.default_rng(0)
     at = np.stack(np.meshgrid(np.arange(60), np.arange(60)), -1).reshape(-1, 2) * 16.0 + 8
     rate = rng.gamma(4, 1, (len(at) // 36 + 1, 3)).repeat(36, axis=0)[: len(at)] / 16**2
-    squares = (at // 100).sum(1) % 2  # an error that the first grid's cells see whole, the others' hardly
+    squares = (at // 100).sum(1) % 2  # an error that the first grid's squares see whole, the others' hardly
     told = rate * np.where(squares[:, None] == 1, [3.0, 1.0, 1.0], [1.0, 1.0, 3.0])
     told[at[:, 0] < 320] = told[::-1][at[:, 0] < 320]
-    rate[at[:, 0] < 320] *= 0.1  # cells too empty to be scored, where the prediction is wrong
+    rate[at[:, 0] < 320] *= 0.1  # squares too empty to be scored, where the prediction is wrong
     units = _units(at, 16.0, rng.poisson(rate * 16**2) / 16**2)
     panel = SimpleNamespace(genes=list(units.genes), main="all", index=lambda _: np.arange(3), min_total=200.0)
 
@@ -209,64 +217,56 @@ def test_intervals_are_of_the_figure_that_they_stand_beside(scale_um: float):
     assert np.std(found["draws"]) > 0.005
 
 
-def test_a_finished_cell_of_a_model_does_not_outlive_its_configuration(tmp_path, monkeypatch):
-    before = asked_of_phantom(tmp_path)
+def test_a_finished_run_of_a_model_does_not_outlive_its_configuration(tmp_path, monkeypatch):
+    before = planned(tmp_path)
     configs = shutil.copytree(bundle_root() / "configs", tmp_path / "configs")
     content = json.loads((configs / "train.json").read_text())
     (configs / "train.json").write_text(json.dumps({**content, "learning_rate": 1.0}))
-    monkeypatch.setattr("benchmarks.scale_methods.config.bundle_root", lambda: tmp_path)
-    after = asked_of_phantom(tmp_path)
+    monkeypatch.setattr("benchmarks.scale_methods.commands.bundle_root", lambda: tmp_path)
+    after = planned(tmp_path)
     assert {name for name in before if before[name] == after[name]} == {n for n in before if "interpolation" in n}
 
 
-def test_what_is_not_asked_for_is_read_and_not_trained(tmp_path):
-    done, told = {"truth": {}}, []
-    Bench(tmp_path, tmp_path, 1.0).cell("phantom_crop_train_55", {"a": 1}, lambda: done)
-    bench = Bench(tmp_path, tmp_path, 1.0, ["train_100"])
+def test_only_the_chosen_runs_are_done(tmp_path):
+    done, results = [], Results(tmp_path)
+    bench = Bench(results, tmp_path, 1.0, ["train_100"])
     for name in ("phantom_crop_train_100", "phantom_crop_train_55", "phantom_pixnet_train_55"):
-        bench.cell(name, {"a": 1}, lambda name=name: told.append(name) or done)
-    assert told == ["phantom_crop_train_100"]
-    Bench(tmp_path, tmp_path, 1.0, ["train_55"]).cell("her2st_head_train_100", {}, lambda: pytest.fail("trained"))
-    alone = Bench(tmp_path, tmp_path, 1.0, methods=["stnet"])
-    alone.cell("phantom_pixnet_train_100", {}, lambda: pytest.fail("trained"))
-    assert set(bench.cells) == {"phantom_crop_train_100", "phantom_crop_train_55"}
+        bench.run(name, {"a": 1}, lambda name=name: done.append(name) or {})
+    assert done == ["phantom_crop_train_100"]
+    Bench(results, tmp_path, 1.0, ["train_55"]).run("her2st_head_train_100", {}, lambda: pytest.fail("trained"))
+    Bench(results, tmp_path, 1.0, methods=["stnet"]).run("phantom_pixnet_train_100", {}, lambda: pytest.fail("trained"))
 
 
-def test_the_report_says_who_is_ahead():
-    def cell(pcc: float, draws: list[float]) -> dict:
-        return {"truth": {"2": {"PCC@M": pcc, "draws": draws}}}
-
-    cells = {
-        "phantom_pixnet_train_100": cell(0.5, [0.5, 0.55, 0.45]),
-        "phantom_head_train_100": cell(0.2, [0.2, 0.2, 0.2]),
-        "phantom_crop_train_100": cell(0.3, [0.3, 0.3, 0.3]),
-        "phantom_interpolation_nearest_100": cell(0.5, [0.4, 0.6, 0.5]),
+def test_the_tables_mark_the_best_and_what_is_beyond_noise(tmp_path):
+    results = Results(tmp_path)
+    runs = {
+        "phantom_pixnet_train_100": scored(0.5, [0.5, 0.55, 0.45]),
+        "phantom_head_train_100": scored(0.2, [0.2, 0.2, 0.2]),
+        "phantom_crop_train_100": scored(0.3, [0.3, 0.3, 0.3]),
+        "phantom_interpolation_nearest_100": scored(0.5, [0.4, 0.6, 0.5]),
     }
-    assert collect(cells, "phantom", "truth")["crop"] == {"train_100": {"2": 0.3}}
-    assert "| pixnet train_100 | **0.500** |" in table(cells, "phantom", "truth")
-    head, crop, nearest, of_head = differences(cells, "phantom", "truth")
-    assert "ahead +0.300" in head
-    assert "ahead +0.200" in crop
-    assert "undecided" in nearest
-    assert of_head.startswith("its head alone")
-    assert "behind -0.100" in of_head
+    for name, figure in runs.items():
+        Bench(results, tmp_path, 1.0).run(name, {}, lambda figure=figure: figure)
+    results.collect()
+    scores = scores_table(results, "phantom", ["truth"]).splitlines()
+    assert scores[0] == "| PCC@M | truth, 2 µm |"
+    assert "| pixnet train_100 | **0.500** |" in scores
+    assert "| crop train_100 | 0.300 |" in scores
+    head, crop, nearest, of_head = differences_table(results, "phantom", "truth").splitlines()[2:]
+    assert head.startswith("| pixnet train_100 − head train_100 | **+0.300 [")
+    assert "**+0.200 [" in crop
+    assert "| +0.000 [" in nearest
+    assert of_head.startswith("| head train_100 − crop train_100 | **-0.100 [")
+    plot(results, tmp_path / "scales.png")
+    assert (tmp_path / "scales.png").stat().st_size > 1000
 
 
-def test_the_report_is_what_finished_cells_say_whatever_made_them(tmp_path, capsys):
-    def cell(pcc: float) -> dict:
-        figure = {"PCC@M": pcc, "draws": [pcc - 0.01, pcc + 0.01]}
-        return {"config_hash": "of another day", "commit": "abc", "truth": {"2": figure}, "counts": {"2": figure}}
-
-    interpolated = [f"interpolation_{how}_{um}" for how in ("linear", "nearest") for um in (100, 55, 16, 8)]
-    for name, pcc in {"pixnet_train_100": 0.4, "crop_train_100": 0.3, **dict.fromkeys(interpolated, 0.2)}.items():
-        (tmp_path / f"phantom_{name}.json").write_text(json.dumps(cell(pcc)))
-    found = main(["--report", "--threads", "1", "--results", str(tmp_path)])
-    said = capsys.readouterr().out
-    assert "10 finished cells, of commits abc" in said
-    assert [line.split()[2] for line in said.splitlines() if line.startswith("| interp")][:8] == [
-        name.removeprefix("interpolation_") for name in interpolated
-    ]
-    assert "| pixnet train_100 | **0.400** |" in said
-    assert "ahead +0.100" in said
-    assert found["pixnet"]["train_100"]["2"] == 0.4
-    assert (tmp_path / "scales.png").is_file()
+def test_the_newest_run_of_a_method_is_shown(tmp_path, monkeypatch):
+    results = Results(tmp_path)
+    for number, (pcc, finished) in enumerate([(0.4, "2"), (0.3, "1")]):
+        monkeypatch.setattr("benchmarks.scales.provenance", lambda finished=finished: {"finished": finished})
+        Bench(results, tmp_path, 1.0).run(
+            "phantom_pixnet_train_100", {"a": number}, lambda pcc=pcc: scored(pcc, [0.0, 1.0])
+        )
+    results.collect()
+    assert scores_table(results, "phantom", ["truth"]).splitlines()[2:] == ["| pixnet train_100 | **0.400** |"]

@@ -1,4 +1,4 @@
-"""Values of options that no command can answer, or only with more time and memory than there is."""
+"""Values of options that are impossible, or need more time and memory than there is."""
 
 from __future__ import annotations
 

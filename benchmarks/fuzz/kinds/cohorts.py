@@ -9,7 +9,7 @@ from ..damage import damage
 
 @kind("cohorts", 30)
 def cohorts(build: Build) -> Case:
-    """Tables that are refused before the first slide; a few that are predicted, which takes a while."""
+    """Tables that are rejected before the first slide; and a few that are predicted, which takes a while."""
     table, base = build.input("cohort.csv"), build.base
     build.slide("slides/P3.tif")
     build.copy(base.units, "spots.h5ad")
@@ -28,7 +28,7 @@ def cohorts(build: Build) -> Case:
         )
         lines, what = [header, row], f"cohort: {row}"
         if build.chance(0.4):  # which does not keep the other from its result
-            what += f", beside a slide: {damage(build.slide('slides/bad.tif'), build.rng)}"
+            what += f", next to a slide: {damage(build.slide('slides/bad.tif'), build.rng)}"
             lines.append("slides/bad.tif,1.0,bad")
         table.write_text("\n".join([*lines, ""]))
         name = row.rpartition(",")[2]

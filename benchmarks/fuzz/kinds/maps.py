@@ -1,4 +1,4 @@
-"""Work folders from which a prediction goes on, and maps that were written before."""
+"""Work folders from which a prediction continues, and maps that were written before."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .slides import work_of
 
 @kind("work", 50)
 def resumed(build: Build) -> Case:
-    """A prediction goes on from a damaged work folder: its result may not tell, or a sentence says what to remove."""
+    """A prediction continues from a damaged work folder: the result is right, or a sentence says what to remove."""
     out = build.out("o.h5ad")
     arguments = ["predict", str(build.slide()), str(out), "--model", str(build.base.run), "--bin-um", "55"]
     arguments += ["--set", "all_genes=true", "--set", "tile_px=128"]

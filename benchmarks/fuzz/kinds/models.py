@@ -173,7 +173,7 @@ def _panel(build: Build, path: Path) -> str:
 
 
 def _linked(build: Build, run: Path) -> Case:
-    """What lies outside of the run is not handed on with it."""
+    """Files outside of the run do not leave with it."""
     secret = build.input("elsewhere/config.json")
     secret.write_text(json.dumps({"note": SECRET}))
     how = build.word("link", "folder", "folder of an encoder")
@@ -205,7 +205,7 @@ def _named(build: Build, run: Path) -> Case:
 
 
 def _resumed(build: Build) -> Case:
-    """A training that goes on from a damaged checkpoint, or after other files of its folder were changed."""
+    """A training continues from a damaged checkpoint, or after other files of its folder were changed."""
     run = build.out("run")
     shutil.copytree(build.base.run, run)
     for gone in ("models/model.pt",) if build.chance(0.5) else ():

@@ -250,7 +250,7 @@ def _unmount(folder: Path) -> Callable[[], None]:
 
 @kind("signals", 25)
 def signals(build: Build) -> Case:
-    """Stopped at any moment, nothing is left but what the same command goes on from; and it does."""
+    """A command that is stopped at any moment leaves only files from which the same command continues; and it does."""
     sent = int(build.rng.choice([signal.SIGTERM, signal.SIGINT]))
     after = float(build.rng.uniform(0.02, 1.2))
     command = build.word("predict", "map", "train", "audit", "report")
@@ -280,7 +280,7 @@ def signals(build: Build) -> Case:
 
 @kind("at-once", 15)
 def at_once(build: Build) -> Case:
-    """Two commands with one output: one waits or is refused, and the result is that of a command alone."""
+    """Two commands with one output: one waits or fails, and the result is that of a single command."""
     command = build.word("predict", "map", "train", "evaluate", "audit", "report", "export-bundle")
     what = f"twice at once, {command}"
     slide, out, run, base = build.slide(), build.out("o.h5ad"), build.out("run"), build.base

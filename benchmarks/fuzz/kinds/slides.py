@@ -1,4 +1,4 @@
-"""Slides: the same pixels in another layout, pictures that are not H&E, and damaged files."""
+"""Slides: the same pixels in another layout, images that are not H&E, and damaged files."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ _TAGS = {
 
 
 def predict_bins(build: Build, slide: Path, what: str, must: Must = "either", **check: Any) -> Case:
-    """Predict bins of a slide, whatever is asked of the result."""
+    """Predict bins of a slide."""
     out = build.out("o.h5ad")
     arguments = ["predict", str(slide), str(out), "--model", str(build.base.run), "--bin-um", BIN_UM]
     if check.pop("with_mpp", False):
@@ -64,13 +64,13 @@ def predict_bins(build: Build, slide: Path, what: str, must: Must = "either", **
 
 
 def work_of(*names: str) -> list[str]:
-    """Where a prediction that failed may go on: its work folder."""
+    """The work folder, from which a failed prediction may continue."""
     return [pattern for name in map(escape, names) for pattern in (f"out/{name}.work", f"out/{name}.work/*")]
 
 
 @kind("layouts", 90)
 def layouts(build: Build) -> Case:
-    """The same pixels, stored otherwise: the prediction may not notice."""
+    """The same pixels, stored differently: the prediction may not change."""
     options = {**_drawn(build, _LOSSLESS), **_drawn(build, _LAYOUTS), **_drawn(build, _FORMS)}
     pixels, base, path = build.base.pixels, build.base, build.input("slide one.tif" if build.chance(0.2) else "S.tif")
     how = build.word("plain", "plain", "plain", "pyramid", "subifds", "alpha", "ome", "png", "map", "link")
@@ -110,7 +110,7 @@ def layouts(build: Build) -> Case:
 
 @kind("pictures", 50)
 def pictures(build: Build) -> Case:
-    """Pixels that are not quite H&E in 8 bit: refused, or taken for what they are."""
+    """Pixels that are not quite H&E in 8 bit: rejected, or read correctly."""
     pixels, path, base = build.base.pixels, build.input("S.tif"), build.base
     like, how = base.result("bins.h5ad"), int(build.rng.integers(16))
     if how == 0:

@@ -77,7 +77,7 @@ def train(build: Build, dataset: Path, what: str, must: Must = "either", like: P
 
 
 def of_training(run: str) -> list[str]:
-    """What a training that failed may leave, from which it goes on: anything but a model that looks finished."""
+    """Files that a failed training may leave, to continue from: anything but a model that looks finished."""
     kept = (
         "",
         "/configs*",

@@ -51,7 +51,7 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def table_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A table of one recipe."""
     path = tmp_path_factory.mktemp("table") / "recipes.json"
-    table: dict[str, Any] = {"min_total": 200, "reference": "tiny", "rows": {"best": "tiny", "swin": "other"}}
+    table: dict[str, Any] = {"min_total": 200, "reference": "tiny"}
     path.write_text(json.dumps({**table, "recipes": {"tiny": TINY}}))
     return path
 

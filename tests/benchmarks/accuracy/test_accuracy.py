@@ -8,13 +8,9 @@ import pytest
 
 from benchmarks.accuracy import schedule
 from benchmarks.accuracy.__main__ import main
-from benchmarks.accuracy.cells import read_cells
+from benchmarks.store import Results
 
 pytest.importorskip("efficientnet_lite_pytorch", reason="the extra `encoders` is not installed")
-
-
-def last_line(capsys: pytest.CaptureFixture) -> dict:
-    return json.loads(capsys.readouterr().out.strip().splitlines()[-1])
 
 
 @pytest.mark.timeout(900)  # a training in a process of its own, on a machine that may be busy
@@ -38,37 +34,39 @@ def test_screening_does_without_the_test_section_and_nothing_is_done_twice(
     command = [str(c) for c in [*command, "--folds", "P1", "--seeds", "0", "--budget-min", "0.03", "--stage"]]
 
     assert main([*command, "screening"]) == 0
-    assert set(last_line(capsys).values()) == {None}  # nothing final yet
-    cells = list(read_cells(tmp_path / "results"))
-    assert {tuple(c["scored_on"]) for c in cells} == {("P2",)}
-    assert {tuple(c["trained_on"]) for c in cells} == {("P3",)}
-    by_method = {c["method"]: c for c in cells}
-    assert by_method["tiny"]["steps"] > 0
-    assert by_method["mean"]["scores"]["PCC@M"] == 0
-    assert len({c["units"] for c in cells}) == 1
+    results = Results(tmp_path / "results")
+    rows = {row["method"]: row for row in results.rows("accuracy")}
+    assert {(row["stage"], row["scored_on"], row["trained_on"]) for row in rows.values()} == {("screening", "P2", "P3")}
+    assert int(rows["tiny"]["steps"]) > 0
+    assert float(rows["mean"]["PCC@M"]) == 0
+    assert len({row["units"] for row in rows.values()}) == 1
 
-    written = {p: p.stat().st_mtime_ns for p in (tmp_path / "results").rglob("*.json")}
+    finished = (tmp_path / "results" / "accuracy.csv").read_text()
+    shutil.rmtree(results.cache)  # the CSV alone says what is finished
     with monkeypatch.context() as patched:
         patched.setattr(schedule, "_start", lambda *_: pytest.fail("trained again"))
         assert main([*command, "screening"]) == 0
-    assert {p: p.stat().st_mtime_ns for p in (tmp_path / "results").rglob("*.json")} == written
+    assert (tmp_path / "results" / "accuracy.csv").read_text() == finished
 
     for name, content in kept.items():
         (data / name).write_bytes(content)
     capsys.readouterr()
     request.getfixturevalue("in_this_process")
     assert main([*command, "final"]) == 0
-    line = last_line(capsys)
-    assert line["mean"]["PCC@M"] == 0
-    assert line["best"]["folds"] == 1
-    assert line["swin"] is None
-    final = [c for c in read_cells(tmp_path / "results") if c["stage"] == "final"]
-    assert {tuple(c["scored_on"]) for c in final} == {("P1",)}
-    assert {tuple(sorted(c["trained_on"])) for c in final} == {("P2", "P3")}
-    assert not any(c["same_patient"] for c in final)
+    assert "| tiny | 1 × 1 |" in capsys.readouterr().out
+    final = [row for row in results.rows("accuracy") if row["stage"] == "final"]
+    assert {row["scored_on"] for row in final} == {"P1"}
+    assert {" ".join(sorted(row["trained_on"].split())) for row in final} == {"P2 P3"}
+    assert {row["same_patient"] for row in final} == {"false"}
+    (tiny,) = (row for row in final if row["method"] == "tiny")
+    assert results.has(tiny["key"], draws=True)
+    (results.cache / f"{tiny['key']}.json").unlink()
+    assert not results.has(tiny["key"], draws=True)
+    assert main([*command, "final", "--only", "tiny", "--redraw"]) == 0
+    assert results.has(tiny["key"], draws=True)
 
 
-def test_what_does_not_exist_is_told(spots: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_unknown_folds_and_folders_are_errors(spots: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     common = ["--work", str(tmp_path), "--results", str(tmp_path / "r")]
     assert main([*common, "--data", str(spots), "--folds", "P9"]) == 2
     assert "no fold P9" in capsys.readouterr().err
