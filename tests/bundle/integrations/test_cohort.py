@@ -21,8 +21,9 @@ import numpy as np
 import pytest
 import torch
 
-from bundle.cli.arguments import build_parser
-from bundle.cli.main import _NOT_OF_A_SLIDE, main
+from bundle.cli.main import main
+from bundle.cli.parser import build_parser
+from bundle.cli.predict import NOT_OF_A_SLIDE
 from bundle.errors import InputError
 from bundle.integrations.cohort import predict_cohort, read_cohort
 from bundle.integrations.cohort import run as cohort_run
@@ -214,7 +215,7 @@ def test_a_table_that_does_not_work(tmp_path, capsys, text: str | bytes | None, 
 def test_options_are_the_same_when_passed_on(arguments):
     command = ["predict", "slide", "out", "--model", "run"]
     parsed = build_parser().parse_args([*command, *arguments])
-    options = {key: value for key, value in vars(parsed).items() if key not in _NOT_OF_A_SLIDE}
+    options = {key: value for key, value in vars(parsed).items() if key not in NOT_OF_A_SLIDE}
     assert build_parser().parse_args([*command, *arguments_of(options)]) == parsed
 
 
@@ -232,7 +233,7 @@ def test_every_option_is_passed_on_under_its_own_name(capsys):
     with pytest.raises(SystemExit):
         build_parser().parse_args(["predict", "--help"])
     options = re.findall(r"--[a-z-]+", capsys.readouterr().out)
-    for key in set(known) - _NOT_OF_A_SLIDE:
+    for key in set(known) - NOT_OF_A_SLIDE:
         ((name, *_), *_) = (a.split("=") for a in arguments_of({key: [("k", 1)] if key == "settings" else 1}))
         assert name in options
 
