@@ -35,6 +35,9 @@ distributed = pytest.importorskip("distributed", reason="needs the extra cohort"
 STUB = """
 import os, pathlib, subprocess, sys, time
 
+sys.path.append("ROOT")
+from bundle.integrations.cohort.child import end_with_parent
+
 def main(arguments):
     slide, out = map(pathlib.Path, arguments[1:3])
     calls = out.with_suffix(".calls")
@@ -54,7 +57,10 @@ def main(arguments):
     for suffix in ("_16um", "_8um") if any("16.0,8.0" in a for a in arguments) else ("",):
         out.with_stem(out.stem + suffix).write_text(todo)
     return 2 if "--mpp=9.0" in arguments else 0
-"""
+
+end_with_parent()
+sys.exit(main(sys.argv[1:]))
+""".replace("ROOT", str(Path(__file__).parents[3]))
 
 
 @pytest.fixture
@@ -71,7 +77,7 @@ def model(tmp_path) -> Path:
 
 @pytest.fixture
 def stub(tmp_path, monkeypatch) -> Path:
-    """The command line of the children."""
+    """The module that the children run."""
     folder = tmp_path / "source"
     folder.mkdir()
     (folder / "stub_of_pixnet.py").write_text(STUB)
