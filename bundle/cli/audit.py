@@ -44,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Write the scores and say where."""
+    print(f"Auditing {args.pred}", flush=True)
     from ..audit import audit
 
     print(

@@ -14,6 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Run the demo."""
+    print(f"The demo writes to {args.out}; it takes a few minutes", flush=True)
     from ..workflows.demo import demo
 
     demo(args.out)

@@ -26,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Write the scores and say where."""
+    print(f"Scoring {args.run} on the {args.split} slides", flush=True)
     from ..workflows.evaluating import evaluate
 
     path = evaluate(

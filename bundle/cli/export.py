@@ -21,6 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Export the network."""
+    print(f"Exporting {args.run}", flush=True)
     from ..integrations.onnx_file import export_onnx
 
     print(f"Exported: {export_onnx(args.run, args.out, args.size_px, args.trust)}")

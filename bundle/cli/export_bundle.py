@@ -18,6 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Export the model."""
+    print(f"Exporting {args.run}", flush=True)
     from ..integrations.bundle_zip import export_bundle
 
     print(f"Exported: {export_bundle(args.run, args.out, args.trust)}")

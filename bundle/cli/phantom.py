@@ -35,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Generate the data set."""
+    print(f"Generating {args.slides} slides in {args.out}", flush=True)
     from ..datasets.phantom import make_phantom
 
     make_phantom(

@@ -61,6 +61,7 @@ def run(args: argparse.Namespace) -> int:
     if args.slide.lower().endswith(".csv"):
         return _cohort(args)
     settings = _settings(args)  # refuses options that do not fit together before slow imports
+    print(f"Predicting {args.slide} with {args.model}", flush=True)
     from ..workflows.inferring import predict
 
     written = predict(args.slide, args.out, args.model, settings, args.trust)
@@ -69,6 +70,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _cohort(args: argparse.Namespace) -> int:
+    print(f"Predicting the slides of {args.slide} with {args.model}", flush=True)
     from ..integrations.cohort import predict_cohort
 
     results = predict_cohort(

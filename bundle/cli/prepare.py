@@ -24,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Write the data set and say what it holds."""
+    print(f"Preparing {args.src}", flush=True)
     from ..data.manifest import summary
     from ..readers import prepare
 

@@ -20,6 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Write the report."""
+    print(f"Reporting on {args.run}", flush=True)
     from ..report import write_report
 
     print(f"Report: {write_report(args.run, args.out, args.genes or ())}")

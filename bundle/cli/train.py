@@ -26,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Train into the run folder."""
+    print(f"Training {args.run} on {args.dataset}", flush=True)
     from ..workflows.training import train
 
     train(args.dataset, args.run, args.config, dict(args.settings), args.trust)
