@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import zipfile
 from collections.abc import Iterator
@@ -27,38 +28,14 @@ _PACKAGES = ("bundle", "networks", "transforms")
 #: Of a package, its modules and these files.
 _BESIDE_MODULES = ("no_deps.txt", "py.typed", "requirements.txt")
 _MODULE = re.compile(r"[A-Za-z_]\w*\.pyi?", re.ASCII)
+#: PixNet's own configurations; a user may keep others beside them.
 _CONFIGS = (
-    "backbone.json",
-    "efficientnet_lite.json",
-    "evaluate.json",
-    "fine_tune.json",
-    "inference.json",
-    "logging.conf",
-    "metadata.json",
-    "mixed_sizes.json",
-    "multi_gpu_evaluate.json",
-    "multi_gpu_train.json",
-    "programs.json",
-    "swin_unetr.json",
-    "train.json",
+    *("train", "evaluate", "inference", "metadata", "multi_gpu_train", "multi_gpu_evaluate", "fine_tune"),
+    *("mixed_sizes", "programs", "backbone", "efficientnet_lite", "swin_unetr"),
 )
-_PAGES = (
-    "README.md",
-    "ablations.md",
-    "cohorts.md",
-    "data_format.md",
-    "data_license.txt",
-    "demo.jpg",
-    "encoders.md",
-    "mlflow.md",
-    "monai_deploy.md",
-    "monai_label.md",
-    "qupath.md",
-    "results.md",
-    "scales.jpg",
-    "slurm_training.md",
-    "training.md",
-)
+#: The model card, and the licence of the data; the pages that these lead to go along.
+_PAGES = ("README.md", "data_license.txt")
+_LINK = re.compile(r"\]\(([^)#\s]+)")
 #: Configurations that describe a model, which take over the run's.
 _OF_A_MODEL = ("train.json", "evaluate.json", "inference.json")
 #: Of the run: the model, and how well it predicted each gene, which predictions repeat.
@@ -114,14 +91,36 @@ def export_bundle(run: str | Path, out: str | Path, trust: bool = False) -> Path
 def _code() -> dict[str, bytes]:
     """The bundle's own files by their path."""
     root = bundle_root().resolve()
-    paths = {root / "configs" / name for name in _CONFIGS} | {root / "docs" / name for name in _PAGES}
+    paths = {root / "configs" / f"{name}.json" for name in _CONFIGS} | {root / "configs" / "logging.conf"}
+    paths |= _pages(root / "docs")
     paths |= {path for package in _PACKAGES for path in _modules(root / package)}
-    own = [path for path in paths if path.is_file() and path.resolve().is_relative_to(root)]
+    own = [path for path in paths if _is_own(path, root)]
     return {path.relative_to(root).as_posix(): path.read_bytes() for path in own}
+
+
+def _is_own(path: Path, root: Path) -> bool:
+    return path.is_file() and path.resolve().is_relative_to(root)
+
+
+def _pages(docs: Path) -> set[Path]:
+    """The pages and pictures in `docs` that its first pages link to, these included."""
+    found: set[Path] = set()
+    waiting = [docs / name for name in _PAGES]
+    while waiting:
+        page = waiting.pop()
+        if page in found or not _is_own(page, docs):
+            continue
+        found.add(page)
+        if page.suffix == ".md":
+            links = _LINK.findall(page.read_text(encoding="utf-8"))
+            waiting += [Path(os.path.normpath(page.parent / link)) for link in links if "://" not in link]
+    return found
 
 
 def _modules(package: Path) -> Iterator[Path]:
     for path in package.iterdir():
+        if path.name == "public":  # what `import pixnet` gives, where PixNet is installed
+            continue
         if path.is_dir() and not path.is_symlink() and (path / "__init__.py").is_file():
             yield from _modules(path)
         elif _MODULE.fullmatch(path.name) or path.name in _BESIDE_MODULES:

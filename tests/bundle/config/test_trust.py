@@ -455,10 +455,10 @@ def test_an_exported_bundle_holds_no_foreign_file(tmp_path, monkeypatch):
     (root / "bundle" / "linked.py").symlink_to(outside)
     (root / "networks" / "linked").symlink_to(tmp_path)
     (tmp_path / "__init__.py").write_text("SECRET")
-    (root / "docs" / "README.md").unlink()
-    (root / "docs" / "README.md").symlink_to(outside)
+    (root / "docs" / "data_license.txt").unlink()
+    (root / "docs" / "data_license.txt").symlink_to(outside)
     files = archive._code()
-    assert set(files) == want - {"docs/README.md"}
+    assert set(files) == want - {"docs/data_license.txt"}
     assert not any(b"SECRET" in content for content in files.values())
 
 

@@ -17,6 +17,7 @@ import pytest
 from bundle import workflows
 from bundle.cli.main import main
 from bundle.errors import InputError
+from bundle.integrations import bundle_zip
 from bundle.integrations.bundle_zip import _carry_folders, export_bundle
 from tests import forking
 
@@ -44,10 +45,26 @@ def test_it_unpacks_to_a_bundle_of_the_zips_name(unzipped):
     for room in ("bundle", "networks", "transforms", "configs", "docs"):
         kept = [p for p in (ROOT / room).rglob("*") if p.suffix in {".py", ".json", ".conf", ".md", ".txt", ".typed"}]
         assert kept
-        for path in kept:
-            assert (unzipped / path.relative_to(ROOT)).is_file(), path
+        for path in kept:  # a page that is missing here needs a link from docs/README.md, or from a page it leads to
+            is_there = (unzipped / path.relative_to(ROOT)).is_file()
+            assert is_there != ("public" in path.parts), path
     assert (unzipped / "LICENSE").read_bytes() == (ROOT / "LICENSE").read_bytes()
     assert not list(unzipped.rglob("__pycache__"))
+
+
+def test_pages_that_the_model_card_leads_to_go_along(tmp_path):
+    (tmp_path / "guide").mkdir()
+    pages = {
+        "README.md": "[a](guide/a.md#top), [web](https://example.org/x.md), [outside](../secret.md)",
+        "guide/a.md": "![b](b.jpg) [back](../README.md)",
+        "guide/b.jpg": "",
+        "notes.md": "nobody links here",
+        "../secret.md": "",
+    }
+    for name, text in pages.items():
+        (tmp_path / name).write_text(text)
+    found = {path.relative_to(tmp_path).as_posix() for path in bundle_zip._pages(tmp_path)}
+    assert found == {"README.md", "guide/a.md", "guide/b.jpg"}
 
 
 def test_its_configurations_and_metadata_are_the_models(unzipped, tiny_run):
