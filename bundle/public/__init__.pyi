@@ -6,7 +6,7 @@ from .bundle.data.panel import GenePanel, load_panel
 from .bundle.data.units import Units, build_units, read_units
 from .bundle.datasets.phantom import make_phantom
 from .bundle.errors import InputError
-from .bundle.inference import DenseMap, open_map
+from .bundle.inference import DenseMap, expression_of, open_map
 from .bundle.integrations.bundle_zip import export_bundle
 from .bundle.integrations.cohort import predict_cohort
 from .bundle.integrations.onnx_file import export_onnx
@@ -27,6 +27,7 @@ __all__ = [
     "evaluate",
     "export_bundle",
     "export_onnx",
+    "expression_of",
     "load_panel",
     "make_phantom",
     "networks",
