@@ -20,7 +20,7 @@ env: $(VENV)/.ready
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install -q -c constraints.txt torch
-	$(PIP) install -q -c constraints.txt -e ".[cohort,encoders,openslide,cucim-cpu,dev]"
+	$(PIP) install -q -c constraints.txt -e ".[cohort,encoders,report,nifti,openslide,cucim-cpu,dev]"
 	@# cuCIM's own requirements are the CUDA toolkit; on a CPU it reads slides without them.
 	$(PIP) install -q -c constraints.txt --no-deps cucim-cu12
 	touch $@
@@ -47,13 +47,13 @@ $(LABEL)/.ready: pyproject.toml constraints.txt bundle/integrations/monai_label/
 	$(PYTHON) -m venv $(LABEL)
 	$(LABEL)/bin/python -m pip --disable-pip-version-check install -q -c constraints.txt torch
 	$(LABEL)/bin/python -m pip --disable-pip-version-check install -q -c constraints.txt \
-		-e ".[openslide,cucim-cpu]" pytest pytest-timeout -r bundle/integrations/monai_label/requirements.txt
+		-e ".[nifti,openslide,cucim-cpu]" pytest pytest-timeout -r bundle/integrations/monai_label/requirements.txt
 	$(LABEL)/bin/python -m pip --disable-pip-version-check install -q -c constraints.txt --no-deps \
 		cucim-cu12 -r bundle/integrations/monai_label/no_deps.txt
 	touch $@
 
 label: label-env
-	$(LABEL)/bin/python -m monailabel.main start_server --app bundle/label --studies "$(STUDIES)" \
+	$(LABEL)/bin/python -m monailabel.main start_server --app bundle/integrations/monai_label --studies "$(STUDIES)" \
 		--conf run "$(abspath $(RUN))" --conf origins "$(ORIGINS)" \
 		--conf trust "$(TRUST)" --host 127.0.0.1 --port $(PORT)
 

@@ -131,6 +131,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any] | None:
     parser.add_argument("--runs", type=int, default=2)
     parser.add_argument("--regions-px", type=int, nargs="+", default=[1024, 2560, 3584])
     parser.add_argument("--only", choices=("torch", "onnx", "openvino"), help="compare nothing: this one's pipeline")
+    parser.add_argument("--section-only", action="store_true", help="the Her2ST section's pipeline, by --only or torch")
     parser.add_argument("--forward", nargs=7, help="(used by itself)")
     args = parser.parse_args(argv)
     if args.forward:
@@ -140,6 +141,15 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any] | None:
     torch.set_num_threads(args.threads)
     regions = [512, 768] if args.quick else args.regions_px
     with workspace(args.work) as work:
+        if args.section_only:
+            section = prepared_section(work)
+            if section is None:
+                parser.error("there is no Her2ST section: set PIXNET_DATA")
+            keep_freed_memory()
+            ratio = _pipeline(section[0], default_run(work), work, args.only or "torch", args.runs)[0]
+            result: dict[str, Any] = {"section": {"pipeline_over_forward": ratio}}
+            finish(result)
+            return result
         slide, run = phantom_slide(work, 2000 if args.quick else 20_000), default_run(work)
         _, config = evaluator(slide, run, work)
         network = config.get_parsed_content("network").eval()
@@ -147,7 +157,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any] | None:
         if args.only:
             keep_freed_memory()
             ratio, wall, mm2, mpx = _pipeline(slide, run, work, args.only, args.runs)
-            result: dict[str, Any] = {"pipeline_over_forward": ratio, "mm2_per_s": mm2 / wall, "mpx_per_s": mpx / wall}
+            result = {"pipeline_over_forward": ratio, "mm2_per_s": mm2 / wall, "mpx_per_s": mpx / wall}
             finish(result)
             return result
         main_px = regions[len(regions) // 2]

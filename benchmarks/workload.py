@@ -199,16 +199,6 @@ class Timed:
     log: str
 
 
-#: A process's peak counts the memory of the one that started it (Linux keeps it over exec), so this small one does.
-_MEASURE = """
-import resource, subprocess, sys, time
-started = time.monotonic()
-code = subprocess.call(sys.argv[1:])
-seconds = time.monotonic() - started
-print(f"\\n{code} {seconds} {resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss}")
-"""
-
-
 def measured(command: Sequence[str], **env: str) -> Timed:
     """Run a command and measure it.
 
@@ -216,7 +206,7 @@ def measured(command: Sequence[str], **env: str) -> Timed:
         RuntimeError: if it fails.
     """
     ended = subprocess.run(
-        [sys.executable, "-c", _MEASURE, *command],
+        [sys.executable, Path(__file__).with_name("measure.py"), *command],
         cwd=Path(__file__).parents[1],
         env={**os.environ, **env},
         stdout=subprocess.PIPE,

@@ -7,8 +7,18 @@ import errno
 import os
 import re
 from collections.abc import Iterable
+from importlib import import_module
 
-__all__ = ["InputError", "cannot_write", "did_you_mean", "missing_extra", "reason", "short", "user_message"]
+__all__ = [
+    "InputError",
+    "cannot_write",
+    "did_you_mean",
+    "missing_extra",
+    "reason",
+    "require_extra",
+    "short",
+    "user_message",
+]
 
 #: The disk or the quota is full, or the file system is read-only.
 _NOT_WRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
@@ -38,8 +48,20 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def missing_extra(what: str, extra: str) -> InputError:
-    """What to say where an optional dependency is not installed (PixNet is installed from a clone, not from PyPI)."""
+    """The error for an optional dependency that is not installed (PixNet is installed from a clone, not from PyPI)."""
     return InputError(f"{what}, which is not installed: pip install '.[{extra}]' in a clone of PixNet.")
+
+
+def require_extra(module: str, what: str, extra: str) -> None:
+    """Import an optional dependency before work starts that needs it.
+
+    Raises:
+        InputError: naming the extra that installs it, if it is missing.
+    """
+    try:
+        import_module(module)
+    except ModuleNotFoundError as error:
+        raise missing_extra(f"{what} needs {module}", extra) from error
 
 
 def reason(error: BaseException) -> str:

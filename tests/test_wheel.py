@@ -97,11 +97,12 @@ def test_the_wheel_holds_the_bundle_and_nothing_else(wheel):
     with zipfile.ZipFile(wheel) as archive:
         held = {name for name in archive.namelist() if ".dist-info/" not in name}
     wanted = [path for room in ROOMS for kind in ("*.py", "*.pyi") for path in (ROOT / room).rglob(kind)]
-    wanted += [ROOT / room / "py.typed" for room in ROOMS]
+    wanted += [path for room in ROOMS for path in (ROOT / room).rglob("py.typed")]
     wanted += (ROOT / "bundle" / "integrations" / "monai_label").glob("*.txt")
     wanted += [*(ROOT / "configs").glob("*.json"), ROOT / "configs" / "logging.conf"]
-    wanted += [path for path in (ROOT / "docs").rglob("*") if path.suffix in (".md", ".txt", ".jpg")]
-    assert held == {f"pixnet/{path.relative_to(ROOT).as_posix()}" for path in wanted}
+    wanted += [path for path in (ROOT / "docs").rglob("*") if path.suffix in (".md", ".txt", ".jpg", ".png")]
+    paths = {f"pixnet/{path.relative_to(ROOT).as_posix()}" for path in wanted}
+    assert held == {path.replace("pixnet/bundle/public/", "pixnet/") for path in paths}
 
 
 def test_the_source_archive_holds_what_builds_and_tests_it(built):
@@ -131,11 +132,18 @@ def test_every_place_says_the_same_version(wheel, capsys):
 
 
 def test_the_library_is_imported_from_the_wheel(installed, elsewhere):
-    code = "import json, pixnet.bundle, pixnet.networks, pixnet.transforms as t\n"
+    code = "import json, sys, pixnet\n"
+    code += "quick = not {'numpy', 'torch', 'monai'} & {*sys.modules}\n"
+    code += "public = [getattr(pixnet, name) for name in pixnet.__all__]\n"
+    code += "import pixnet.bundle, pixnet.networks, pixnet.transforms as t\n"
     code += "from pixnet.networks import PixNet; from pixnet.transforms import SlideReader\n"
-    code += "print(json.dumps([m.__file__ for m in (pixnet.bundle, pixnet.networks, t)]))"
-    files = json.loads(_run(sys.executable, "-c", code, **elsewhere))
-    assert [Path(f) for f in files] == [installed / "pixnet" / room / "__init__.py" for room in ROOMS]
+    code += "files = [m.__file__ for m in (pixnet, pixnet.bundle, pixnet.networks, t)]\n"
+    code += "print(json.dumps([quick, len(public), pixnet.predict.__module__, files]))"
+    quick, names, predict, files = json.loads(_run(sys.executable, "-c", code, **elsewhere).splitlines()[-1])
+    assert quick
+    assert names > 20
+    assert predict == "pixnet.bundle.workflows.inferring"
+    assert [Path(f) for f in files] == [installed / "pixnet" / room / "__init__.py" for room in ("", *ROOMS)]
 
 
 def test_the_wheel_trains_and_predicts_from_another_folder(installed, elsewhere, phantom, tiny, tmp_path):

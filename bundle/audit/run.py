@@ -11,7 +11,7 @@ import numpy as np
 
 from ..data.normalisation import LARGE_UNIT_UM, eligible, log1p_cp10k
 from ..data.units import Units, read_units
-from ..errors import InputError, did_you_mean
+from ..errors import InputError, did_you_mean, require_extra
 from ..files.atomic import replacing, write_json
 from ..files.ownership import claim
 from ..metrics import coverage_95, gene_table
@@ -63,6 +63,7 @@ def audit(
     """
     if unit_of_x_against and against is None:
         raise InputError("--unit-of-x-against says what X of --against's predictions is, and there are none.")
+    require_extra("matplotlib", "The audit's picture", "report")
     pairs = read_pairs(str(pred), *(None if v is None else str(v) for v in (truth, against)))
     read = [(pair, read_predicted(pair.pred, unit_of_x), _measured(pair.truth)) for pair in pairs]
     shared = _shared_genes(read)

@@ -1,7 +1,9 @@
-"""What a configuration may hold: literals and code, the values that suit a key, and what needs trust."""
+"""What a configuration may hold: literals and code, the values that suit a key, and what needs trust.
 
-from .merge import merge_config
-from .root import bundle_root
-from .run import run_config
+`__init__.pyi` lists the public functions, which are imported on first use: the command line reads this package before
+it needs MONAI.
+"""
 
-__all__ = ["bundle_root", "merge_config", "run_config"]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -9,8 +9,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from monai.apps.utils import get_logger
-
 from ..errors import user_message
 from ..files.reading import read_json
 from .literals import Code, as_code
@@ -37,6 +35,7 @@ def run_config(run_id: str, files: Sequence[str | Path], overrides: Mapping[str,
         InputError: if a file or a key does not exist, a value does not suit its key, or the run refuses its input.
     """
     import monai.bundle
+    from monai.apps.utils import get_logger
 
     root = str(bundle_root())
     if root not in sys.path:  # the configurations name `networks.PixNet`, not `pixnet.networks.PixNet`

@@ -129,13 +129,13 @@ class TiledInferer(Inferer):
 
             ahead = deque(begin(number) for number in range(min(self.num_readers, len(tiles))))
             for number, tile in enumerate(tiles):  # the next tiles are read while the network runs
+                use_free_cores()  # its first look takes a moment, in which the first tile is read
                 for part in ahead.popleft():
                     part.result()
                 if number + self.num_readers < len(tiles):
                     ahead.append(begin(number + self.num_readers))
                 image = place(number)
                 _, _, width_px, height_px = tile.region
-                use_free_cores()
                 with torch.inference_mode():
                     computed = compute(image.to(device))
                 _check_finite(computed, tile)

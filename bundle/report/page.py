@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-from ..errors import InputError
+from ..errors import InputError, require_extra
 from ..files.atomic import replacing
 from ..files.ownership import check_output
 from .figures import genes_section, headline_section, scales_section, training_section
@@ -38,6 +38,7 @@ def write_report(run: str | Path, out: str | Path | None = None, genes: Sequence
     path = Path(out) if out is not None else Path(run) / "report.html"
     if path.suffix != ".html":
         raise InputError(f"{path}: a report is a page; end its name in .html.")
+    require_extra("matplotlib", "The report", "report")
     content = read_run(run)
     check_output(path)
     page = _page(content, genes)

@@ -9,7 +9,7 @@ import anndata as ad
 import numpy as np
 
 from ..data.manifest import read_split
-from ..errors import InputError
+from ..errors import InputError, require_extra
 from ..files.atomic import replacing
 from .figures import landmarks
 from .raster import make_canvas
@@ -34,6 +34,7 @@ def write_picture(
     Raises:
         InputError: if the run has no such evaluation, or the files do not hold the gene.
     """
+    require_extra("matplotlib", "The picture", "report")
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

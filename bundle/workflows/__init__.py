@@ -1,8 +1,9 @@
-"""Train, evaluate, predict: each merges a few keys into a configuration and runs it."""
+"""Train, evaluate, predict: each merges a few keys into a configuration and runs it.
 
-from .evaluating import evaluate
-from .inferring import check_prediction, predict
-from .trained_run import trained_run
-from .training import train
+`__init__.pyi` lists the functions. Each is imported on first use, so that a prediction does not wait for what training
+needs.
+"""
 
-__all__ = ["check_prediction", "evaluate", "predict", "train", "trained_run"]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

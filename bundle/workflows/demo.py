@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 from ..datasets.phantom import make_phantom
+from ..errors import require_extra
 from ..files.ownership import claim
 from ..report import write_picture, write_report
 from . import evaluate, predict, train
@@ -30,6 +31,7 @@ def demo(out: str | Path) -> Path:
     Returns:
         The report.
     """
+    require_extra("matplotlib", "The report", "report")  # before the training
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     out = claim(
         Path(out).resolve(),

@@ -7,27 +7,16 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from ..config.merge import merge_config
 from ..config.root import bundle_root
-from ..config.run import run_config
-from ..data.panel import load_panel
-from ..errors import InputError
-from ..files.atomic import alone_at, make_folder
-from ..files.ownership import check_output
-from ..inference.lattices import file_suffixes, unit_grids
-from ..inference.memory import keep_freed_memory
-from ..inference.uncertainty import with_standard_error
-from .trained_run import trained_run
+from ..errors import InputError, require_extra
 
 __all__ = ["check_prediction", "predict"]
-
-_NIFTI = (".nii", ".nii.gz")
 
 
 def predict(
     slide: str | Path, out: str | Path | None, run: str | Path, settings: Mapping[str, Any], trust: bool = False
 ) -> list[Path]:
-    """Predict a slide's units and write them as AnnData; killed, the same call goes on where it was.
+    """Predict a slide's units and write them as AnnData; after a stop, the same call continues.
 
     Args:
         slide: a slide that cuCIM, tifffile or OpenSlide reads.
@@ -42,32 +31,24 @@ def predict(
         The files written.
     """
     settings = dict(settings)
+    _check_request(slide, out, settings)
+    # Imported here, and not above: what can be refused without these takes a moment instead of seconds.
+    from ..config.run import run_config
+    from ..files.atomic import alone_at, make_folder
+    from ..files.ownership import check_output
+    from ..inference.memory import keep_freed_memory
+    from .trained_run import trained_run
+
     if settings.pop("standard_error", False):
+        from ..inference.uncertainty import with_standard_error
+
         run, _ = trained_run(run, trust)
         with_standard_error(lambda image, path, keys: predict(image, path, run, keys, trust), slide, out, run, settings)
         return [Path(str(out))]
-    for path, endings in (
-        (out, (".h5ad", ".zarr")),
-        (settings.get("map"), (".zarr",)),
-        (settings.get("nifti"), _NIFTI),
-    ):
-        if path is None:
-            continue
-        if not str(path).endswith(endings):
-            raise InputError(f"{path}: end its name in {' or '.join(endings)}.")
-        if Path(path).is_dir() and Path(path).suffix != ".zarr":
-            raise InputError(f"{path} is a folder; give the name of the file to write.")
-        for name in _unit_files(out, settings) if out is not None and path is out else [Path(path)]:
-            check_output(name, (slide, settings.get("units"), *_parts(run)))
-        make_folder(Path(path).resolve().parent)
-    if out is None and any(settings.get(key) is not None for key in ("units", "spot_um", "bin_um")):
-        raise InputError("Units are asked for, but no file to write them to: give OUT.h5ad after the slide.")
-    if out is not None and settings.get("map") is not None and Path(out).resolve() == Path(settings["map"]).resolve():
-        raise InputError(f"{out} is asked for twice, for units and for the map; give one another name.")
-    if Path(slide).is_dir():
-        raise InputError(f"{slide} is a folder; give one slide, or a table of slides (docs/guide/cohorts.md).")
-    if out is None and not settings.get("map") and not settings.get("nifti"):
-        raise InputError("Nothing to write: give OUT.h5ad for units, or --map OUT.zarr, or --nifti OUT.nii.gz.")
+    written = _files(out, settings)
+    for path in written:
+        check_output(path, (slide, settings.get("units"), *_parts(run)))
+        make_folder(path.resolve().parent)
     run, model = trained_run(run, trust)
     overrides = {
         "slides": str(Path(slide).resolve()),
@@ -77,16 +58,49 @@ def predict(
     }
     keep_freed_memory()
     with ExitStack() as stack:
-        for path in (out, settings.get("map"), settings.get("nifti")):
-            if path is not None:
-                stack.enter_context(alone_at(Path(path).resolve()))
+        for output in (out, settings.get("map"), settings.get("nifti")):
+            if output is not None:
+                stack.enter_context(alone_at(Path(output).resolve()))
         run_config("inferring", [bundle_root() / "configs" / "inference.json", model], overrides, trust)
+    return written
+
+
+def _check_request(slide: str | Path, out: str | Path | None, settings: Mapping[str, Any]) -> None:
+    """Refuse outputs that cannot be written and a slide that is none, before anything slow is imported."""
+    for path, endings in (
+        (out, (".h5ad", ".zarr")),
+        (settings.get("map"), (".zarr",)),
+        (settings.get("nifti"), (".nii", ".nii.gz")),
+    ):
+        if path is None:
+            continue
+        if not str(path).endswith(endings):
+            raise InputError(f"{path}: end its name in {' or '.join(endings)}.")
+        if Path(path).is_dir() and Path(path).suffix != ".zarr":
+            raise InputError(f"{path} is a folder; give the name of the file to write.")
+    if out is None and any(settings.get(key) is not None for key in ("units", "spot_um", "bin_um")):
+        raise InputError("You ask for units, but name no file to write them to: give OUT.h5ad after the slide.")
+    if out is not None and settings.get("map") is not None and Path(out).resolve() == Path(settings["map"]).resolve():
+        raise InputError(f"You give {out} both for units and for the map; give one of them another name.")
+    if Path(slide).is_dir():
+        raise InputError(f"{slide} is a folder; give one slide, or a table of slides (docs/guide/cohorts.md).")
+    if not Path(slide).is_file():
+        raise InputError(f"No such slide: {slide}. Check the path.")
+    if out is None and not settings.get("map") and not settings.get("nifti"):
+        raise InputError("Nothing to write: give OUT.h5ad for units, or --map OUT.zarr, or --nifti OUT.nii.gz.")
+    if settings.get("nifti") is not None:
+        require_extra("nibabel", "A NIfTI", "nifti")
+
+
+def _files(out: str | Path | None, settings: Mapping[str, Any]) -> list[Path]:
+    """The files that a prediction writes; of units one, or one for each size of bins."""
     units = [] if out is None else _unit_files(out, settings)
     return units + [Path(path) for key in ("map", "nifti") if (path := settings.get(key)) is not None]
 
 
 def _unit_files(out: str | Path, settings: Mapping[str, Any]) -> list[Path]:
-    """The files of units that a prediction writes: one, or one for each size of bins."""
+    from ..inference.lattices import file_suffixes, unit_grids
+
     sizes = settings.get("bin_um")
     several = isinstance(sizes, (list, tuple)) and all(isinstance(size, (int, float)) for size in sizes)
     suffixes = file_suffixes(unit_grids(bin_um=sizes)) if several else [""]  # type: ignore[arg-type]
@@ -101,11 +115,15 @@ def _parts(run: str | Path) -> list[Path]:
 def check_prediction(
     run: str | Path, settings: Mapping[str, Any], genes: Sequence[str] | None, trust: bool = False
 ) -> None:
-    """Refuse what no slide can be predicted with, before the first is opened.
+    """Refuse settings that no slide can be predicted with, before the first slide is opened.
 
     Raises:
         InputError: if a setting or a gene is not usable with the run, or the run needs `trust`.
     """
+    from ..config.merge import merge_config
+    from ..data.panel import load_panel
+    from .trained_run import trained_run
+
     run, model = trained_run(run, trust)
     merge_config([bundle_root() / "configs" / "inference.json", model], {**settings, "model_dir": str(run / "models")})
     load_panel(run / "models" / "panel.json").refuse_unknown(genes or [], run / "models" / "panel.json")

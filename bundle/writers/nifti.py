@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, require_extra
 from ..files.atomic import remove_abandoned, replacing
 from ..inference.dense_map import DenseMap
 
@@ -29,6 +29,7 @@ def write_nifti(dense: DenseMap, path: str | Path, genes: Sequence[str], region_
     Raises:
         InputError: if the region is too large to be held.
     """
+    require_extra("nibabel", "A NIfTI", "nifti")
     import nibabel as nib
 
     um = dense.resolution_um

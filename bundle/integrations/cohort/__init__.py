@@ -1,7 +1,8 @@
-"""Many slides at once: a table of slides, predicted by the workers of a dask cluster."""
+"""Many slides at once: a table of slides, predicted by the workers of a dask cluster.
 
-from .run import predict_cohort
-from .slides import CohortSlide, read_cohort
-from .summary import Result
+`__init__.pyi` lists the public names, which are imported on first use: each slide's child needs none of them.
+"""
 
-__all__ = ["CohortSlide", "Result", "predict_cohort", "read_cohort"]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,6 +1,7 @@
 """What a worker does for one slide: it runs the command line in a child process and keeps a record of it.
 
-These functions travel by value, so that a worker needs no path of ours: they use the standard library and dask alone.
+A worker may not find PixNet, so dask sends it these functions as code (`_ByValue`): they use only the standard library
+and dask. The child finds PixNet by the path in its environment, whatever folder the worker is in.
 """
 
 from __future__ import annotations
@@ -17,23 +18,6 @@ from pathlib import Path
 from typing import Any
 
 __all__ = ["place", "record_path", "run_slide"]
-
-# The worker holds the other end of the child's standard input. However the worker ends, that end is closed; then the
-# child tidies up and ends too, and whatever it has started.
-_CHILD = """
-import importlib, os, signal, sys, threading, time
-
-def end_with_parent():
-    while os.read(0, 1):
-        pass
-    os.killpg(0, signal.SIGTERM)
-    time.sleep(10)
-    os.killpg(0, signal.SIGKILL)
-
-threading.Thread(target=end_with_parent, daemon=True).start()
-sys.exit(importlib.import_module(sys.argv[1]).main(sys.argv[2:]))
-"""
-
 
 #: How long a child may tidy up before it is killed.
 _PATIENCE_S = 10.0
@@ -55,8 +39,8 @@ def run_slide(job: dict[str, Any]) -> dict[str, Any]:
 
     Args:
         job: `name`; `folder` of the outputs; `ending` of their names; `slide` and further `arguments` of the command
-            line; `asked`, kept in the record; `module` that holds the command line and, if that is not installed, the
-            `source` folder it lies in; `slots`, how many slides are predicted at once at each place.
+            line; `asked`, kept in the record; `module`, the name of the child's module (`child`), and, if that is not
+            installed, the `source` folder that it lies in; `slots`, how many slides each place predicts at once.
 
     Returns:
         `status` (done or failed), `seconds` and, if it failed, `message`.
@@ -78,7 +62,7 @@ def run_slide(job: dict[str, Any]) -> dict[str, Any]:
     if job["source"] is not None:
         env["PYTHONPATH"] = os.pathsep.join(p for p in (job["source"], env.get("PYTHONPATH")) if p)
     output = folder / (name + job["ending"])
-    command = [sys.executable, "-P", "-c", _CHILD, job["module"], "predict", job["slide"], str(output)]
+    command = [sys.executable, "-P", "-m", job["module"], "predict", job["slide"], str(output)]
     command += job["arguments"]
 
     record = record_path(folder, name)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from monai.bundle import ConfigParser
 
-from bundle.cli.arguments import build_parser
+from bundle.cli.parser import build_parser
 from bundle.config.literals import Code, as_code, quoted, unquoted
 from bundle.config.merge import merge_config
 from bundle.config.root import bundle_root

@@ -21,8 +21,9 @@ import numpy as np
 import pytest
 import torch
 
-from bundle.cli.arguments import build_parser
-from bundle.cli.main import _NOT_OF_A_SLIDE, main
+from bundle.cli.main import main
+from bundle.cli.parser import build_parser
+from bundle.cli.predict import NOT_OF_A_SLIDE
 from bundle.errors import InputError
 from bundle.integrations.cohort import predict_cohort, read_cohort
 from bundle.integrations.cohort import run as cohort_run
@@ -33,6 +34,9 @@ distributed = pytest.importorskip("distributed", reason="needs the extra cohort"
 #: Stands in for the command line: what it does is in the slide's own text, and it counts how often it was called.
 STUB = """
 import os, pathlib, subprocess, sys, time
+
+sys.path.append("ROOT")
+from bundle.integrations.cohort.child import end_with_parent
 
 def main(arguments):
     slide, out = map(pathlib.Path, arguments[1:3])
@@ -53,7 +57,10 @@ def main(arguments):
     for suffix in ("_16um", "_8um") if any("16.0,8.0" in a for a in arguments) else ("",):
         out.with_stem(out.stem + suffix).write_text(todo)
     return 2 if "--mpp=9.0" in arguments else 0
-"""
+
+end_with_parent()
+sys.exit(main(sys.argv[1:]))
+""".replace("ROOT", str(Path(__file__).parents[3]))
 
 
 @pytest.fixture
@@ -70,7 +77,7 @@ def model(tmp_path) -> Path:
 
 @pytest.fixture
 def stub(tmp_path, monkeypatch) -> Path:
-    """The command line of the children."""
+    """The module that the children run."""
     folder = tmp_path / "source"
     folder.mkdir()
     (folder / "stub_of_pixnet.py").write_text(STUB)
@@ -214,7 +221,7 @@ def test_a_table_that_does_not_work(tmp_path, capsys, text: str | bytes | None, 
 def test_options_are_the_same_when_passed_on(arguments):
     command = ["predict", "slide", "out", "--model", "run"]
     parsed = build_parser().parse_args([*command, *arguments])
-    options = {key: value for key, value in vars(parsed).items() if key not in _NOT_OF_A_SLIDE}
+    options = {key: value for key, value in vars(parsed).items() if key not in NOT_OF_A_SLIDE}
     assert build_parser().parse_args([*command, *arguments_of(options)]) == parsed
 
 
@@ -232,7 +239,7 @@ def test_every_option_is_passed_on_under_its_own_name(capsys):
     with pytest.raises(SystemExit):
         build_parser().parse_args(["predict", "--help"])
     options = re.findall(r"--[a-z-]+", capsys.readouterr().out)
-    for key in set(known) - _NOT_OF_A_SLIDE:
+    for key in set(known) - NOT_OF_A_SLIDE:
         ((name, *_), *_) = (a.split("=") for a in arguments_of({key: [("k", 1)] if key == "settings" else 1}))
         assert name in options
 

@@ -1,0 +1,44 @@
+from . import bundle, networks, transforms
+from .bundle.audit import audit
+from .bundle.data.cells import read_cells
+from .bundle.data.manifest import read_manifest
+from .bundle.data.panel import GenePanel, load_panel
+from .bundle.data.units import Units, build_units, read_units
+from .bundle.datasets.phantom import make_phantom
+from .bundle.errors import InputError
+from .bundle.inference import DenseMap, expression_of, open_map
+from .bundle.integrations.bundle_zip import export_bundle
+from .bundle.integrations.cohort import predict_cohort
+from .bundle.integrations.onnx_file import export_onnx
+from .bundle.readers import prepare
+from .bundle.report import write_report
+from .bundle.version import bundle_version
+from .bundle.workflows import evaluate, predict, train
+
+__all__ = [
+    "DenseMap",
+    "GenePanel",
+    "InputError",
+    "Units",
+    "audit",
+    "build_units",
+    "bundle",
+    "bundle_version",
+    "evaluate",
+    "export_bundle",
+    "export_onnx",
+    "expression_of",
+    "load_panel",
+    "make_phantom",
+    "networks",
+    "open_map",
+    "predict",
+    "predict_cohort",
+    "prepare",
+    "read_cells",
+    "read_manifest",
+    "read_units",
+    "train",
+    "transforms",
+    "write_report",
+]
