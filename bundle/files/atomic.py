@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 
-from ..errors import InputError, cannot_write
+from ..errors import InputError, cannot_write, is_input_error
 
 __all__ = [
     "alone_at",
@@ -70,7 +70,7 @@ def _writing(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError) as error:
-        sentence = None if getattr(error, "for_user", False) else cannot_write(error, path)
+        sentence = None if is_input_error(error) else cannot_write(error, path)
         if sentence is None:
             raise
         raise InputError(sentence) from error
