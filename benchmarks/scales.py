@@ -33,8 +33,10 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
+from bundle.data.fit_panel import fit_panel
 from bundle.data.manifest import read_split
-from bundle.data.panel import GenePanel, fit_panel, load_panel, load_units
+from bundle.data.panel import GenePanel, load_panel
+from bundle.data.slide_units import load_units
 from bundle.data.units import Units
 from bundle.datasets.phantom import make_phantom
 from bundle.files.atomic import replacing, write_json

@@ -10,7 +10,7 @@ from typing import Any
 
 from benchmarks import baselines
 from benchmarks.baselines import BASELINES, choose
-from bundle.data.panel import fit_panel
+from bundle.data.fit_panel import fit_panel
 from bundle.files.atomic import write_json
 
 from .cells import Cell, digest, provenance

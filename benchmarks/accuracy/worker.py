@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 
+from bundle.data.fit_panel import fit_panel
 from bundle.data.manifest import read_split
-from bundle.data.panel import fit_panel
 from bundle.files.atomic import write_json
 from bundle.workflows.evaluating import evaluate
 from bundle.workflows.training import train

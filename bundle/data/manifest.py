@@ -10,11 +10,12 @@ import difflib
 import json
 import os
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, short
-from ..files.atomic import write_json
+from ..files.atomic import file_state, write_json
 from ..files.naming import check_name
 from ..files.reading import read_json
 
@@ -191,10 +192,7 @@ def read_manifest(dataset_dir: str | Path) -> dict[str, Any]:
             f"No data set at {short(root)}: {short(path.name)} is missing. Make one with `pixnet prepare` or "
             "`pixnet phantom`."
         )
-    manifest: dict[str, Any] = read_json(path, "Make a data set with `pixnet prepare` or `pixnet phantom`.")
-    if not isinstance(manifest, dict):
-        raise InputError(f'{path} is not a data set: it must hold {{"training": [...], "validation": [...], ...}}.')
-    check_splits(manifest, str(path))
+    manifest = dict(_checked(path, *file_state(path)))
     for split in SPLITS:
         records = []
         for record in manifest.get(split, []):
@@ -210,6 +208,16 @@ def read_manifest(dataset_dir: str | Path) -> dict[str, Any]:
                     )
             records.append(full)
         manifest[split] = records
+    return manifest
+
+
+@lru_cache(maxsize=8)
+def _checked(path: Path, *state: Any) -> dict[str, Any]:
+    """A data set's content, read and checked once as long as the file does not change."""
+    manifest = read_json(path, "Make a data set with `pixnet prepare` or `pixnet phantom`.")
+    if not isinstance(manifest, dict):
+        raise InputError(f'{path} is not a data set: it must hold {{"training": [...], "validation": [...], ...}}.')
+    check_splits(manifest, str(path))
     return manifest
 
 

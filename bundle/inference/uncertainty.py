@@ -20,8 +20,9 @@ import pandas as pd
 
 from ..config.literals import unquoted
 from ..data.manifest import read_split
-from ..data.normalisation import LARGE_UNIT_UM, bounded, eligible, log1p_cp10k
-from ..data.panel import load_panel, load_units
+from ..data.normalisation import LARGE_UNIT_UM, bounded, log1p_cp10k, passes_quality_control
+from ..data.panel import load_panel
+from ..data.slide_units import load_units
 from ..data.units import Units
 from ..errors import InputError
 from ..files.atomic import alone_at, file_state, replacing, write_json
@@ -213,7 +214,7 @@ def _measured(predict: Predict, run: Path, how: Mapping[str, Any], sha: str, pat
         logger.info("%s: measuring the standard error on this validation slide", record["section"])
         combined = combine(_members(predict, record["image"], folder, asked))
         remove_ours(folder, "members", _FILES)
-        keep = np.flatnonzero(eligible(units, panel.min_total, training=False))
+        keep = np.flatnonzero(passes_quality_control(units, panel.min_total, training=False))
         y = log1p_cp10k(units.take(keep).counts_of(list(combined.var_names), partly=True), units.total[keep])
         errors.append(np.abs(y - combined.X[keep]))
         spreads.append(combined.layers["standard_error"][keep])
