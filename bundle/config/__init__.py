@@ -1,7 +1,10 @@
-"""What a configuration may hold: literals and code, the values that suit a key, and what needs trust."""
+"""What a configuration may hold: literals and code, the values that suit a key, and what needs trust.
 
-from .merge import merge_config
-from .root import bundle_root
-from .run import run_config
+Each part is imported when it is used, so that `pixnet --help` does not wait for MONAI.
+"""
 
-__all__ = ["bundle_root", "merge_config", "run_config"]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__, submod_attrs={"merge": ["merge_config"], "root": ["bundle_root"], "run": ["run_config"]}
+)
