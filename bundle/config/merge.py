@@ -12,11 +12,12 @@ from monai.bundle import ConfigParser
 from monai.bundle.utils import merge_kv
 
 from ..errors import InputError, did_you_mean
+from ..files.checking import check
 from ..files.reading import read_json
-from ..files.schemas import MODEL, check
+from ..files.schemas import MODEL
 from .literals import as_code, quoted
 from .root import bundle_root
-from .values import MIGHT_BE, check_value
+from .values import check_value
 from .written import as_written
 
 __all__ = ["ConfigFile", "merge_config", "read_config"]
@@ -92,4 +93,4 @@ def _usual(parser: ConfigParser, key: str) -> Any:
     while isinstance(usual, str) and usual.startswith("@") and (key := usual[1:].replace("::", "#")) not in seen:
         seen.add(key)
         usual = parser.get(key)
-    return MIGHT_BE.get(key.rpartition("#")[2]) if usual is None else usual
+    return usual

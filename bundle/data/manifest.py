@@ -7,7 +7,6 @@ The form is MONAI's decathlon datalist with a patient and the slide's mpp beside
 from __future__ import annotations
 
 import difflib
-import json
 import os
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -16,6 +15,7 @@ from typing import Any
 
 from ..errors import InputError, short
 from ..files.atomic import file_state, write_json
+from ..files.checking import check
 from ..files.naming import check_name
 from ..files.reading import read_json
 
@@ -35,6 +35,7 @@ __all__ = [
 
 SPLITS = ("training", "validation", "test")
 SPLIT_BY = ("patient", "section", "block")
+_EXAMPLE = '{"image": "slides/C2.tif", "label": "spots/C2.h5ad", "patient": "C"}'
 _NAME = {"type": "string", "minLength": 1, "maxLength": 4096}
 #: The form of `dataset.json`; a description is what a message says that a value must be.
 _FORM: dict[str, Any] = {
@@ -44,6 +45,7 @@ _FORM: dict[str, Any] = {
             "description": "a list of slides, [] for none",
             "type": "array",
             "items": {
+                "description": f"a slide such as {_EXAMPLE}",
                 "type": "object",
                 "required": ["image"],
                 "properties": {
@@ -111,7 +113,7 @@ def check_splits(manifest: dict[str, Any], where: str) -> None:
     Raises:
         InputError: if a patient is in two splits although the split is by patient, or a slide is listed twice.
     """
-    _check_form(manifest, where)
+    check(manifest, _FORM, where, advice=f"A slide is such as {_EXAMPLE}.")
     split_by = manifest.get("split_by", "patient")
     if split_by not in SPLIT_BY:
         raise InputError(f'{where}: split_by is "{split_by}"; it must be one of {", ".join(SPLIT_BY)}.')
@@ -151,27 +153,6 @@ def check_splits(manifest: dict[str, Any], where: str) -> None:
                     '"split_by": "section" in dataset.json, --split-by section of pixnet prepare (every result will '
                     "then say same_patient)."
                 )
-
-
-def _check_form(manifest: dict[str, Any], where: str) -> None:
-    """Refuse what has not the form of a data set, with the first fault."""
-    from jsonschema import Draft202012Validator
-
-    fault = next(Draft202012Validator(_FORM).iter_errors(manifest), None)
-    if fault is None:
-        return
-    split, *place = fault.absolute_path
-    wanted = fault.schema.get("description", "something else")
-    if fault.validator == "required" or len(place) == 1:
-        raise InputError(
-            f'{where}: record {place[0]} of "{split}" names no "image". It must be such as '
-            '{"image": "slides/C2.tif", "label": "spots/C2.h5ad", "patient": "C"}.'
-        )
-    found = f'"{split}"'
-    if place:
-        image = manifest[split][place[0]].get("image")
-        found = f"the {place[1]} of {short(image) if place[1] != 'image' else f'record {place[0]}'}"
-    raise InputError(f"{where}: {found} is {short(json.dumps(fault.instance))}; it must be {wanted}.")
 
 
 def _overlap(a: Sequence[float], b: Sequence[float]) -> bool:

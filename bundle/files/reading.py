@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, is_input_error, reason, short, user_message
-from .schemas import check
+from .checking import check
 
 __all__ = ["check_file", "read_json", "read_text", "reading"]
 
