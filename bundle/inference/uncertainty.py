@@ -25,7 +25,8 @@ from ..data.panel import load_panel
 from ..data.slide_units import load_units
 from ..data.units import Units
 from ..errors import InputError
-from ..files.atomic import alone_at, file_state, replacing, write_json
+from ..files.atomic import file_state, replacing, write_json
+from ..files.lock import output_lock
 from ..files.ownership import check_output, claim, remove_ours
 from ..files.reading import read_json
 from ..files.schemas import STANDARD_ERROR, TRAINED
@@ -72,7 +73,7 @@ def with_standard_error(
         if not file.is_file():
             raise InputError(f"No such file: {file}.")
     check_output(out, files)
-    with alone_at(out.resolve()):
+    with output_lock(out.resolve()):
         asked = [*map(file_state, files), model_sha256(run / "models" / "model.pt"), dict(settings)]
         folder = out.with_name(f".{out.stem}.members_{_digest(json.dumps(asked, sort_keys=True, default=str))}")
         claim(folder, "members", ())
@@ -181,7 +182,7 @@ def calibration(predict: Predict, run: Path, how: Mapping[str, Any]) -> dict[str
     path = run / "evaluation" / "standard_error.json"
     if kept := _kept(path, sha):
         return kept
-    with alone_at(path, wait=True):  # what another command measures meanwhile is used
+    with output_lock(path, wait=True):  # what another command measures meanwhile is used
         return _kept(path, sha) or _measured(predict, run, how, sha, path)
 
 

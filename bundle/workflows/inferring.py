@@ -12,7 +12,8 @@ from ..config.root import bundle_root
 from ..config.run import run_config
 from ..data.panel import load_panel
 from ..errors import InputError
-from ..files.atomic import alone_at, make_folder
+from ..files.atomic import make_folder
+from ..files.lock import output_lock
 from ..files.ownership import check_output
 from ..inference.lattices import file_suffixes, unit_grids
 from ..inference.memory import keep_freed_memory
@@ -79,7 +80,7 @@ def predict(
     with ExitStack() as stack:
         for path in (out, settings.get("map"), settings.get("nifti")):
             if path is not None:
-                stack.enter_context(alone_at(Path(path).resolve()))
+                stack.enter_context(output_lock(Path(path).resolve()))
         run_config("inferring", [bundle_root() / "configs" / "inference.json", model], overrides)
     units = [] if out is None else _unit_files(out, settings)
     return units + [Path(path) for key in ("map", "nifti") if (path := settings.get(key)) is not None]

@@ -25,7 +25,7 @@ from bundle import workflows
 from bundle.cli.arguments import build_parser
 from bundle.cli.main import main
 from bundle.errors import InputError, user_message
-from bundle.files.atomic import alone_at
+from bundle.files.lock import output_lock
 from tests import forking
 
 ROOT = Path(__file__).parents[3]
@@ -420,7 +420,7 @@ def test_a_prediction_that_cannot_be(tiny_run, phantom, tmp_path, arguments: lis
 def test_an_output_that_another_command_writes_is_refused(tiny_run, phantom, tmp_path, more: list[str]):
     out = tmp_path / "o.h5ad"
     predict = ("predict", phantom / "slides" / "P3.tif", out, "--model", tiny_run, "--bin-um", "100", *more)
-    with alone_at(out):
+    with output_lock(out):
         assert "o.h5ad is in use: another command is writing the same output" in sentence(*predict)
     assert not list(tmp_path.iterdir())
 
