@@ -20,9 +20,10 @@ from scipy.interpolate import LinearNDInterpolator, NearestNDInterpolator, Regul
 
 from bundle import config, workflows
 from bundle.data.crop_dataset import CropDataset
+from bundle.data.fit_panel import fit_panel
 from bundle.data.manifest import read_split
-from bundle.data.normalisation import LARGE_UNIT_UM, TARGET_SUM, bounded, eligible
-from bundle.data.panel import GenePanel, fit_panel
+from bundle.data.normalisation import LARGE_UNIT_UM, TARGET_SUM, bounded, passes_quality_control
+from bundle.data.panel import GenePanel
 from bundle.data.slide_dataset import SlideDataset
 from bundle.data.units import Units
 from bundle.metrics import grouped
@@ -259,7 +260,7 @@ def predict_interpolated(
         min_total: as in scoring.
         leave_one_out: the units to predict are the measured ones: interpolate each from the others.
     """
-    known = measured.take(eligible(measured, min_total, training=False))
+    known = measured.take(passes_quality_control(measured, min_total, training=False))
     at_um, to_um = known.centers_px * slide["mpp"], slide["units"].centers_px * slide["mpp"]
     counts = known.counts_of(genes)
     rate = np.column_stack([counts, np.maximum(known.total - counts.sum(1), 0)]) / known.area_um2

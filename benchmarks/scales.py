@@ -34,13 +34,15 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
+from bundle.data.fit_panel import fit_panel
 from bundle.data.manifest import read_split
+from bundle.data.panel import GenePanel, load_panel
+from bundle.data.slide_units import load_units
+from bundle.data.units import Units
+from bundle.datasets.phantom import make_phantom
 from bundle.metrics import ScoredSlide, score_slide, summarise
 from bundle.metrics.bootstrap import BLOCK_UM, BLOCK_UNITS, block_bootstrap, block_sums
 from bundle.metrics.score import Prediction, compare_units, scored_cells
-from bundle.data.panel import GenePanel, fit_panel, load_panel, load_units
-from bundle.datasets.phantom.dataset import make_phantom
-from bundle.data.units import Units
 
 from .scale_methods import (
     Recipe,

@@ -1,14 +1,17 @@
 """The workflow's parts: data sets, metrics, inference, importers, the report and the command line."""
 
 from . import inference, metrics
+from .data.build_units import build_units
 from .data.cells import is_cells, read_cells
 from .data.collate import collate_units, take_one
 from .data.crop_dataset import CropDataset
+from .data.fit_panel import extend_panel, fit_panel
 from .data.manifest import read_manifest, read_split, slide_records
-from .data.panel import GenePanel, extend_panel, fit_panel, load_panel, n_genes
+from .data.panel import GenePanel, load_panel, n_genes
+from .data.read_units import read_units
 from .data.slide_dataset import SlideDataset
 from .data.tissue import stain_of_slides
-from .data.units import Units, build_units, read_units, units_table
+from .data.units import Units, units_table
 from .errors import InputError
 from .files.weights import LoadCheckpoint, load_weights, read_weights
 from .inference import (

@@ -1,4 +1,4 @@
-"""The one exception a user is meant to read."""
+"""The one exception that a person is meant to read, and how to word it."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ __all__ = [
     "InputError",
     "cannot_write",
     "did_you_mean",
+    "is_input_error",
     "missing_extra",
     "reason",
     "require_extra",
@@ -30,14 +31,21 @@ _NO_ROOM = re.compile(
 
 
 class InputError(ValueError):
-    """Bad input, told in a sentence: what is wrong, where, and what to do.
+    """Bad input, in a sentence: what is wrong, where, and what to do.
 
     The command line prints the sentence alone; library users catch it as a `ValueError`.
     """
 
-    #: Marks exceptions whose text is for the user. (The packages do not import each other, and each is importable
-    #: under two names, so a class check would miss some.)
-    for_user = True
+
+#: Each package has this class, and each can be imported under two names (`bundle`, `pixnet.bundle`), so there are
+#: several classes of one name. `isinstance` knows one of them, `is_input_error` all.
+_INPUT_ERRORS = {f"{package}.errors.InputError" for package in ("bundle", "networks", "transforms")}
+
+
+def is_input_error(error: BaseException) -> bool:
+    """Whether an exception is an `InputError` of `bundle`, `networks` or `transforms`, however it was imported."""
+    names = (f"{kind.__module__}.{kind.__qualname__}" for kind in type(error).__mro__)
+    return any(name.removeprefix("pixnet.") in _INPUT_ERRORS for name in names)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -84,7 +92,7 @@ def user_message(error: BaseException) -> str | None:
     seen: BaseException | None = error
     named = True  # by the error itself or its stated cause, and not by what merely was handled when it came up
     while seen is not None:
-        if getattr(seen, "for_user", False):
+        if is_input_error(seen):
             # From a loader's worker it comes as "Caught ... Original Traceback ... <class>: <the sentence>".
             return str(seen).rpartition(f"{type(seen).__name__}: ")[2].strip()
         if (sentence := cannot_write(seen) or (_of_system(seen) if named else None)) is not None:

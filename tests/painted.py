@@ -19,8 +19,8 @@ from scipy import ndimage
 from torch import nn
 from torch.nn import functional as F
 
+from bundle.data.build_units import build_units
 from bundle.data.manifest import write_manifest
-from bundle.data.units import build_units
 from bundle.writers.tiff_pyramid import write_pyramid
 from networks import ExpressionModel, Head
 
@@ -171,7 +171,7 @@ def write_units(path: Path, slide: Painted, name: str, shape: str, size_um: floa
         shape=shape,  # type: ignore[arg-type]
         size_um=size_um,
         mpp=slide.mpp,
-        library=name,
+        section=name,
         in_tissue=in_tissue,
     )
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from monai.bundle import ConfigParser
 
-from bundle.cli.arguments import build_parser
+from bundle.cli.parser import build_parser
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]

@@ -13,8 +13,9 @@ import pytest
 
 from bundle import workflows
 from bundle.data.manifest import read_split
-from bundle.data.normalisation import eligible, log1p_cp10k
-from bundle.data.panel import load_panel, load_units
+from bundle.data.normalisation import log1p_cp10k, passes_quality_control
+from bundle.data.panel import load_panel
+from bundle.data.slide_units import load_units
 
 #: What each part of the network is trained with, in seconds.
 PARTS: dict[str, dict[str, Any]] = {
@@ -54,7 +55,7 @@ def test_a_short_training_beats_a_constant_and_chance(phantom, dealt_out, tiny, 
 
     panel = load_panel(tmp_path / "run" / "models" / "panel.json")
     units = load_units(read_split(phantom, "test")[0])[0]
-    units = units.take(eligible(units, panel.min_total, training=False))
+    units = units.take(passes_quality_control(units, panel.min_total, training=False))
     y = log1p_cp10k(units.counts_of(panel.genes), units.total)
     constant = ((y - panel.mean) ** 2).mean(0)[panel.index(panel.main)].mean()
     assert figures["MSE"] < 0.97 * constant

@@ -25,11 +25,10 @@ from scipy import ndimage
 
 from bundle import config, open_map, workflows
 from bundle.audit import audit
+from bundle.data.geojson import read_polygons
 from bundle.data.panel import load_panel
-from bundle.data.polygons import Outlines
-from bundle.data.simple_polygons import to_outlines
-from bundle.data.units import read_units
-from bundle.files.geojson import read_polygons
+from bundle.data.polygons import Polygons
+from bundle.data.read_units import read_units
 from bundle.integrations.monai_label.answer import answer
 from bundle.integrations.monai_label.question import Question
 from tests.painted import BIN_UM, MPP, PANEL, SETTINGS, SPOT_UM, Painted, colours_of, make_painted, y_of
@@ -364,26 +363,25 @@ def test_answers_of_the_label_server_lie_where_they_are(run, root, slides):
     content, polygons = json.loads(file.read_text()), read_polygons(file)
     file.unlink()
     assert about["slide_mpp"] == slide.mpp
-    expected = y_of(slide.colours(to_outlines(polygons.shapes).centroids_px, "square", unit_um))[:, 1]
+    expected = y_of(slide.colours(Polygons.of_shapes(polygons.shapes).centroids_px, "square", unit_um))[:, 1]
     seen = np.array([feature["properties"]["measurements"]["GREEN"] for feature in content["features"]])
     inside = np.isfinite(expected)
     assert inside.sum() > 200
-    np.testing.assert_allclose(to_outlines(polygons.shapes).areas_px2[inside], (unit_um / slide.mpp) ** 2, rtol=0.01)
+    drawn = Polygons.of_shapes(polygons.shapes)
+    np.testing.assert_allclose(drawn.areas_px2[inside], (unit_um / slide.mpp) ** 2, rtol=0.01)
     assert rms(seen[inside] - expected[inside]) < 2 * Y
 
     level = float(np.median(seen))
     file, _ = answer(
         root / "slides" / "W.tif", run, Question("contours", ("GREEN",), unit_um, threshold=level), trust=True
     )
-    rings = to_outlines(read_polygons(file).shapes)
+    rings = Polygons.of_shapes(read_polygons(file).shapes)
     file.unlink()
-    within = sum(
-        Outline(part).contains_points(to_outlines(polygons.shapes).centroids_px).astype(int) for part in _rings(rings)
-    )
+    within = sum(Outline(part).contains_points(drawn.centroids_px).astype(int) for part in _rings(rings))
     assert ((within % 2 == 1) == (seen >= level)).mean() > 0.95
 
 
-def _rings(outlines: Outlines) -> list[np.ndarray]:
+def _rings(outlines: Polygons) -> list[np.ndarray]:
     return np.split(outlines.vertices_px, outlines.ring_offsets[1:-1])
 
 

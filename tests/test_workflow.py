@@ -23,7 +23,7 @@ import torch
 from benchmarks.processes import interrupt, largest_difference
 from bundle import config, expression_of, open_map, workflows
 from bundle.cli.main import main
-from bundle.data.normalisation import MAX_Y
+from bundle.data.normalisation import MAX_LOG_CP10K
 from bundle.errors import InputError
 from bundle.inference import prediction_writer as prediction
 from tests import forking
@@ -277,7 +277,7 @@ def test_several_sizes_are_answered_for_from_one_map(run, phantom, tmp_path):
     for i, (r, c) in enumerate(zip(coarse.obs.array_row, coarse.obs.array_col, strict=True)):
         parts = [place.get((2 * r + dy, 2 * c + dx)) for dy in (0, 1) for dx in (0, 1)]
         if None not in parts:
-            free = ((fine.X[parts] > 0) & (fine.X[parts] < np.float32(MAX_Y))).all(0)  # not clipped
+            free = ((fine.X[parts] > 0) & (fine.X[parts] < np.float32(MAX_LOG_CP10K))).all(0)  # not clipped
             np.testing.assert_allclose(fine.X[parts].mean(0)[free], coarse.X[i][free], atol=1e-5)
             whole += free.mean() > 0.5
     assert whole > 50

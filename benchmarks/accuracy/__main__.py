@@ -12,8 +12,8 @@ from typing import Any
 import torch
 
 from benchmarks.store import RESULTS, Results
-from bundle.errors import InputError
 from bundle.datasets.phantom.dataset import make_phantom
+from bundle.errors import InputError
 from transforms.slide import SlideError
 
 from .folds import STAGES, Fold, make_folds, open_data

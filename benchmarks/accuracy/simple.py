@@ -11,7 +11,7 @@ from typing import Any
 from benchmarks import baselines
 from benchmarks.baselines import BASELINES, choose
 from benchmarks.store import Results, digest, provenance
-from bundle.data.panel import fit_panel
+from bundle.data.fit_panel import fit_panel
 
 from .folds import Fold
 from .runs import TABLE, Run

@@ -16,11 +16,11 @@ from typing import Any
 import torch
 
 from benchmarks.store import Results
+from bundle.data.fit_panel import fit_panel
+from bundle.data.manifest import read_split
+from bundle.files.atomic import write_json
 from bundle.workflows.evaluating import evaluate
 from bundle.workflows.training import train
-from bundle.files.atomic import write_json
-from bundle.data.manifest import read_split
-from bundle.data.panel import fit_panel
 
 from .runs import TABLE
 from .scoring import figures_of, load_slides, read_predictions

@@ -15,8 +15,9 @@ import anndata as ad
 import numpy as np
 import torch
 
+from bundle.data.fit_panel import fit_panel
 from bundle.data.manifest import read_manifest, read_split
-from bundle.data.panel import GenePanel, fit_panel
+from bundle.data.panel import GenePanel
 from bundle.errors import InputError
 from bundle.files.atomic import write_json
 from bundle.inference import model_sha256

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from bundle.data.manifest import slide_name
-from bundle.data.normalisation import eligible, log1p_cp10k
-from bundle.data.panel import load_units
+from bundle.data.normalisation import log1p_cp10k, passes_quality_control
+from bundle.data.slide_units import load_units
 from bundle.data.units import Units
 from bundle.errors import InputError
 
@@ -61,7 +61,7 @@ def load_slide(record: Mapping[str, Any], genes: Sequence[str], min_total: float
         InputError: if no unit is left, or the slide's mpp is unknown.
     """
     everything = load_units(record)[0]
-    units = everything.take(eligible(everything, min_total, training=False))
+    units = everything.take(passes_quality_control(everything, min_total, training=False))
     mpp = record.get("mpp") or units.mpp
     if mpp is None or not len(units):
         raise InputError(f"{record['image']} has no mpp, or no unit on tissue with {min_total:g} counts or more.")

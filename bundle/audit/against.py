@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..data.normalisation import eligible
+from ..data.normalisation import passes_quality_control
 from ..data.units import Units
 from ..errors import InputError
 from .match import match_units, slide_doubts
@@ -50,7 +50,9 @@ def compare_tools(
         matches = [match_units(tool, units, pixel_um) for tool in (first, second)]
         warnings += [f"{pair.name}: {told}" for told in slide_doubts(second, units, matches[1], pixel_um)]
         rows = [match.rows(len(units)) for match in matches]
-        both = np.flatnonzero(eligible(units, min_total, training=False) & (rows[0] >= 0) & (rows[1] >= 0))
+        both = np.flatnonzero(
+            passes_quality_control(units, min_total, training=False) & (rows[0] >= 0) & (rows[1] >= 0)
+        )
         if len(both) < MIN_UNITS:
             raise InputError(
                 f"{first.name} and {second.name} both answer for {len(both)} units of {units.name} on tissue with "

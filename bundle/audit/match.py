@@ -95,7 +95,7 @@ def slide_doubts(predicted: Predicted, units: Units, match: Match, mpp: float | 
             barcode lie further apart than a unit is wide while both files count pixels of one size.
     """
     found = []
-    told, certain = other_slide(predicted.library, units.library)
+    told, certain = other_slide(predicted.section, units.section)
     if certain:
         raise InputError(
             f"{told}; barcodes repeat between sections. Give the prediction of this very slide, or name it alike in "
@@ -103,7 +103,7 @@ def slide_doubts(predicted: Predicted, units: Units, match: Match, mpp: float | 
         )
     if told:
         found.append(f"{told}; if they are different slides, the figures mean nothing.")
-    named_alike = predicted.library is not None and units.library is not None and not told
+    named_alike = predicted.section is not None and units.section is not None and not told
     if match.apart_px is None or mpp is None or predicted.centers_px is None:
         if match.by == "barcode" and not named_alike:
             found.append(

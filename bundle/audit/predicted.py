@@ -13,7 +13,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from ..data.normalisation import TARGET_SUM, log1p_cp10k
-from ..data.section_identity import Library, library_of
+from ..data.section_identity import SectionIdentity, section_of
 from ..errors import InputError
 from ..files.anndata import read_anndata
 from ..files.reading import reading
@@ -43,7 +43,7 @@ class Predicted:
         size_um: size of the units, if stated.
         unit_of_x: one of `UNITS_OF_X`.
         coarser: how several units' prediction is made from theirs, in words.
-        library: the slide, if the file names it.
+        section: the slide, if the file names it.
         about: what PixNet says of its own predictions, `uns["pixnet"]`.
         standard_error: `layers["standard_error"]`, (U, G), in units of X; None where the file has none.
     """
@@ -58,7 +58,7 @@ class Predicted:
     size_um: float | None
     unit_of_x: str
     coarser: str
-    library: Library | None = None
+    section: SectionIdentity | None = None
     about: Mapping[str, Any] = field(default_factory=dict)
     standard_error: np.ndarray | None = None
 
@@ -164,7 +164,7 @@ def _predicted(adata: ad.AnnData, path: Path, unit_of_x: str | None, option: str
         None if size is None else float(size),
         unit,
         coarser,
-        library_of(adata.uns, path.name),
+        section_of(adata.uns, path.name),
         _entry(adata, "pixnet"),
         _dense(adata.layers["standard_error"]) if "standard_error" in adata.layers else None,
     )

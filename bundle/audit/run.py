@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from ..data.normalisation import LARGE_UNIT_UM, eligible, log1p_cp10k
-from ..data.units import Units, read_units
+from ..data.normalisation import LARGE_UNIT_UM, log1p_cp10k, passes_quality_control
+from ..data.read_units import read_units
+from ..data.units import Units
 from ..errors import InputError, did_you_mean, require_extra
 from ..files.atomic import replacing, write_json
 from ..files.ownership import claim
@@ -116,7 +117,7 @@ def _measured(path: Path) -> Units:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # names that occur twice are refused in a sentence
         units = read_units(path)
-    eligible(units, 0.0, training=False)  # refuses predictions
+    passes_quality_control(units, 0.0, training=False)  # refuses predictions
     units.check_counts()
     return units
 
@@ -220,7 +221,7 @@ def _matched(
     if mpp is None and len(scales_um):
         raise InputError(f"{units.name} does not say how many µm a pixel has, so it has no scales; give --mpp.")
     match = match_units(predicted, units, mpp)
-    keep = eligible(units, min_total, training=False)
+    keep = passes_quality_control(units, min_total, training=False)
     scored = keep[match.truth]
     if scored.sum() < MIN_UNITS:
         raise InputError(
@@ -292,7 +293,7 @@ def _doubts(predicted: Predicted, units: Units, by: str) -> list[str]:
     if by == "row number":
         found.append("units have no names, so the order of rows alone says which is which.")
     trained_on = {str(name) for name in predicted.about.get("training_sections", ())}
-    if units.library is not None and units.library.name in trained_on:
+    if units.section is not None and units.section.name in trained_on:
         found.append("the model was trained on this very slide.")
     if predicted.size_um is not None and not np.isclose(predicted.size_um, units.size_um):
         found.append(f"predicted for units of {predicted.size_um:g} µm, measured in units of {units.size_um:g} µm.")

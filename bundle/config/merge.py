@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,20 +12,45 @@ from monai.bundle import ConfigParser
 from monai.bundle.utils import merge_kv
 
 from ..errors import InputError, did_you_mean
+from ..files.checking import check
 from ..files.reading import read_json
-from ..files.schemas import MODEL, check
+from ..files.schemas import MODEL
 from .literals import as_code, quoted
 from .root import bundle_root
-from .values import MIGHT_BE, check_value
+from .values import check_value
 from .written import as_written
 
-__all__ = ["merge_config"]
+__all__ = ["ConfigFile", "merge_config", "read_config"]
 
 #: Keys that an override may add.
 _MAY_ADD = {"finalize", "start_from"}
 
 
-def merge_config(files: Sequence[str | Path], overrides: Mapping[str, Any]) -> dict[str, Any]:
+@dataclass(frozen=True)
+class ConfigFile:
+    """A configuration file that has been read, to pass on in the place of its path."""
+
+    path: Path
+    content: dict[str, Any]
+
+
+def read_config(file: str | Path | ConfigFile) -> ConfigFile:
+    """Read a configuration file, unless it has been.
+
+    Raises:
+        InputError: if it does not exist or is no configuration.
+    """
+    if isinstance(file, ConfigFile):
+        return file
+    if not Path(file).is_file():
+        raise InputError(f"No such configuration: {file}. PixNet's own are in {bundle_root() / 'configs'}.")
+    content = read_json(file)
+    if not isinstance(content, dict):
+        raise InputError(f'{file} is not a configuration: it must hold keys and values, {{"max_epochs": 20}}.')
+    return ConfigFile(Path(file), content)
+
+
+def merge_config(files: Sequence[str | Path | ConfigFile], overrides: Mapping[str, Any]) -> dict[str, Any]:
     """The merged configuration, refusing keys that the base file does not have.
 
     Args:
@@ -34,17 +61,11 @@ def merge_config(files: Sequence[str | Path], overrides: Mapping[str, Any]) -> d
         InputError: if a file or a key does not exist, or a value does not suit its key.
     """
     parser = ConfigParser()
-    for number, file in enumerate(files):
-        if not Path(file).is_file():
-            raise InputError(f"No such configuration: {file}. PixNet's own are in {bundle_root() / 'configs'}.")
-        content = read_json(file)
-        if not isinstance(content, dict):
-            raise InputError(f'{file} is not a configuration: it must hold keys and values, {{"max_epochs": 20}}.')
-        if number == 0:
-            parser.set(content)
-            continue
-        for key, value in content.items():
-            _set(parser, key, as_code(value), str(file))
+    base, *others = map(read_config, files)
+    parser.set(deepcopy(base.content))
+    for file in others:
+        for key, value in deepcopy(file.content).items():
+            _set(parser, key, as_code(value), str(file.path))
     for key, value in overrides.items():
         _set(parser, key, value, "--set")
     config = as_written({k: v for k, v in parser.get().items() if k != "_meta_"})
@@ -72,4 +93,4 @@ def _usual(parser: ConfigParser, key: str) -> Any:
     while isinstance(usual, str) and usual.startswith("@") and (key := usual[1:].replace("::", "#")) not in seen:
         seen.add(key)
         usual = parser.get(key)
-    return MIGHT_BE.get(key.rpartition("#")[2]) if usual is None else usual
+    return usual

@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import user_message
-from ..files.reading import read_json
 from .literals import Code, as_code
-from .merge import merge_config
+from .merge import ConfigFile, merge_config, read_config
 from .problems import configuration_refused
 from .root import bundle_root
 from .trust import code_in_current_folder, is_of_a_run
@@ -20,7 +19,9 @@ from .trust import code_in_current_folder, is_of_a_run
 __all__ = ["run_config"]
 
 
-def run_config(run_id: str, files: Sequence[str | Path], overrides: Mapping[str, Any], trust: bool = False) -> None:
+def run_config(
+    run_id: str, files: Sequence[str | Path | ConfigFile], overrides: Mapping[str, Any], trust: bool = False
+) -> None:
     """Run a configuration with `monai.bundle.run`.
 
     Classes that the user's own configuration names are also looked for in the current folder.
@@ -40,18 +41,19 @@ def run_config(run_id: str, files: Sequence[str | Path], overrides: Mapping[str,
     root = str(bundle_root())
     if root not in sys.path:  # the configurations name `networks.PixNet`, not `pixnet.networks.PixNet`
         sys.path.insert(0, root)
-    config = merge_config(files, {"bundle_root": root, **overrides})
+    read = [read_config(file) for file in files]
+    config = merge_config(read, {"bundle_root": root, **overrides})
     get_logger("monai.handlers.StatsHandler").addFilter(_without_traceback)
     told = [get_logger(f"monai.bundle.{module}") for module in ("scripts", "workflows")]
     try:
         for monai_logger in told:  # its arguments
             monai_logger.addFilter(_problems_alone)
-        own = _own_parts(files, overrides)
+        own = _own_parts(read, overrides)
         with code_in_current_folder(trust or bool(own)), configuration_refused(own), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "parsing config_file", UserWarning)  # the command line's help says it
             monai.bundle.run(
                 run_id=run_id,
-                config_file=str(files[0]),
+                config_file=str(read[0].path),
                 meta_file=f"{root}/configs/metadata.json",
                 logging_file=f"{root}/configs/logging.conf",
                 # All that was merged and checked, so that no other file is read. MONAI leaves out what is None, and
@@ -63,12 +65,12 @@ def run_config(run_id: str, files: Sequence[str | Path], overrides: Mapping[str,
             monai_logger.removeFilter(_problems_alone)
 
 
-def _own_parts(files: Sequence[str | Path], overrides: Mapping[str, Any]) -> list[str]:
+def _own_parts(files: Sequence[ConfigFile], overrides: Mapping[str, Any]) -> list[str]:
     """The keys at which the user has put code or a component, by a file that is no run's and not PixNet's, or --set."""
     given = dict(overrides)
     for file in files[1:]:
-        if Path(file).resolve().parent != bundle_root() / "configs" and not is_of_a_run(file):
-            given |= {key: as_code(value) for key, value in read_json(file).items()}
+        if file.path.resolve().parent != bundle_root() / "configs" and not is_of_a_run(file.path):
+            given |= {key: as_code(value) for key, value in file.content.items()}
     return [key for key, value in given.items() if isinstance(value, (Code, dict))]
 
 

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from ..files.checking import check
 from ..files.reading import read_json
-from ..files.schemas import MODEL, check
+from ..files.schemas import MODEL
 from .literals import unquoted
 
 __all__ = [

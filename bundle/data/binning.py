@@ -1,4 +1,4 @@
-"""Bins summed to larger squares: what fine bins measure together, where each alone holds little but noise."""
+"""Fine bins binned to larger squares: together they measure, each alone holds little but noise."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from pandas.api.types import is_integer_dtype
 
 from .units import Units, bin_prefix
 
-__all__ = ["squares_at", "sum_bins", "summed_to"]
+__all__ = ["bin_to", "binned_to", "squares_at"]
 
-#: Share of a square that must have been measured for its sum to stand for the square.
+#: Share of a square that must have been measured for its counts to stand for the square.
 _COVERED = 0.75
 
 
-def summed_to(size_um: float, found: Sequence[Units]) -> list[Units]:
+def binned_to(size_um: float, found: Sequence[Units]) -> list[Units]:
     """Squares of a size that was not measured, from the coarsest bins that fit in it a whole number of times.
 
     Args:
@@ -29,7 +29,7 @@ def summed_to(size_um: float, found: Sequence[Units]) -> list[Units]:
     """
     bins = [u for u in found if u.shape == "square" and u.mpp is not None and _divides(u.size_um, size_um)]
     coarsest = max((u.size_um for u in bins), default=0.0)
-    return [sum_bins(u, size_um) for u in bins if u.size_um == coarsest]
+    return [bin_to(u, size_um) for u in bins if u.size_um == coarsest]
 
 
 def squares_at(at: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -49,8 +49,8 @@ def squares_at(at: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return np.column_stack([code // rows, code % rows]) + low, square, n_units
 
 
-def sum_bins(units: Units, size_um: float) -> Units:
-    """Sum square bins over larger squares, which begin where the bins do.
+def bin_to(units: Units, size_um: float) -> Units:
+    """Bin square bins to larger squares, which begin where the bins do.
 
     Args:
         units: bins with a known `mpp`.
@@ -77,6 +77,7 @@ def sum_bins(units: Units, size_um: float) -> Units:
         in_tissue=members @ units.in_tissue.astype(np.float32) >= n_bins / 2,
         size_um=float(size_um),
         obs=None,
+        all_genes_total=None if units.all_genes_total is None else members @ units.all_genes_total,
     )
 
 

@@ -1,4 +1,4 @@
-"""Cells to predict: outlines as GeoJSON (QuPath's export), or a label image."""
+"""Cells to predict: polygons as GeoJSON (QuPath's export), or a label image."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import scipy.sparse as sp
 import shapely
 
 from ..errors import InputError, short
-from ..files.geojson import read_polygons
 from ..files.reading import check_file
-from .polygons import Labels, LabelSource, Outlines
-from .simple_polygons import clip, to_outlines
+from .geojson import read_polygons
+from .polygons import Labels, LabelSource, Polygons
+from .simple_polygons import clip
 from .units import Shape, Units
 
 __all__ = ["is_cells", "read_cells"]
@@ -26,9 +26,9 @@ _POLYGONS = (".geojson", ".json", ".geojson.gz", ".json.gz")
 _LABELS = (".tif", ".tiff", ".npy")
 #: What QuPath calls objects that hold others; left out where there are others.
 _REGIONS = ("annotation", "tmaCore", "root")
-#: No cell is smaller across than this; outlines told in micrometres look so.
+#: No cell is smaller across than this; polygons in micrometres look so.
 _SMALLEST_UM = 3.0
-#: Drawing an outline takes memory by its length; an annotation of a whole slide's tissue stays far below this.
+#: Drawing a polygon takes memory by its length; an annotation of a whole slide's tissue stays far below this.
 _MAX_LENGTH_PX = 2**26
 
 
@@ -67,7 +67,7 @@ def read_cells(
     Raises:
         InputError: if the file cannot be read, holds no cells, or does not fit the slide; or two cells have one name.
     """
-    path = check_file(path, "Give the cells' outlines (.geojson) or a label image (.tif, .npy).", True)
+    path = check_file(path, "Give the cells' polygons (.geojson) or a label image (.tif, .npy).", True)
     name = path.name.lower()
     if name.endswith(_POLYGONS):
         return _of_polygons(path, slide_mpp, slide_size_px)
@@ -76,7 +76,7 @@ def read_cells(
             raise InputError(f"{path} is a label image: say what opens it (labels=transforms.LabelImage).")
         return _of_labels(path, slide_mpp, slide_size_px, labels(path))
     raise InputError(
-        f"{path}: cells come as {', '.join(_POLYGONS)} (outlines) or {', '.join(_LABELS)} (a label image); its ending "
+        f"{path}: cells come as {', '.join(_POLYGONS)} (polygons) or {', '.join(_LABELS)} (a label image); its ending "
         "is none of these."
     )
 
@@ -92,7 +92,7 @@ def _of_polygons(path: Path, mpp: float, slide_size_px: tuple[int, int]) -> Unit
             holds.append(f"{found.others} features that are no polygons or have no geometry")
         raise InputError(
             f"{path} holds no polygon ({', '.join(holds) or 'it has no features'}). Export the cells as GeoJSON with "
-            "their outlines, not their centres."
+            "their polygons, not their centres."
         )
     region = np.isin(found.types, _REGIONS)
     if region.any() and not region.all():
@@ -102,7 +102,7 @@ def _of_polygons(path: Path, mpp: float, slide_size_px: tuple[int, int]) -> Unit
     if found.others:
         logger.warning("%s: %d features are no polygons or have no geometry and are left out.", path.name, found.others)
     if found.crossed:
-        logger.info("%s: %d outlines cross themselves; each counts as it is drawn.", path.name, found.crossed)
+        logger.info("%s: %d polygons cross themselves; each counts as it is drawn.", path.name, found.crossed)
     if found.degenerate:
         logger.warning(
             "%s: %d polygons of fewer than three points or without area are left out (first: %s).",
@@ -123,16 +123,16 @@ def _of_polygons(path: Path, mpp: float, slide_size_px: tuple[int, int]) -> Unit
     length = shapely.length(on_slide)
     if (length > _MAX_LENGTH_PX).any():
         raise InputError(
-            f'{path}: the outline of "{short(names[length.argmax()])}" is {length.max():,.0f} px long, which no '
+            f'{path}: the polygon of "{short(names[length.argmax()])}" is {length.max():,.0f} px long, which no '
             "cell's is. Simplify it, or leave it out."
         )
     if over.any():
         logger.info("%s: %d cells reach over the slide's edge; the part on the slide counts.", path.name, over.sum())
-    outlines = to_outlines(on_slide)
+    polygons = Polygons.of_shapes(on_slide)
     obs = None
     if classes.notna().any():
         obs = pd.DataFrame({"classification": pd.Categorical(classes)}, index=pd.Index(names))
-    return _units(path, "polygon", names, outlines.centroids_px, outlines, mpp, obs)
+    return _units(path, "polygon", names, polygons.centroids_px, polygons, mpp, obs)
 
 
 def _of_labels(path: Path, mpp: float, slide_size_px: tuple[int, int], image: LabelSource) -> Units:
@@ -153,7 +153,7 @@ def _units(
     shape: Shape,
     names: np.ndarray,
     centers_px: np.ndarray,
-    geometry: Outlines | Labels,
+    geometry: Polygons | Labels,
     mpp: float,
     obs: pd.DataFrame | None,
 ) -> Units:
@@ -161,7 +161,7 @@ def _units(
     size_um = float(np.median(2 * np.sqrt(geometry.areas_px2 / np.pi)) * mpp)
     if size_um < _SMALLEST_UM:
         logger.warning(
-            "%s: the median cell measures %.2g µm across at %.4g µm per pixel, less than any cell does. Outlines must "
+            "%s: the median cell measures %.2g µm across at %.4g µm per pixel, less than any cell does. Polygons must "
             "be in level-0 pixels; are they in micrometres, or of a smaller picture?",
             path.name,
             size_um,

@@ -12,10 +12,10 @@ from torch.utils.data import Dataset
 
 from ..errors import InputError
 from .layers import layer_of
-from .normalisation import LARGE_UNIT_UM, eligible, log1p_cp10k
+from .normalisation import LARGE_UNIT_UM, log1p_cp10k, passes_quality_control
 from .opening import SlideOpener
 from .panel import GenePanel
-from .slide_units import slide_units
+from .slide_units import check_on_slide
 from .units import Units
 
 __all__ = ["CropDataset"]
@@ -23,11 +23,20 @@ __all__ = ["CropDataset"]
 
 @dataclass
 class _TrainingSlide:
-    """A slide and its units, a layer for each size of the data set; sizes that it lacks are layers without units."""
+    """A slide and its units.
+
+    Attributes:
+        record: of the data set.
+        mpp: µm per level-0 pixel.
+        layers: the units as they were read, one item for each size of the data set; of sizes that it lacks, none.
+        taught: which units of each layer the network learns from, bool (U,).
+        size_factor: depth of each layer.
+    """
 
     record: Mapping[str, Any]
     mpp: float
     layers: list[Units]
+    taught: list[np.ndarray]
     size_factor: list[float]
 
 
@@ -37,12 +46,12 @@ class CropDataset(Dataset):
     Everything random derives from (seed, epoch, item), so a run can stop after any epoch and go on the same.
 
     Units of several sizes may lie in one crop. Depth is one size factor per slide and unit size. A unit below 55 µm is
-    not `normalised`, if the head gives `rates`: its counts are learnt, zeros included, and not y, which is a logarithm
-    of noise there.
+    not `normalised`, if the head gives `rates`: its counts are learnt, zeros included, and not log1p CP10k, which is a
+    logarithm of noise there.
 
     Args:
         data: training records (see `bundle.data.manifest`).
-        panel: the genes to predict.
+        panel: the genes to predict, and the units that it was fitted on.
         reader: opens slides.
         transform: a MONAI `Compose` from `{"image": path, "region", "label": layers, ...}` to a sample.
         mpp: working resolution in µm per pixel.
@@ -84,8 +93,8 @@ class CropDataset(Dataset):
         found = []
         for record in self.data:
             slide = reader.open(record["image"], record.get("mpp"))
-            layers = [u.take(self._eligible(u)) for u in slide_units(record, slide, unit_sizes_um)]
-            if not any(len(u) for u in layers):
+            layers = check_on_slide(panel.units_of(record, unit_sizes_um), record, slide)
+            if not any(self._teaches(units).any() for units in layers):
                 raise InputError(f"{record['image']} has no unit with {panel.min_total:g} counts on tissue; remove it.")
             found.append((record, slide.mpp, layers))
         self.sizes_um = sorted({u.size_um for _, _, layers in found for u in layers}, reverse=True)
@@ -96,19 +105,25 @@ class CropDataset(Dataset):
             )
         self._slides = [_TrainingSlide(record, mpp, *self._layers(layers)) for record, mpp, layers in found]
 
-    def _eligible(self, units: Units) -> np.ndarray:
-        keep = eligible(units, self.panel.min_total)
+    def _teaches(self, units: Units) -> np.ndarray:
+        """Which units the network learns from, bool (U,)."""
+        keep = passes_quality_control(units, self.panel.min_total)
         if self.rates and units.size_um < LARGE_UNIT_UM:  # that nothing was counted is a measurement too
-            keep = eligible(units, self.panel.min_total, training=False)
+            keep = passes_quality_control(units, self.panel.min_total, training=False)
         return keep
 
-    def _layers(self, found: Sequence[Units]) -> tuple[list[Units], list[float]]:
-        """One layer per size of the data set, coarsest first, and their size factors."""
+    def _layers(self, found: Sequence[Units]) -> tuple[list[Units], list[np.ndarray], list[float]]:
+        """One layer per size of the data set, coarsest first, which of its units teach, and its size factor."""
         by_size = {units.size_um: units for units in found}
         none = found[0].take(np.zeros(0, int))
         layers = [by_size.get(size, replace(none, size_um=size)) for size in self.sizes_um]
+        taught = [self._teaches(units) for units in layers]
         depth = self.panel.depth_per_um2
-        return layers, [float(u.total.mean() / u.area_um2 / depth) if len(u) else 1.0 for u in layers]
+        factors = [
+            float(u.total[keep].mean() / u.area_um2 / depth) if keep.any() else 1.0
+            for u, keep in zip(layers, taught, strict=True)
+        ]
+        return layers, taught, factors
 
     def __len__(self) -> int:
         return len(self._slides) * self.crops_per_slide
@@ -120,7 +135,8 @@ class CropDataset(Dataset):
     def whole_slides(self) -> Iterator[dict[str, Any]]:
         """The slides, each with the units of its coarsest size that crops teach, as `SlideDataset` gives them."""
         for slide in self._slides:
-            yield {**slide.record, "mpp": slide.mpp, "units": next(units for units in slide.layers if len(units))}
+            units, keep = next((u, keep) for u, keep in zip(slide.layers, slide.taught, strict=True) if keep.any())
+            yield {**slide.record, "mpp": slide.mpp, "units": units.take(keep)}
 
     def _slide_of(self, item: int) -> int:
         """Neighbouring items are of different slides, and every rank of a distributed sampler sees all of them."""
@@ -131,15 +147,15 @@ class CropDataset(Dataset):
         rng = np.random.default_rng([self.seed, self.epoch, item])
         number = self._slide_of(item)
         slide = self._slides[number]
-        measured = [units for units in slide.layers if len(units)]
-        focus = measured[rng.integers(len(measured))]
-        center_px = focus.centers_px[rng.integers(len(focus))] * slide.mpp / self.mpp
+        measured = [(u, np.flatnonzero(keep)) for u, keep in zip(slide.layers, slide.taught, strict=True) if keep.any()]
+        focus, index = measured[rng.integers(len(measured))]
+        center_px = focus.centers_px[index[rng.integers(len(index))]] * slide.mpp / self.mpp
         origin_px = np.floor(center_px - rng.uniform(0.15, 0.85, 2) * self.crop_px).astype(int)
         low_um, high_um = origin_px * self.mpp, (origin_px + self.crop_px) * self.mpp
         layers, targets, totals, factors, normalised = [], [], [], [], []
-        for units, factor in zip(slide.layers, slide.size_factor, strict=True):
+        for units, keep, factor in zip(slide.layers, slide.taught, slide.size_factor, strict=True):
             at_um = units.centers_px * slide.mpp
-            index = np.flatnonzero(((at_um > low_um) & (at_um < high_um)).all(1))
+            index = np.flatnonzero(((at_um > low_um) & (at_um < high_um)).all(1) & keep)
             if self.max_units is not None and len(index) > self.max_units:
                 index = np.sort(rng.choice(index, self.max_units, replace=False))
             near = units.take(index)

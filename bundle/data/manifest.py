@@ -7,14 +7,15 @@ The form is MONAI's decathlon datalist with a patient and the slide's mpp beside
 from __future__ import annotations
 
 import difflib
-import json
 import os
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, short
-from ..files.atomic import write_json
+from ..files.atomic import file_state, write_json
+from ..files.checking import check
 from ..files.naming import check_name
 from ..files.reading import read_json
 
@@ -34,6 +35,7 @@ __all__ = [
 
 SPLITS = ("training", "validation", "test")
 SPLIT_BY = ("patient", "section", "block")
+_EXAMPLE = '{"image": "slides/C2.tif", "label": "spots/C2.h5ad", "patient": "C"}'
 _NAME = {"type": "string", "minLength": 1, "maxLength": 4096}
 #: The form of `dataset.json`; a description is what a message says that a value must be.
 _FORM: dict[str, Any] = {
@@ -43,6 +45,7 @@ _FORM: dict[str, Any] = {
             "description": "a list of slides, [] for none",
             "type": "array",
             "items": {
+                "description": f"a slide such as {_EXAMPLE}",
                 "type": "object",
                 "required": ["image"],
                 "properties": {
@@ -110,7 +113,7 @@ def check_splits(manifest: dict[str, Any], where: str) -> None:
     Raises:
         InputError: if a patient is in two splits although the split is by patient, or a slide is listed twice.
     """
-    _check_form(manifest, where)
+    check(manifest, _FORM, where, advice=f"A slide is such as {_EXAMPLE}.")
     split_by = manifest.get("split_by", "patient")
     if split_by not in SPLIT_BY:
         raise InputError(f'{where}: split_by is "{split_by}"; it must be one of {", ".join(SPLIT_BY)}.')
@@ -152,27 +155,6 @@ def check_splits(manifest: dict[str, Any], where: str) -> None:
                 )
 
 
-def _check_form(manifest: dict[str, Any], where: str) -> None:
-    """Refuse what has not the form of a data set, with the first fault."""
-    from jsonschema import Draft202012Validator
-
-    fault = next(Draft202012Validator(_FORM).iter_errors(manifest), None)
-    if fault is None:
-        return
-    split, *place = fault.absolute_path
-    wanted = fault.schema.get("description", "something else")
-    if fault.validator == "required" or len(place) == 1:
-        raise InputError(
-            f'{where}: record {place[0]} of "{split}" names no "image". It must be such as '
-            '{"image": "slides/C2.tif", "label": "spots/C2.h5ad", "patient": "C"}.'
-        )
-    found = f'"{split}"'
-    if place:
-        image = manifest[split][place[0]].get("image")
-        found = f"the {place[1]} of {short(image) if place[1] != 'image' else f'record {place[0]}'}"
-    raise InputError(f"{where}: {found} is {short(json.dumps(fault.instance))}; it must be {wanted}.")
-
-
 def _overlap(a: Sequence[float], b: Sequence[float]) -> bool:
     """Whether two rectangles [x0, y0, x1, y1] share more than an edge."""
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
@@ -191,10 +173,7 @@ def read_manifest(dataset_dir: str | Path) -> dict[str, Any]:
             f"No data set at {short(root)}: {short(path.name)} is missing. Make one with `pixnet prepare` or "
             "`pixnet phantom`."
         )
-    manifest: dict[str, Any] = read_json(path, "Make a data set with `pixnet prepare` or `pixnet phantom`.")
-    if not isinstance(manifest, dict):
-        raise InputError(f'{path} is not a data set: it must hold {{"training": [...], "validation": [...], ...}}.')
-    check_splits(manifest, str(path))
+    manifest = dict(_checked(path, *file_state(path)))
     for split in SPLITS:
         records = []
         for record in manifest.get(split, []):
@@ -210,6 +189,16 @@ def read_manifest(dataset_dir: str | Path) -> dict[str, Any]:
                     )
             records.append(full)
         manifest[split] = records
+    return manifest
+
+
+@lru_cache(maxsize=8)
+def _checked(path: Path, *state: Any) -> dict[str, Any]:
+    """A data set's content, read and checked once as long as the file does not change."""
+    manifest = read_json(path, "Make a data set with `pixnet prepare` or `pixnet phantom`.")
+    if not isinstance(manifest, dict):
+        raise InputError(f'{path} is not a data set: it must hold {{"training": [...], "validation": [...], ...}}.')
+    check_splits(manifest, str(path))
     return manifest
 
 

@@ -11,11 +11,11 @@ from .units import Units
 
 __all__ = [
     "LARGE_UNIT_UM",
-    "MAX_Y",
+    "MAX_LOG_CP10K",
     "TARGET_SUM",
     "bounded",
-    "eligible",
     "log1p_cp10k",
+    "passes_quality_control",
     "pearson_residuals",
     "per_gene_correlation",
     "thinning_ceiling",
@@ -23,7 +23,7 @@ __all__ = [
 
 TARGET_SUM = 1e4
 #: Largest y = log1p CP10k: one gene has all of a unit's counts.
-MAX_Y = float(np.log1p(TARGET_SUM))
+MAX_LOG_CP10K = float(np.log1p(TARGET_SUM))
 #: From this size on a unit holds enough transcripts to be normalised by its own total.
 LARGE_UNIT_UM = 55.0
 
@@ -40,14 +40,14 @@ def log1p_cp10k(counts: np.ndarray, total: np.ndarray) -> np.ndarray:
 
 
 def bounded(y: Any) -> Any:
-    """Clip y = log1p CP10k to the values that it can have, 0 to `MAX_Y`; NaN stays. NumPy or dask.
+    """Clip y = log1p CP10k to the values that it can have, 0 to `MAX_LOG_CP10K`; NaN stays. NumPy or dask.
 
     A linear map can leave that range, and does so on pictures unlike those it was trained on.
     """
-    return np.clip(y, np.float32(0), np.float32(MAX_Y))
+    return np.clip(y, np.float32(0), np.float32(MAX_LOG_CP10K))
 
 
-def eligible(units: Units, min_total: float, training: bool = True) -> np.ndarray:
+def passes_quality_control(units: Units, min_total: float, training: bool = True) -> np.ndarray:
     """Which units take part in training or scoring, (U,) bool.
 
     Those on tissue, and at 55 µm and above those with `min_total` counts. Below, a unit's own total says little:

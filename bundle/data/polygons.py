@@ -1,14 +1,14 @@
-"""Units that are not all alike: the outline of each as a polygon, or as the pixels of a label image."""
+"""Units that are not all alike: the shape of each as a polygon, or as the pixels of a label image."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
+import shapely
 
-__all__ = ["LabelSource", "Labels", "Outlines", "take_ragged"]
+__all__ = ["LabelSource", "Labels", "Polygons", "take_ragged"]
 
 
 def take_ragged(offsets: np.ndarray, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -28,71 +28,67 @@ def take_ragged(offsets: np.ndarray, index: np.ndarray) -> tuple[np.ndarray, np.
 
 
 @dataclass(frozen=True)
-class Outlines:
+class Polygons:
     """Polygons of units as one array of vertices and offsets into it.
 
-    A unit is one or more rings, not closed by a repeated vertex; a point is inside where a ray from it crosses them an
-    odd number of times. Outer rings run one way round and holes the other, so that signed areas add up; rings must not
-    cross themselves or each other for the areas to be true.
+    A unit is one or more rings, not closed by a repeated vertex. A point is inside where a ray from it crosses them an
+    odd number of times.
 
     Attributes:
         vertices_px: (x, y) in level-0 pixels, a pixel's corner being 0, float32 (V, 2): to 1/128 px on a slide of
             100,000.
         ring_offsets: where each ring starts among the vertices, int64 (R + 1,).
         unit_offsets: where each unit starts among the rings, int64 (U + 1,).
+        areas_px2: area of each unit, holes taken off, (U,).
+        centroids_px: centroid (x, y) of each unit, (U, 2); it need not lie inside.
+        reach_px: largest distance along x or y from the centroid to the polygon's edge, (U,).
     """
 
     vertices_px: np.ndarray
     ring_offsets: np.ndarray
     unit_offsets: np.ndarray
+    areas_px2: np.ndarray
+    centroids_px: np.ndarray
+    reach_px: np.ndarray
 
     @classmethod
-    def of_rings(
-        cls, vertices_px: np.ndarray, ring_offsets: np.ndarray, unit_offsets: np.ndarray, hole: np.ndarray
-    ) -> Outlines:
-        """Outlines of rings that run either way round.
-
-        Args:
-            vertices_px: (V, 2).
-            ring_offsets: (R + 1,).
-            unit_offsets: (U + 1,).
-            hole: which rings are holes, bool (R,).
-        """
-        vertices = np.asarray(vertices_px, dtype=np.float32).reshape(-1, 2)
-        rings = np.asarray(ring_offsets, dtype=np.int64)
-        each = cls(vertices, rings, np.arange(len(rings)))
-        turned = np.repeat((each._sums[0] > 0) == np.asarray(hole, dtype=bool), np.diff(rings))
-        place = np.arange(len(vertices))
-        back = np.repeat(rings[:-1] + rings[1:] - 1, np.diff(rings)) - place
-        return cls(vertices[np.where(turned, back, place)], rings, np.asarray(unit_offsets, dtype=np.int64))
+    def of_shapes(cls, shapes: np.ndarray) -> Polygons:
+        """From polygons and multipolygons of shapely, (U,), that are simple and not empty."""
+        shapes = np.asarray(shapes, dtype=object)
+        if len(shapes) == 0:
+            none = np.zeros(0)
+            offsets = np.zeros(1, np.int64)
+            return cls(np.zeros((0, 2), np.float32), offsets, offsets, none, np.zeros((0, 2)), none)
+        parts, owner = shapely.get_parts(shapes, return_index=True)
+        whole = shapely.multipolygons(parts, indices=owner)
+        _, vertices, (rings, pieces, units) = shapely.to_ragged_array(whole)
+        open_rings = np.delete(vertices, rings[1:] - 1, axis=0)  # without the first point, repeated at the end
+        centroids = shapely.get_coordinates(shapely.centroid(whole))
+        bounds = shapely.bounds(whole)
+        return cls(
+            open_rings.astype(np.float32),
+            rings - np.arange(len(rings)),
+            pieces[units],
+            shapely.area(whole),
+            centroids,
+            np.maximum(centroids - bounds[:, :2], bounds[:, 2:] - centroids).max(axis=1),
+        )
 
     def __len__(self) -> int:
         return len(self.unit_offsets) - 1
 
-    def take(self, index: np.ndarray) -> Outlines:
+    def take(self, index: np.ndarray) -> Polygons:
         """The units at `index` (integers or a boolean mask)."""
         rings, unit_offsets = take_ragged(self.unit_offsets, index)
         vertices, ring_offsets = take_ragged(self.ring_offsets, rings)
-        return Outlines(self.vertices_px[vertices], ring_offsets, unit_offsets)
-
-    @cached_property
-    def areas_px2(self) -> np.ndarray:
-        """Area of each unit, holes taken off, (U,)."""
-        return np.abs(self._sums[0])
-
-    @cached_property
-    def centroids_px(self) -> np.ndarray:
-        """Centroid (x, y) of each unit, (U, 2); it need not lie inside."""
-        return self._sums[1]
-
-    @cached_property
-    def reach_px(self) -> np.ndarray:
-        """Largest distance along x or y from the centroid to the outline, (U,)."""
-        if len(self) == 0:
-            return np.zeros(0)
-        first = self._first
-        low, high = np.minimum.reduceat(self.vertices_px, first), np.maximum.reduceat(self.vertices_px, first)
-        return np.maximum(self.centroids_px - low, high - self.centroids_px).max(axis=1)
+        return Polygons(
+            self.vertices_px[vertices],
+            ring_offsets,
+            unit_offsets,
+            self.areas_px2[index],
+            self.centroids_px[index],
+            self.reach_px[index],
+        )
 
     def layer(self, mpp: float) -> dict[str, Any]:
         """What a layer of them holds beside centres, shape and size (see `layer_of`)."""
@@ -103,33 +99,6 @@ class Outlines:
             "ring_offsets": self.ring_offsets,
             "unit_offsets": self.unit_offsets,
         }
-
-    @property
-    def _first(self) -> np.ndarray:
-        """Each unit's first vertex."""
-        return self.ring_offsets[self.unit_offsets[:-1]]
-
-    @cached_property
-    def _sums(self) -> tuple[np.ndarray, np.ndarray]:
-        """Signed area and centroid of each unit (the shoelace formula)."""
-        if len(self) == 0:
-            return np.zeros(0), np.zeros((0, 2))
-        first = self._first
-        count = np.diff(np.append(first, len(self.vertices_px)))
-        anchor = self.vertices_px[first].astype(np.float64)  # differences stay exact far from the slide's corner
-        here = self.vertices_px - np.repeat(anchor, count, axis=0)
-        following = np.arange(1, len(here) + 1)
-        following[self.ring_offsets[1:] - 1] = self.ring_offsets[:-1]
-        there = here[following]
-        cross = here[:, 0] * there[:, 1] - there[:, 0] * here[:, 1]
-        area2 = np.add.reduceat(cross, first)
-        moment = np.add.reduceat((here + there) * cross[:, None], first)
-        low, high = np.minimum.reduceat(here, first), np.maximum.reduceat(here, first)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            inner = moment / (3 * area2[:, None])
-        # A unit whose area cancels (a ring that crosses itself) has its rectangle's middle for a centre.
-        sound = ((inner >= low) & (inner <= high)).all(axis=1, keepdims=True)
-        return area2 / 2, anchor + np.where(sound, inner, (low + high) / 2)
 
 
 class LabelSource(Protocol):
@@ -150,7 +119,7 @@ class Labels:
         ids: each unit's value, uint64 (U,).
         pixel_px: (x, y), level-0 pixels per label pixel.
         areas_px2: area of each unit in level-0 pixels, (U,).
-        reach_px: largest distance along x or y from its centre to its outline in level-0 pixels, (U,).
+        reach_px: largest distance along x or y from its centre to its edge in level-0 pixels, (U,).
     """
 
     image: LabelSource

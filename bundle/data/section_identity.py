@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-__all__ = ["Library", "libraries_of", "library_of", "other_slide"]
+__all__ = ["SectionIdentity", "other_slide", "section_of", "sections_of"]
 
 _SIDE_PX = 64
 #: Two pictures of one slide correlate above .99, neighbouring sections of one block up to .85.
@@ -18,7 +18,7 @@ _ASPECT_TOLERANCE = 0.03
 
 
 @dataclass(frozen=True, eq=False)
-class Library:
+class SectionIdentity:
     """A slide by name and look.
 
     Attributes:
@@ -34,7 +34,7 @@ class Library:
     aspect: float = 1.0
 
     @classmethod
-    def of_picture(cls, where: str, name: str, picture: np.ndarray | None) -> Library:
+    def of_picture(cls, where: str, name: str, picture: np.ndarray | None) -> SectionIdentity:
         """From a picture of the whole slide, (h, w, 3): uint8, or as scanpy keeps them from 0 to 1."""
         if picture is None or picture.ndim != 3 or picture.shape[2] < 3 or not picture.size:
             return cls(where, name)
@@ -45,24 +45,24 @@ class Library:
         return cls(where, name, look if look.std() > 0 else None, picture.shape[0] / picture.shape[1])
 
 
-def libraries_of(uns: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+def sections_of(uns: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     """The slides of an AnnData by name; CELLxGENE keeps a flag beside them."""
     held = uns.get("spatial")
     return {k: v for k, v in held.items() if isinstance(v, Mapping)} if isinstance(held, Mapping) else {}
 
 
-def library_of(uns: Mapping[str, Any], where: str) -> Library | None:
+def section_of(uns: Mapping[str, Any], where: str) -> SectionIdentity | None:
     """The slide of an AnnData; None where it names none, or several."""
-    libraries = libraries_of(uns)
-    if len(libraries) != 1:
+    sections = sections_of(uns)
+    if len(sections) != 1:
         return None
-    ((name, content),) = libraries.items()
+    ((name, content),) = sections.items()
     images = content.get("images", {})
     picture = images.get("hires") if isinstance(images, Mapping) else None
-    return Library.of_picture(where, str(name), None if picture is None else np.asarray(picture))
+    return SectionIdentity.of_picture(where, str(name), None if picture is None else np.asarray(picture))
 
 
-def other_slide(a: Library | None, b: Library | None) -> tuple[str, bool]:
+def other_slide(a: SectionIdentity | None, b: SectionIdentity | None) -> tuple[str, bool]:
     """What tells that two are of different slides, as the beginning of a sentence, and whether it is certain.
 
     Empty where nothing does: pictures that look alike outweigh names, since files are renamed.
@@ -78,7 +78,7 @@ def other_slide(a: Library | None, b: Library | None) -> tuple[str, bool]:
     return f"{a.where} is of the slide {a.name}, {b.where} of {b.name}{pictures}", alike is False
 
 
-def _look_alike(a: Library, b: Library) -> bool | None:
+def _look_alike(a: SectionIdentity, b: SectionIdentity) -> bool | None:
     if a.look is None or b.look is None:
         return None
     if abs(np.log(a.aspect / b.aspect)) > _ASPECT_TOLERANCE:

@@ -5,28 +5,33 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from torch.utils.data import Dataset
 
 from ..errors import InputError
 from .manifest import slide_name
-from .normalisation import eligible
+from .normalisation import passes_quality_control
 from .opening import SlideOpener
 from .panel import GenePanel
 from .slide_units import slide_units
+from .units import Units
 
 __all__ = ["SlideDataset"]
 
 
 class SlideDataset(Dataset):
-    """Whole slides with the units to answer for; pixels are read by the inferer, tile by tile.
+    """Whole slides with the units to score; the inferer reads pixels, tile by tile.
+
+    The units are read once, when the data set is made: whatever is wrong with them shows then, and not after hours of
+    training. What is scored of them stays in memory: the panel's genes, of the units that pass quality control.
 
     Args:
         data: records (see `bundle.data.manifest`).
         reader: opens slides.
-        panel: gives the filter of units; needed where the units are to be scored.
-        size_um: size of the units to answer for; each slide's coarsest by default.
+        panel: the genes that are scored, and the filter of units.
+        size_um: size of the units to score; each slide's coarsest by default.
         picture_px: the longer side of the small picture that a prediction keeps of its slide; 0 is none.
-        scales_um: sides of the cells that units will be summed to.
+        scales_um: sides of the grid squares that units will be binned to.
 
     Raises:
         InputError: if a slide's counts are no measurements, lack most genes of the panel or are coarser than a scale.
@@ -45,18 +50,24 @@ class SlideDataset(Dataset):
         self.picture_px = picture_px
         self.reader = reader
         self.panel = panel
-        self.sizes_um = None if size_um is None else [size_um]
-        for record in self.data:  # told now, and not after hours of training
-            slide = reader.open(record["image"], record.get("mpp"))
-            for units in slide_units(record, slide, self.sizes_um):
-                units.check_counts()
-                units.check_panel(panel.genes, "scores")
-                units.check_scales(scales_um)
-                if not eligible(units, panel.min_total, training=False).any():
-                    raise InputError(
-                        f"{units.name}: none of its {len(units)} units can be scored; they need {panel.min_total:g} "
-                        "counts on tissue. Take the slide out of this split, or train with a lower min_total."
-                    )
+        self.size_um = size_um
+        self.scales_um = list(scales_um)
+        self._scored = [self._read(record) for record in self.data]
+
+    def _read(self, record: Mapping[str, Any]) -> tuple[Units, int]:
+        """A slide's units that are scored, and how many are not."""
+        slide = self.reader.open(record["image"], record.get("mpp"))
+        units = slide_units(record, slide, None if self.size_um is None else [self.size_um])[0]
+        units.check_counts()
+        units.check_panel(self.panel.genes, "scores")
+        units.check_scales(self.scales_um)
+        keep = passes_quality_control(units, self.panel.min_total, training=False)
+        if not keep.any():
+            raise InputError(
+                f"{units.name}: none of its {len(units)} units can be scored; they need {self.panel.min_total:g} "
+                "counts on tissue. Take the slide out of this split, or train with a lower min_total."
+            )
+        return units.with_genes(self.panel.genes).take(keep), int(np.sum(~keep))
 
     def __len__(self) -> int:
         return len(self.data)
@@ -64,8 +75,7 @@ class SlideDataset(Dataset):
     def __getitem__(self, item: int) -> dict[str, Any]:
         record = self.data[item]
         slide = self.reader.open(record["image"], record.get("mpp"))
-        units = slide_units(record, slide, self.sizes_um)
-        keep = eligible(units[0], self.panel.min_total, training=False)
+        units, filtered = self._scored[item]
         picture = {}
         if self.picture_px:
             pixels, mpp = slide.thumbnail(self.picture_px)
@@ -77,6 +87,6 @@ class SlideDataset(Dataset):
             "section": slide_name(record),
             "patient": str(record.get("patient", "unknown")),
             "mpp": slide.mpp,
-            "units": units[0].take(keep),
-            "filtered_units": int((~keep).sum()),
+            "units": units,
+            "filtered_units": filtered,
         }

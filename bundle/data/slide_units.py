@@ -1,4 +1,4 @@
-"""Read a slide's units and check that they lie on it."""
+"""A record's units: read from its files, and checked against its slide."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from ..errors import InputError
+from .binning import binned_to
 from .manifest import slide_name
 from .opening import OpenSlide
-from .panel import load_units
-from .section_identity import Library, other_slide
+from .read_units import read_units
+from .section_identity import SectionIdentity, other_slide
 from .units import Units, off_slide
 
-__all__ = ["slide_units"]
+__all__ = ["check_on_slide", "in_block", "load_units", "slide_units"]
 
 #: Units registered at a scale this far from the slide's are refused.
 _MPP_TOLERANCE = 0.05
@@ -24,13 +25,60 @@ _MPP_TOLERANCE = 0.05
 _LOOK_PX = 512  # of a slide's picture, to tell it from another slide's
 
 
+def load_units(record: Mapping[str, Any], sizes_um: Sequence[float] | None = None) -> list[Units]:
+    """Read a record's units of the sizes asked for; the coarsest size it has where none is named.
+
+    A size that it lacks is binned from square bins whose side divides it (`bin_to`), and left out if there are none.
+
+    Raises:
+        InputError: if the record has no units, or none of that size.
+    """
+    labels = record.get("label") or []
+    labels = [labels] if isinstance(labels, str) else list(labels)
+    if not labels:
+        raise InputError(f'{record.get("image")} has no "label": name the .h5ad of its measured units in dataset.json.')
+    found = [read_units(label) for label in labels]
+    if record.get("block") is not None:
+        found = [units.take(in_block(record, units)) for units in found]
+    if sizes_um is None:
+        coarsest = max(u.size_um for u in found)
+        return [u for u in found if u.size_um == coarsest]
+    chosen: list[Units] = []
+    for size in sizes_um:
+        measured = [u for u in found if np.isclose(u.size_um, size)]
+        chosen += measured or binned_to(size, found)
+    if not chosen:
+        have, asked = (", ".join(f"{size:g}" for size in sizes) for sizes in ([u.size_um for u in found], sizes_um))
+        raise InputError(
+            f"{record['image']} has no units of {asked} µm; it has {have} µm, and no bins of a known mpp whose side "
+            "divides a size that is asked for. Coarser squares of spots are scored by --scales-um."
+        )
+    return chosen
+
+
+def in_block(record: Mapping[str, Any], units: Units) -> np.ndarray:
+    """Which units are the record's, bool (U,): of a slide that is split in space, those of its rectangle."""
+    if record.get("block") is None:
+        return np.ones(len(units), bool)
+    low, high = np.array(record["block"][:2]), np.array(record["block"][2:])
+    return np.all((units.centers_px >= low) & (units.centers_px < high), axis=1)
+
+
 def slide_units(record: Mapping[str, Any], slide: OpenSlide, sizes_um: Sequence[float] | None = None) -> list[Units]:
     """Read a record's units and check that they lie on the slide.
 
     Raises:
+        InputError: see `load_units` and `check_on_slide`.
+    """
+    return check_on_slide(load_units(record, sizes_um), record, slide)
+
+
+def check_on_slide(found: list[Units], record: Mapping[str, Any], slide: OpenSlide) -> list[Units]:
+    """Check that a record's units lie on its slide, and return them.
+
+    Raises:
         InputError: if units lie outside the slide, or were registered at another scale.
     """
-    found = load_units(record, sizes_um)
     sizes = [units.size_um for units in found]
     for size in set(sizes):
         if sizes.count(size) > 1:
@@ -64,10 +112,10 @@ def slide_units(record: Mapping[str, Any], slide: OpenSlide, sizes_um: Sequence[
 def _check_slide(units: Units, record: Mapping[str, Any], slide: OpenSlide) -> None:
     """Refuse units whose file names another slide and shows another picture of it."""
     name = slide_name(record)
-    if units.library is None or units.library.name == name:
+    if units.section is None or units.section.name == name:
         return
     told, certain = other_slide(
-        units.library, Library.of_picture(Path(record["image"]).name, name, slide.thumbnail(_LOOK_PX)[0])
+        units.section, SectionIdentity.of_picture(Path(record["image"]).name, name, slide.thumbnail(_LOOK_PX)[0])
     )
     if certain:
         raise InputError(

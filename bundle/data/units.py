@@ -1,4 +1,4 @@
-"""Measured units (spots, bins, cells) of one slide as AnnData, in the form scanpy and squidpy read."""
+"""Measured units (spots, bins, cells) of one slide, as plain arrays."""
 
 from __future__ import annotations
 
@@ -6,31 +6,23 @@ import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import anndata as ad
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
 from ..errors import InputError
-from ..files.anndata import read_anndata
-from ..files.reading import reading
-from .manifest import check_mpp
-from .polygons import Labels, Outlines
-from .section_identity import Library, libraries_of, library_of
-from .visium import CAPTURE_DISK_UM, CONVENTION_UM, PITCH_UM, visium_pitch_px
+from .polygons import Labels, Polygons
+from .section_identity import SectionIdentity
 
 __all__ = [
     "MIN_MEASURED",
     "Shape",
     "Units",
     "bin_prefix",
-    "build_units",
     "is_interpolated",
     "off_slide",
-    "read_units",
     "unit_area_um2",
     "units_table",
 ]
@@ -39,12 +31,7 @@ logger = logging.getLogger(__name__)
 
 #: The share of a panel's genes that a slide must have measured.
 MIN_MEASURED = 0.1
-#: A stated mpp this far from what the pitch of spots says is refused.
-_PITCH_TOLERANCE = 0.05
-
 Shape = Literal["circle", "square", "polygon", "label"]
-#: A slide measures 25 x 75 mm.
-_LARGEST_UM = 1e5
 
 
 @dataclass(frozen=True)
@@ -58,14 +45,15 @@ class Units:
         counts: raw counts (or the noise-free rate per unit where `kind` is `rate`), CSR (U, G).
         centers_px: centres (x, y) in level-0 pixels, a pixel's corner being 0, (U, 2).
         in_tissue: the source's mark, (U,) bool.
-        shape: `circle` (size is the diameter), `square` (size is the side), or `polygon` or `label`: cells, each of
-            its own outline (size is the median diameter of disks of the same area).
+        shape: `circle` (size is the diameter), `square` (size is the side), or `polygon` or `label`: cells, each with
+            its own shape (size is the median diameter of disks of the same area).
         size_um: the size in micrometres.
         kind: `counts` for measurements, `rate` for a noise-free truth.
         mpp: micrometres per level-0 pixel that the units were registered with, if stated; always for cells.
-        geometry: the outlines of `polygon` and `label`, whose centres are centroids.
+        geometry: the shapes of `polygon` and `label`, whose centres are centroids.
         obs: further columns about the units, one row each, or None.
-        library: the slide they lie on, if their file names it.
+        section: the slide that they lie on, if their file names it.
+        all_genes_total: sum of all measured genes per unit, (U,), where `counts` holds some genes alone; else None.
     """
 
     name: str
@@ -78,9 +66,10 @@ class Units:
     size_um: float
     kind: str
     mpp: float | None
-    geometry: Outlines | Labels | None = None
+    geometry: Polygons | Labels | None = None
     obs: pd.DataFrame | None = None
-    library: Library | None = None
+    section: SectionIdentity | None = None
+    all_genes_total: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.barcodes)
@@ -88,6 +77,8 @@ class Units:
     @property
     def total(self) -> np.ndarray:
         """Sum of all measured genes per unit, (U,)."""
+        if self.all_genes_total is not None:
+            return self.all_genes_total
         return np.asarray(self.counts.sum(axis=1), dtype=np.float64).ravel()
 
     @property
@@ -121,7 +112,14 @@ class Units:
             in_tissue=self.in_tissue[index],
             geometry=None if self.geometry is None else self.geometry.take(index),
             obs=None if self.obs is None else self.obs.iloc[index],
+            all_genes_total=None if self.all_genes_total is None else self.all_genes_total[index],
         )
+
+    def with_genes(self, genes: Sequence[str]) -> Units:
+        """The same units with the counts of `genes` alone, as far as they were measured; totals stay those of all."""
+        kept = [gene for gene, here in zip(genes, self.measures(genes), strict=True) if here]
+        counts = sp.csr_matrix(self.counts[:, self.columns(kept)])
+        return replace(self, genes=np.array(kept, dtype=str), counts=counts, all_genes_total=self.total)
 
     def check_counts(self) -> None:
         """Refuse what cannot be measurements.
@@ -144,7 +142,7 @@ class Units:
             raise InputError(f"{self.name} holds {fault} values; X must be the raw counts, neither logged nor scaled.")
 
     def check_scales(self, scales_um: Sequence[float]) -> None:
-        """Refuse cells that are finer than the units.
+        """Refuse grid squares that are finer than the units.
 
         Raises:
             InputError: if a scale is finer than the measured units.
@@ -258,180 +256,3 @@ def units_table(units: Units) -> pd.DataFrame:
     for name in units.obs if units.obs is not None else ():
         table[name] = units.obs[name].array  # type: ignore[index]
     return table
-
-
-def build_units(
-    counts: sp.spmatrix | np.ndarray,
-    genes: Sequence[str],
-    barcodes: Sequence[str],
-    centers_px: np.ndarray,
-    *,
-    shape: Shape,
-    size_um: float,
-    mpp: float,
-    library: str,
-    gene_ids: Sequence[str] | None = None,
-    in_tissue: np.ndarray | None = None,
-    array_xy: np.ndarray | None = None,
-    hires: np.ndarray | None = None,
-    hires_scale: float | None = None,
-    kind: str = "counts",
-) -> ad.AnnData:
-    """Build the AnnData of measured units.
-
-    Duplicate gene names are summed. `uns["spatial"][library]` follows scanpy's and squidpy's Visium form.
-
-    Args:
-        counts: (U, G), raw counts.
-        genes: symbols, or ids without version.
-        barcodes: the source's names of the units, unique.
-        centers_px: (U, 2), (x, y) of the centres in level-0 pixels.
-        shape: `circle` or `square`.
-        size_um: diameter or side in micrometres.
-        mpp: micrometres per level-0 pixel.
-        library: name of the section.
-        gene_ids: the source's ids, (G,).
-        in_tissue: (U,) bool; all true by default.
-        array_xy: (U, 2) integer positions on the array, if there is one.
-        hires: a small picture of the slide, uint8 (h, w, 3).
-        hires_scale: hires pixels per level-0 pixel.
-        kind: `counts` or `rate`.
-    """
-    matrix = sp.csr_matrix(counts, dtype=np.float32)
-    names = pd.Index([str(g) for g in genes])
-    var = pd.DataFrame({"gene_ids": list(gene_ids) if gene_ids is not None else list(names)}, index=names)
-    if names.has_duplicates:
-        unique = pd.Index(pd.unique(names))
-        fold = sp.csr_matrix(
-            (np.ones(len(names), np.float32), (np.arange(len(names)), unique.get_indexer(names))),
-            shape=(len(names), len(unique)),
-        )
-        matrix = sp.csr_matrix(matrix @ fold)
-        var = var[~names.duplicated()]
-    obs = pd.DataFrame(
-        {"in_tissue": np.ones(matrix.shape[0], bool) if in_tissue is None else np.asarray(in_tissue, bool)},
-        index=pd.Index([str(b) for b in barcodes]),
-    )
-    if array_xy is not None:
-        obs["array_row"], obs["array_col"] = np.asarray(array_xy)[:, 1], np.asarray(array_xy)[:, 0]
-    if not obs.index.is_unique:
-        raise InputError(f"{library}: {obs.index.duplicated().sum()} unit names occur twice; name each unit once.")
-    adata = ad.AnnData(matrix, obs=obs, var=var)
-    adata.obsm["spatial"] = np.asarray(centers_px, dtype=np.float64)
-    spatial: dict = {"scalefactors": {"spot_diameter_fullres": size_um / mpp}, "metadata": {"mpp": mpp}, "images": {}}
-    if hires is not None and hires_scale is not None:
-        spatial["images"]["hires"] = hires
-        spatial["scalefactors"]["tissue_hires_scalef"] = hires_scale
-    adata.uns["spatial"] = {library: spatial}
-    adata.uns["unit"] = {"shape": shape, "size_um": float(size_um), "kind": kind}
-    return adata
-
-
-def read_units(path: str | Path) -> Units:
-    """Read the AnnData of measured units.
-
-    Raises:
-        InputError: if the file is missing, damaged or not AnnData, lacks positions or the unit's size, or two units
-            have one name.
-    """
-    path = Path(path)
-    again = "Write it again with `pixnet prepare`."
-    adata = read_anndata(path, "Give the .h5ad of the units' counts and positions.", again)
-    with reading(path, "cannot be read as measured units", "Check what its obs, obsm and uns hold, or write it again."):
-        units = _units_of(adata, path)
-    _check(units, path)
-    return units
-
-
-def _check(units: Units, path: Path) -> None:
-    """Refuse names that occur twice, and numbers that no slide has."""
-    twice = len(units) - len(set(units.barcodes.tolist()))
-    if twice:
-        raise InputError(f"{path}: {twice} unit names occur twice; name each unit once.")
-    check_mpp(units.mpp, f'{path}, uns["spatial"]')
-    if not units.size_um < _LARGEST_UM:
-        raise InputError(f'{path}: units of {units.size_um:g} µm in uns["unit"] are larger than a slide; correct it.')
-
-
-def _units_of(adata: ad.AnnData, path: Path) -> Units:
-    if "spatial" not in adata.obsm:
-        raise InputError(f'{path} has no positions: put (x, y) in level-0 pixels into obsm["spatial"].')
-    if np.ndim(adata.obsm["spatial"]) != 2 or np.shape(adata.obsm["spatial"])[1] < 2:
-        raise InputError(f'{path}: obsm["spatial"] must hold x and y of every unit.')
-    library = next(iter(libraries_of(adata.uns).values()), {})
-    mpp = library.get("metadata", {}).get("mpp")
-    unit = adata.uns.get("unit")
-    if unit is None:
-        unit, mpp = _guessed_unit(path, adata, library.get("scalefactors", {}).get("spot_diameter_fullres"), mpp)
-    if unit.get("shape") not in ("circle", "square") or not float(unit.get("size_um", 0)) > 0:
-        raise InputError(
-            f'{path}: uns["unit"] needs a "shape", circle or square, and a "size_um" above 0; cells, which have '
-            "outlines of their own, come as GeoJSON or as a label image."
-        )
-    centers = np.asarray(adata.obsm["spatial"], dtype=np.float64)
-    if not np.isfinite(centers).all():
-        raise InputError(
-            f'{path}: {np.sum(~np.isfinite(centers).all(1))} units have no finite position in obsm["spatial"].'
-        )
-    grid = [name for name in ("array_row", "array_col") if name in adata.obs]
-    in_tissue = adata.obs["in_tissue"].astype(str) if "in_tissue" in adata.obs else pd.Series(["1"] * adata.n_obs)
-    return Units(
-        name=path.name,
-        barcodes=adata.obs_names.to_numpy(dtype=str),
-        genes=adata.var_names.to_numpy(dtype=str),
-        counts=sp.csr_matrix(adata.X, dtype=np.float32)
-        if adata.X is not None
-        else sp.csr_matrix(adata.shape, dtype=np.float32),
-        centers_px=centers[:, :2],
-        in_tissue=in_tissue.str.lower().isin(["1", "1.0", "true"]).to_numpy(),
-        shape=str(unit["shape"]),  # type: ignore[arg-type]
-        size_um=float(unit["size_um"]),
-        kind=str(unit.get("kind", "counts")),
-        mpp=None if mpp is None else float(mpp),
-        library=library_of(adata.uns, path.name),
-        obs=adata.obs[grid] if grid else None,
-    )
-
-
-def _guessed_unit(
-    path: Path, adata: ad.AnnData, diameter_px: float | None, mpp: float | None
-) -> tuple[dict[str, Any], float | None]:
-    """The unit of a file without `uns["unit"]`, and its mpp: Visium's where it is Visium, else with a warning."""
-    centers = np.asarray(adata.obsm["spatial"], dtype=np.float64)[:, :2]
-    pitch_px = visium_pitch_px(adata.obs, centers, diameter_px) if np.isfinite(centers).all() else None
-    if pitch_px is not None:
-        found_mpp = PITCH_UM / pitch_px
-        if mpp is not None and abs(mpp / found_mpp - 1) > _PITCH_TOLERANCE:
-            raise InputError(
-                f"{path} states {mpp:.4g} µm per pixel, but its Visium spots lie {PITCH_UM:g} µm apart only at "
-                f'{found_mpp:.4g}. Put positions in level-0 pixels into obsm["spatial"], or correct the mpp in '
-                'uns["spatial"].'
-            )
-        logger.info(
-            "%s: Visium spots, %g µm across and %g µm apart (%.4g µm per pixel).",
-            path.name,
-            CAPTURE_DISK_UM,
-            PITCH_UM,
-            found_mpp,
-        )
-        if diameter_px is not None and abs(diameter_px * found_mpp / CONVENTION_UM - 1) > _PITCH_TOLERANCE:
-            logger.warning(
-                "%s: spot_diameter_fullres is %.3g µm by the spots' pitch, and Space Ranger writes %g. Are positions "
-                "in pixels of a smaller picture? They must be in level-0 pixels.",
-                path.name,
-                diameter_px * found_mpp,
-                CONVENTION_UM,
-            )
-        return {"shape": "circle", "size_um": CAPTURE_DISK_UM}, found_mpp if mpp is None else mpp
-    if diameter_px is None or mpp is None:
-        raise InputError(
-            f'{path} does not say how large its units are: set uns["unit"] = {{"shape": "circle", "size_um": 55}}.'
-        )
-    size_um = float(diameter_px) * float(mpp)
-    logger.warning(
-        "%s does not say how large its units are. PixNet takes disks of %.3g µm, its spot_diameter_fullres; set "
-        'uns["unit"] = {"shape": "circle", "size_um": ...} if they are not.',
-        path.name,
-        size_um,
-    )
-    return {"shape": "circle", "size_um": size_um}, mpp

@@ -14,12 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock, Timeout
 
-from ..errors import InputError, cannot_write
+from ..errors import InputError, cannot_write, is_input_error
 
 __all__ = [
-    "alone_at",
     "file_state",
     "make_folder",
     "move",
@@ -70,7 +68,7 @@ def _writing(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError) as error:
-        sentence = None if getattr(error, "for_user", False) else cannot_write(error, path)
+        sentence = None if is_input_error(error) else cannot_write(error, path)
         if sentence is None:
             raise
         raise InputError(sentence) from error
@@ -154,39 +152,6 @@ def make_folder(path: str | Path) -> None:
         Path(path).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"Nothing can be written to {path} ({error.strerror}); choose another place.") from error
-
-
-@contextmanager
-def alone_at(path: str | Path, wait: bool = False, what: str | None = None) -> Iterator[None]:
-    """Have an output for this command alone, by a lock file beside it that is gone in the end.
-
-    A killed process leaves the file, but not the lock.
-
-    Args:
-        path: the output.
-        wait: until another command is done, instead of refusing.
-        what: is in use, for the message; the output by default.
-
-    Raises:
-        InputError: if another command is writing it, or nothing can be written there.
-    """
-    path = Path(path)
-    make_folder(path.parent)
-    if not os.access(path.parent, os.W_OK):
-        raise InputError(f"Nothing can be written to {path.parent}; choose another place.")
-    lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=-1 if wait else 0)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        raise InputError(
-            f"{what or path} is in use: another command is writing the same output. Wait until it is done, or give "
-            "another name."
-        ) from error
-    try:
-        yield
-    finally:
-        Path(lock.lock_file).unlink(missing_ok=True)  # while it is held; who waits for it sees that it is gone
-        lock.release()
 
 
 def file_state(path: str | Path) -> list[Any]:

@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError, reason, short, user_message
-from .schemas import check
+from ..errors import InputError, is_input_error, reason, short, user_message
+from .checking import check
 
 __all__ = ["check_file", "read_json", "read_text", "reading"]
 
@@ -87,7 +87,7 @@ def reading(
     try:
         yield
     except _DAMAGED as error:
-        if getattr(error, "for_user", False) or (isinstance(error, OSError) and error.errno and user_message(error)):
+        if is_input_error(error) or (isinstance(error, OSError) and error.errno and user_message(error)):
             raise
         raise InputError(f"{path} {fault} ({short(reason(error), 200)}). {advice}") from error
 

@@ -1,21 +1,19 @@
-"""Schemas of the JSON in a run folder, and the sentence for what does not agree with one."""
+"""Schemas of the JSON in a run folder."""
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
-from ..errors import InputError
-
-__all__ = ["EVALUATION", "MODEL", "PANEL", "REPORTED", "STANDARD_ERROR", "TRAINED", "check"]
+__all__ = ["COUNT", "EVALUATION", "MODEL", "MPP", "PANEL", "POSITIVE", "REPORTED", "STANDARD_ERROR", "TRAINED"]
 
 #: No number of ours is larger; JSON's 1e999 is read as infinite.
 _LARGEST = 1e30
 _NUMBER = {"type": "number", "minimum": -_LARGEST, "maximum": _LARGEST, "description": "a number"}
-_POSITIVE = {"type": "number", "exclusiveMinimum": 0, "maximum": _LARGEST, "description": "a number above 0"}
+POSITIVE = {"type": "number", "exclusiveMinimum": 0, "maximum": _LARGEST, "description": "a number above 0"}
 #: From what the finest scanners give to a pixel as large as a spot. Beyond, a network sees nothing of the
 #: tissue, and memory grows with the square of a number that is too small.
-_MPP = {"type": "number", "minimum": 0.05, "maximum": 100, "description": "a number of µm per pixel from 0.05 to 100"}
+MPP = {"type": "number", "minimum": 0.05, "maximum": 100, "description": "a number of µm per pixel from 0.05 to 100"}
+COUNT = {"type": "integer", "minimum": 1, "maximum": _LARGEST, "description": "a whole number above 0"}
 _TEXT = {"type": "string", "description": "text"}
 _NAME = {"type": "string", "pattern": r"^[^\x00-\x1f\x7f]+$", "description": "a name"}
 _GENES = {"type": "array", "items": _NAME, "description": "a list of genes' names"}
@@ -46,11 +44,11 @@ PANEL: dict[str, Any] = {
             "description": "named lists of genes",
         },
         "mean": {"type": "array", "items": _NUMBER, "description": "a list of numbers"},
-        "std": {"type": "array", "items": _POSITIVE, "description": "a list of numbers above 0"},
+        "std": {"type": "array", "items": POSITIVE, "description": "a list of numbers above 0"},
         "depth_per_um2": _NUMBER,
         "unit_sizes_um": {
             "type": "array",
-            "items": _POSITIVE,
+            "items": POSITIVE,
             "minItems": 1,
             "description": "a list of numbers above 0",
         },
@@ -79,7 +77,7 @@ MODEL: dict[str, Any] = {
     "type": "object",
     "description": "keys and values",
     "properties": {
-        "mpp": _or_worked_out(_MPP),
+        "mpp": _or_worked_out(MPP),
         "head": _TEXT,
         "network_def": _or_worked_out(
             {
@@ -95,7 +93,7 @@ MODEL: dict[str, Any] = {
                 "required": ["mean", "std"],
                 "properties": {
                     "mean": _three(_NUMBER, "a list of three numbers"),
-                    "std": _three(_POSITIVE, "a list of three numbers above 0"),
+                    "std": _three(POSITIVE, "a list of three numbers above 0"),
                 },
                 "description": "mean and std, three numbers each",
             }
@@ -110,7 +108,7 @@ TRAINED: dict[str, Any] = {
     "properties": {
         "dataset_dir": _TEXT,
         "unit_sizes_um": {
-            "anyOf": [{"type": "array", "items": _POSITIVE}, {"type": "null"}, _WORKED_OUT],
+            "anyOf": [{"type": "array", "items": POSITIVE}, {"type": "null"}, _WORKED_OUT],
             "description": "a list of numbers above 0",
         },
     },
@@ -125,7 +123,7 @@ _FIGURES: dict[str, Any] = {
         *("target", "size_um", "units", "slides", "constant_genes", "filtered_units"),
         *("PCC@F", "PCC@S", "PCC@M", "PCC@M_pooled", "PCC@M_residual", "ceiling@M", "MSE", "MAE"),
     ],
-    "properties": {"target": _TEXT, "size_um": _POSITIVE}
+    "properties": {"target": _TEXT, "size_um": POSITIVE}
     | dict.fromkeys(("units", "slides", "constant_genes", "filtered_units"), _WHOLE),
     "patternProperties": {"^(PCC|ceiling|MSE|MAE|deviance)": _FIGURE},
 }
@@ -162,7 +160,7 @@ STANDARD_ERROR: dict[str, Any] = {
         "members": _WHOLE,
         "slides": {"type": "array", "items": _NAME, "minItems": 1, "description": "a list of slides' names"},
         "factor": {"type": "object", "additionalProperties": _FACTOR, "description": "genes and their factors"},
-        "unit_size_um": _POSITIVE,
+        "unit_size_um": POSITIVE,
         "coverage_95": _FIGURE,
         "ranking": _FIGURE,
     },
@@ -177,33 +175,3 @@ EVALUATION: dict[str, Any] = {
         "same_patient": {"type": "boolean", "description": "true or false"},
     },
 }
-
-
-def check(content: Any, schema: dict[str, Any], where: str) -> None:
-    """Refuse content that is not as a schema says.
-
-    Args:
-        content: of the file, or what was merged from several.
-        schema: JSON Schema, whose every part has a `description` that ends "it must be ...".
-        where: the file, for the sentence.
-
-    Raises:
-        InputError: that names the first such place.
-    """
-    from jsonschema import Draft202012Validator
-
-    error = next(Draft202012Validator(schema).iter_errors(content), None)
-    if error is None:
-        return
-    described = error.schema.get("description", "something else")
-    while error.validator == "anyOf" and error.context:  # what was wrong with the first of the forms
-        error = next(part for part in error.context if part.relative_schema_path[0] == 0)
-        described = error.schema.get("description", described)
-    place = "#".join(map(str, error.absolute_path))
-    if error.validator == "required":
-        missing = next(key for key in error.validator_value if key not in error.instance)
-        raise InputError(f'{where} lacks "{f"{place}#{missing}" if place else missing}". Copy it again.')
-    shown = json.dumps(error.instance, default=str)
-    shown = shown if len(shown) <= 60 else f"{shown[:60]}..."
-    what = f'"{place}" is {shown}' if place else f"it holds {shown}"
-    raise InputError(f"{where}: {what}; it must be {described}.")

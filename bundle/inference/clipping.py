@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..data.normalisation import MAX_Y
+from ..data.normalisation import MAX_LOG_CP10K
 
 __all__ = ["CLIPPED", "NOT_CLIPPED", "clipped_genes", "told_clipped"]
 
@@ -20,7 +20,7 @@ _NOTEWORTHY = 0.01
 
 def clipped_genes(y: np.ndarray) -> np.ndarray:
     """How many genes of each unit lie outside the range of y, int32 (...,) from (..., G); NaN does not count."""
-    return ((y < 0) | (y > MAX_Y)).sum(-1, dtype=np.int32)
+    return ((y < 0) | (y > MAX_LOG_CP10K)).sum(-1, dtype=np.int32)
 
 
 def told_clipped(n_clipped: int, n_values: int) -> tuple[dict[str, Any], str | None]:
@@ -30,6 +30,7 @@ def told_clipped(n_clipped: int, n_values: int) -> tuple[dict[str, Any], str | N
     if share < _NOTEWORTHY:
         return about, None
     return about, (
-        f"{share:.0%} of X's values were clipped to 0..{MAX_Y:.2f}, the range of log1p CP10k: the linear head gives "
-        f'such values where a picture is unlike those it was trained on. obs["{CLIPPED}"] counts them for each unit.'
+        f"{share:.0%} of X's values were clipped to 0..{MAX_LOG_CP10K:.2f}, the range of log1p CP10k: the linear head "
+        "gives such values where a picture is unlike those it was trained on. "
+        f'obs["{CLIPPED}"] counts them for each unit.'
     )

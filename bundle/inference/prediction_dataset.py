@@ -16,7 +16,7 @@ from ..data.cells import is_cells, read_cells
 from ..data.manifest import slide_name
 from ..data.opening import SlideOpener
 from ..data.polygons import LabelSource
-from ..data.section_identity import Library, other_slide
+from ..data.section_identity import SectionIdentity, other_slide
 from ..data.slide_units import slide_units
 from ..data.tissue import TissueMap, tissue_fraction
 from ..data.units import Units
@@ -129,7 +129,7 @@ class PredictionDataset(Dataset):
                 (units,) = slide_units(record, slide)
             fraction = tissue_fraction(tissue, units.centers_px * slide.mpp, units.shape, units.size_um)
             told, certain = other_slide(
-                units.library, Library.of_picture(Path(record["image"]).name, name, tissue.picture)
+                units.section, SectionIdentity.of_picture(Path(record["image"]).name, name, tissue.picture)
             )
             if certain:
                 raise InputError(

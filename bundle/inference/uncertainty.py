@@ -20,11 +20,13 @@ import pandas as pd
 
 from ..config.literals import unquoted
 from ..data.manifest import read_split
-from ..data.normalisation import LARGE_UNIT_UM, bounded, eligible, log1p_cp10k
-from ..data.panel import load_panel, load_units
+from ..data.normalisation import LARGE_UNIT_UM, bounded, log1p_cp10k, passes_quality_control
+from ..data.panel import load_panel
+from ..data.slide_units import load_units
 from ..data.units import Units
 from ..errors import InputError
-from ..files.atomic import alone_at, file_state, replacing, write_json
+from ..files.atomic import file_state, replacing, write_json
+from ..files.lock import output_lock
 from ..files.ownership import check_output, claim, remove_ours
 from ..files.reading import read_json
 from ..files.schemas import STANDARD_ERROR, TRAINED
@@ -71,7 +73,7 @@ def with_standard_error(
         if not file.is_file():
             raise InputError(f"No such file: {file}.")
     check_output(out, files)
-    with alone_at(out.resolve()):
+    with output_lock(out.resolve()):
         asked = [*map(file_state, files), model_sha256(run / "models" / "model.pt"), dict(settings)]
         folder = out.with_name(f".{out.stem}.members_{_digest(json.dumps(asked, sort_keys=True, default=str))}")
         claim(folder, "members", ())
@@ -180,7 +182,7 @@ def calibration(predict: Predict, run: Path, how: Mapping[str, Any]) -> dict[str
     path = run / "evaluation" / "standard_error.json"
     if kept := _kept(path, sha):
         return kept
-    with alone_at(path, wait=True):  # what another command measures meanwhile is used
+    with output_lock(path, wait=True):  # what another command measures meanwhile is used
         return _kept(path, sha) or _measured(predict, run, how, sha, path)
 
 
@@ -213,7 +215,7 @@ def _measured(predict: Predict, run: Path, how: Mapping[str, Any], sha: str, pat
         logger.info("%s: measuring the standard error on this validation slide", record["section"])
         combined = combine(_members(predict, record["image"], folder, asked))
         remove_ours(folder, "members", _FILES)
-        keep = np.flatnonzero(eligible(units, panel.min_total, training=False))
+        keep = np.flatnonzero(passes_quality_control(units, panel.min_total, training=False))
         y = log1p_cp10k(units.take(keep).counts_of(list(combined.var_names), partly=True), units.total[keep])
         errors.append(np.abs(y - combined.X[keep]))
         spreads.append(combined.layers["standard_error"][keep])

@@ -15,7 +15,7 @@ from ..config.merge import merge_config
 from ..config.problems import configuration_refused
 from ..config.root import bundle_root
 from ..config.trust import code_in_current_folder
-from ..data.normalisation import MAX_Y
+from ..data.normalisation import MAX_LOG_CP10K
 from ..data.panel import load_panel
 from ..errors import InputError
 from ..files.atomic import replacing
@@ -60,7 +60,7 @@ class _Expression(torch.nn.Module):
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
         features = self.network.features(image).movedim(1, -1)
-        found = (self.network.project(features).clamp(0, MAX_Y), self.network.rate(features))
+        found = (self.network.project(features).clamp(0, MAX_LOG_CP10K), self.network.rate(features))
         return tuple(value.movedim(-1, 1) for value in found if value is not None)
 
 

@@ -23,7 +23,8 @@ import tifffile
 from PIL import Image
 from scipy.optimize import least_squares
 
-from ..data.units import build_units, read_units
+from ..data.build_units import build_units
+from ..data.read_units import read_units
 from ..errors import InputError
 from ..files.atomic import replacing
 from ..files.reading import check_file, reading
@@ -371,7 +372,7 @@ def _write(
         shape="circle",
         size_um=array.spot_diameter_um,
         mpp=measured.mpp,
-        library=section.name,
+        section=section.name,
         array_xy=spots[["x", "y"]].to_numpy(),
         hires=np.asarray(hires),
         hires_scale=hires.width / width_px,

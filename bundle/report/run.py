@@ -11,8 +11,9 @@ import pandas as pd
 from ..config.literals import unquoted
 from ..data.manifest import SPLITS
 from ..errors import InputError
+from ..files.checking import check
 from ..files.reading import read_json, reading
-from ..files.schemas import REPORTED, check
+from ..files.schemas import REPORTED
 
 __all__ = ["Evaluation", "Run", "read_run"]
 

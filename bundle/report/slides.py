@@ -12,7 +12,7 @@ import numpy as np
 from anndata.io import read_elem
 
 from ..data.normalisation import LARGE_UNIT_UM, TARGET_SUM, log1p_cp10k, per_gene_correlation
-from ..data.panel import load_units
+from ..data.slide_units import load_units
 from ..data.units import Units
 from ..errors import InputError
 

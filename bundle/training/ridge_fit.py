@@ -11,7 +11,7 @@ import torch.distributed as dist
 
 from ..data.normalisation import log1p_cp10k
 from ..data.panel import GenePanel
-from ..errors import InputError
+from ..errors import InputError, is_input_error
 
 __all__ = ["fit_texture"]
 
@@ -68,7 +68,7 @@ def _enough(solve: Callable[..., None], *given: Any) -> None:
     try:
         solve(*given)
     except ValueError as error:
-        if not getattr(error, "too_little", False):
+        if not is_input_error(error):
             raise
         raise InputError(
             f"The training slides are too small for network_def#texture: {error} Add slides, or train without it: "

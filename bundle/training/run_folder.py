@@ -18,7 +18,8 @@ from ..config.trust import BACKBONE_OF_RUN, BACKBONE_OF_START, MODEL_KEYS, TRAIN
 from ..config.written import as_written
 from ..data.panel import GenePanel, load_panel
 from ..errors import InputError
-from ..files.atomic import alone_at, replacing, write_json
+from ..files.atomic import replacing, write_json
+from ..files.lock import output_lock
 from ..files.ownership import claim_run
 
 __all__ = ["RunFolder"]
@@ -67,7 +68,7 @@ class RunFolder:
         """
         refuse_links(self.folder)
         claim_run(self.folder)
-        self._held.enter_context(alone_at(self.folder / "run", what=str(self.folder)))
+        self._held.enter_context(output_lock(self.folder / "run", what=str(self.folder), may_hold_it=True))
         path = self.folder / "models" / "panel.json"
         if self.resume_from is not None and path.is_file():
             earlier = load_panel(path)

@@ -12,7 +12,7 @@ from ..config.root import bundle_root
 from ..config.run import run_config
 from ..data.manifest import read_split
 from ..errors import InputError
-from ..files.atomic import alone_at
+from ..files.lock import output_lock
 from ..files.naming import check_name
 from ..files.ownership import claim_run
 from ..files.reading import read_json
@@ -85,6 +85,6 @@ def evaluate(
         raise InputError(f'{overrides["dataset_dir"]} has no slide to score in its split "{overrides["split"]}".')
     keep_freed_memory()
     claim_run(run)
-    with alone_at(run / "evaluation" / f"{written}.json"):
+    with output_lock(run / "evaluation" / f"{written}.json"):
         run_config("evaluating", [bundle_root() / "configs" / "evaluate.json", model], overrides, trust)
     return run / "evaluation" / f"{written}.json"

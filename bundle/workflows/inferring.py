@@ -34,7 +34,8 @@ def predict(
     _check_request(slide, out, settings)
     # Imported here, and not above: what can be refused without these takes a moment instead of seconds.
     from ..config.run import run_config
-    from ..files.atomic import alone_at, make_folder
+    from ..files.atomic import make_folder
+    from ..files.lock import output_lock
     from ..files.ownership import check_output
     from ..inference.memory import keep_freed_memory
     from .trained_run import trained_run
@@ -60,7 +61,7 @@ def predict(
     with ExitStack() as stack:
         for output in (out, settings.get("map"), settings.get("nifti")):
             if output is not None:
-                stack.enter_context(alone_at(Path(output).resolve()))
+                stack.enter_context(output_lock(Path(output).resolve()))
         run_config("inferring", [bundle_root() / "configs" / "inference.json", model], overrides, trust)
     return written
 

@@ -12,7 +12,7 @@ from ..config.root import bundle_root
 from ..config.run import run_config
 from ..config.trust import check_override, is_of_a_run, read_model, refuse_links
 from ..errors import InputError
-from ..files.atomic import alone_at
+from ..files.lock import output_lock
 from ..files.ownership import claimed_run
 from ..files.reading import read_json
 from ..files.schemas import TRAINED
@@ -62,7 +62,7 @@ def train(
     if os.environ.get("RANK", "0") != "0":  # of several processes the first writes
         _train(dataset, run, configs, settings, trust)
         return
-    with claimed_run(run), alone_at(run / "training", what=str(run)):
+    with claimed_run(run), output_lock(run / "run", what=str(run), may_hold_it=True):
         _train(dataset, run, configs, settings, trust)
 
 

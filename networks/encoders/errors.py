@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
+from ..errors import InputError
+
 __all__ = ["MissingExtraError", "TooLittleError", "missing_extra"]
 
 
-class MissingExtraError(ImportError):
+class MissingExtraError(InputError, ImportError):
     """An optional package is not installed; the sentence says how to get it."""
 
-    for_user = True  # the command line prints the sentence alone
 
-
-class TooLittleError(ValueError):
+class TooLittleError(InputError):
     """Too little was given to learn from."""
-
-    too_little = True  # what the training turns into a sentence about its slides
 
 
 def missing_extra(what: str, extra: str) -> MissingExtraError:

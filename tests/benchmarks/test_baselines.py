@@ -11,10 +11,11 @@ import pandas as pd
 import pytest
 
 from benchmarks.baselines import BASELINES, SURROUND, Slide, choose, colour_statistics, main, run
+from bundle.data.build_units import build_units
+from bundle.data.fit_panel import fit_panel
 from bundle.data.manifest import read_split, write_manifest
-from bundle.data.normalisation import eligible
-from bundle.data.panel import fit_panel, load_units
-from bundle.data.units import build_units
+from bundle.data.normalisation import passes_quality_control
+from bundle.data.slide_units import load_units
 from bundle.errors import InputError
 from bundle.inference import model_sha256
 from bundle.writers.tiff_pyramid import write_pyramid
@@ -35,7 +36,7 @@ def write_slide(root: Path, name: str, seed: int, shift: int = 0, empty: int = 0
     counts[:empty] = 0
     centers = np.stack(np.meshgrid(*[np.arange(SIDE) * 50 + 25.0] * 2), axis=-1).reshape(-1, 2)
     names = [f"u{i}" for i in range(len(centers))]
-    units = build_units(counts, GENES, names, centers, shape="circle", size_um=SIZE_UM, mpp=MPP, library=name)
+    units = build_units(counts, GENES, names, centers, shape="circle", size_um=SIZE_UM, mpp=MPP, section=name)
     for folder in ("slides", "spots"):
         (root / folder).mkdir(parents=True, exist_ok=True)
     write_pyramid(root / "slides" / f"{name}.tif", image, MPP, compression="deflate")
@@ -191,7 +192,7 @@ def test_a_run_stands_beside_the_baselines_only_with_predictions_of_tissue_it_ha
 ) -> None:
     panel, (slide,) = fit_panel(read_split(dataset, "training")), read_split(dataset, "test")
     units = load_units(slide)[0]
-    units = units.take(eligible(units, 200.0, training=False))
+    units = units.take(passes_quality_control(units, 200.0, training=False))
     (tmp_path / "models").mkdir()
     weights = tmp_path / "models" / "model.pt"
     weights.write_bytes(b"weights")

@@ -6,16 +6,16 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ..errors import InputError
+
 __all__ = ["EPSILON_PX", "Canvas", "UnitError"]
 
 EPSILON_PX = 1e-6  # edges closer than this to a pixel's centre count as on it, so neighbours agree on who owns it
 MARGIN_PX = 1  # drawn around the region: a unit small enough to lose all its pixels covers none further away
 
 
-class UnitError(ValueError):
-    """Units that cannot be drawn, told in a sentence: what is wrong, where, and what to do."""
-
-    for_user = True  # the command line prints the sentence alone
+class UnitError(InputError):
+    """Units that cannot be drawn."""
 
 
 class Canvas:

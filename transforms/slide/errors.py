@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from ..errors import InputError
+
 __all__ = ["SlideError", "UnsupportedLayout"]
 
 
-class SlideError(ValueError):
-    """A slide that cannot be used, in a sentence: what is wrong, where, and what to do."""
-
-    for_user = True  # the command line prints the sentence alone
+class SlideError(InputError):
+    """A slide that cannot be used."""
 
 
 class UnsupportedLayout(ValueError):

@@ -13,8 +13,8 @@ import numpy as np
 import scipy.sparse as sp
 import tifffile
 
+from ...data.build_units import build_units
 from ...data.manifest import write_manifest
-from ...data.units import build_units
 from ...errors import InputError
 from ...files.atomic import replacing
 from ...files.ownership import claim
@@ -185,7 +185,7 @@ def _measure(specimen: Specimen, layout: Layout, name: str, mpp: float, image: P
         shape=layout.shape,
         size_um=layout.size_um,
         mpp=mpp,
-        library=name,
+        section=name,
         in_tissue=in_tissue,
         array_xy=place,
         hires=hires,
@@ -217,7 +217,7 @@ def _truth(specimen: Specimen, name: str, mpp: float, truth_um: float) -> ad.Ann
         shape="square",
         size_um=_TRUTH.size_um,
         mpp=mpp,
-        library=name,
+        section=name,
         array_xy=place,
         kind="rate",
     )

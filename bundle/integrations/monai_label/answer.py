@@ -19,9 +19,9 @@ from ...config.merge import merge_config
 from ...config.root import bundle_root
 from ...data.manifest import slide_name
 from ...data.opening import OpenSlide
-from ...files.geojson import write_polygons
 from ...inference import model_sha256
 from ...workflows.inferring import predict
+from ...writers.geojson import write_polygons
 from .contours import contour_polygons, grid_of
 from .question import Question
 

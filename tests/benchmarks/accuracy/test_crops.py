@@ -9,8 +9,8 @@ from monai.transforms import Compose
 
 from benchmarks.accuracy.crops import CropInferer, UnitCrops
 from benchmarks.stnet import CropNet
+from bundle.data.fit_panel import fit_panel
 from bundle.data.manifest import read_split
-from bundle.data.panel import fit_panel
 from bundle.data.slide_dataset import SlideDataset
 from transforms import RasterizeUnitsd, ReadRegiond, SlideReader
 

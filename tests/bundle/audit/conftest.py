@@ -7,7 +7,7 @@ import anndata as ad
 import numpy as np
 import pytest
 
-from bundle.data.units import build_units
+from bundle.data.build_units import build_units
 
 GENES = [f"G{i}" for i in range(8)]
 MPP = 0.5
@@ -30,7 +30,7 @@ def write_truth(tmp_path: Path) -> Callable[..., Path]:
         counts[:, -1] = 0
         counts[:2] = counts[:2] > 0
         names = [f"{name}x{i}" for i in range(n)]
-        units = build_units(counts, GENES, names, lattice_px(side), shape="circle", size_um=60.0, mpp=MPP, library=name)
+        units = build_units(counts, GENES, names, lattice_px(side), shape="circle", size_um=60.0, mpp=MPP, section=name)
         if mpp is None:
             del units.uns["spatial"]
         path = tmp_path / f"{name}.h5ad"

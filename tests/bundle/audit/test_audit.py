@@ -12,8 +12,8 @@ import scipy.sparse as sp
 from bundle import workflows
 from bundle.audit import audit
 from bundle.cli.main import main
+from bundle.data.build_units import build_units
 from bundle.data.normalisation import log1p_cp10k
-from bundle.data.units import build_units
 
 from .conftest import GENES, MPP, PITCH_UM
 
@@ -409,7 +409,7 @@ def test_depth_and_half_of_the_counts_on_a_real_section(real_data, tmp_path):
     half = np.random.default_rng(0).binomial(counts.to_numpy(int), 0.5)
     at = np.array([[float(v) for v in str(name).split("x")] for name in counts.index]) * 290
     names, genes = [str(n) for n in counts.index], list(counts.columns)
-    about = {"shape": "circle", "size_um": 100.0, "mpp": 0.69, "library": "C5"}
+    about = {"shape": "circle", "size_um": 100.0, "mpp": 0.69, "section": "C5"}
     build_units(counts.to_numpy() - half, genes, names, at, **about).write_h5ad(tmp_path / "C5.h5ad")
     ad.AnnData(half.astype(np.float32), obs=pd.DataFrame(index=names), var=pd.DataFrame(index=genes)).write_h5ad(
         tmp_path / "half.h5ad"

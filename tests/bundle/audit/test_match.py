@@ -8,7 +8,7 @@ import scipy.sparse as sp
 
 from bundle.audit.match import Match, match_units, slide_doubts
 from bundle.audit.predicted import Predicted
-from bundle.data.section_identity import Library
+from bundle.data.section_identity import SectionIdentity
 from bundle.data.units import Units
 from bundle.errors import InputError
 
@@ -100,11 +100,11 @@ def test_names_and_pictures_of_two_slides_are_compared():
     rows, names = np.arange(50), [f"{i}x1" for i in range(50)]
     match = Match("barcode", rows, rows, None)
     picture = np.random.default_rng(0).integers(0, 255, (80, 60, 3), dtype=np.uint8)
-    of = Library.of_picture
-    units = replace(make_units(truth, names), library=of("t", "C5", picture))
+    of = SectionIdentity.of_picture
+    units = replace(make_units(truth, names), section=of("t", "C5", picture))
 
-    def doubts(library: Library | None) -> list[str]:
-        return slide_doubts(replace(make_pred(truth, names), library=library), units, match, 0.5)
+    def doubts(library: SectionIdentity | None) -> list[str]:
+        return slide_doubts(replace(make_pred(truth, names), section=library), units, match, 0.5)
 
     assert doubts(of("p", "C5", None)) == doubts(of("p", "renamed", picture)) == []
     assert "barcodes alone say which slide this is" in doubts(None)[0]  # nor are positions compared

@@ -25,7 +25,7 @@ from bundle import workflows
 from bundle.cli.main import main
 from bundle.cli.parser import build_parser
 from bundle.errors import InputError, user_message
-from bundle.files.atomic import alone_at
+from bundle.files.lock import output_lock
 from tests import forking
 
 ROOT = Path(__file__).parents[3]
@@ -112,9 +112,9 @@ def test_a_patient_in_two_splits(dataset, tmp_path):
     ("edit", "says"),
     [
         (lambda m: m.update(training=[]), "no training slides"),
-        (lambda m: m.update(training=["slides/P1.tif"]), 'names no "image"'),
+        (lambda m: m.update(training=["slides/P1.tif"]), 'it must be a slide such as {"image"'),
         (lambda m: m["training"][0].pop("label"), 'has no "label"'),
-        (lambda m: m["training"][0].update(mpp="half"), 'mpp of slides/P1.tif is "half"'),
+        (lambda m: m["training"][0].update(mpp="half"), '"mpp" of slides/P1.tif is "half"; it must be a number'),
         (lambda m: m["training"][0].update(mpp=-1), "mpp=-1"),
     ],
 )
@@ -207,7 +207,9 @@ def test_what_decides_which_genes_are_predicted_is_not_replaced(tiny_run, datase
 @pytest.mark.parametrize("setting", ["name=[1]", "name=5", "split=[1]"])
 def test_a_name_that_is_no_text(tiny_run, setting: str):
     said = sentence("evaluate", tiny_run, "--set", setting)
-    assert f'"{setting.partition("=")[0]}" is text such as "test"' in said
+    key = setting.partition("=")[0]
+    assert f'"{key}" is ' in said
+    assert 'it must be text such as "test"' in said
 
 
 def test_spots_outside_the_slide_to_evaluate_or_predict(tiny_run, dataset, tmp_path):
@@ -285,14 +287,14 @@ def test_counts_and_spots_that_do_not_match(tmp_path):
     [
         ("max_epoch=3", 'no key "max_epoch". Did you mean "max_epochs"'),
         ("train#trainer#max_epoch=3", 'no key "train#trainer#max_epoch". Did you mean "max_epochs"'),
-        ("mpp=fine", '"mpp" is a number such as 2.0, not "fine"'),
+        ("mpp=fine", '"mpp" is "fine"; it must be a number of µm per pixel'),
         ("crop_px=0", "above 0"),
         ("crop_px=128.5", "whole number"),
-        ("mpp=Infinity", "finite"),
-        ("unit_sizes_um=100", r"is a list such as \[100.0\]"),
+        ("mpp=Infinity", "from 0.05 to 100"),
+        ("unit_sizes_um=100", r"is 100; it must be a list such as \[100.0\]"),
         ("intensity=3", "keys and values of its own"),
         ("train#trainer#max_epochs=0", "above 0"),
-        ("scales_um=400", "is a list"),
+        ("scales_um=400", "must be a list"),
         ("device=nowhere", 'no device "nowhere"'),
         ("head=quadratic", "networks.PixNet.*choose 'linear' or 'programs'"),
         ("unit_sizes_um=[7]", "has no units of 7 µm; it has 55, 16 µm"),
@@ -308,7 +310,7 @@ def test_a_setting_that_does_not_work(set_tiny, phantom, tmp_path, setting: str,
     ("text", "says"),
     [
         ('{"learning_rat": 1}', 'there is no key "learning_rat"'),
-        ('{"mpp": "fine"}', '"mpp" is a number'),
+        ('{"mpp": "fine"}', '"mpp" is "fine"; it must be a number'),
         ("{", "is not valid JSON"),
         ("[1]", "is not a configuration"),
     ],
@@ -400,11 +402,11 @@ def test_a_spoilt_run(tiny_run, tmp_path, file: str, spoil: Callable[[Path], obj
         (["--bin-um", "16", "--region", "0,0,20,20"], "no tissue found in this region"),
         (["--bin-um", "16", "--region", "300,300,3,3"], "no unit of 16 µm is on tissue in this region"),
         (["--bin-um", "16", "--genes", ","], "No gene is asked for"),
-        (["--bin-um", "16", "--set", "all_genes=False"], '"all_genes" is true or false, not "False"'),
-        (["--bin-um", "16", "--set", "tile_px=wide"], '"tile_px" is a number such as 1024'),
-        (["--set", 'bin_um=[16, "wide"]'], '"bin_um" is a number such as 16.0'),
-        (["--bin-um", "16", "--set", "region_px=5"], '"region_px" is a list'),
-        (["--bin-um", "16", "--set", "lattice=5"], '"lattice" is text such as "square", not 5'),
+        (["--bin-um", "16", "--set", "all_genes=False"], '"all_genes" is "False"; it must be true or false'),
+        (["--bin-um", "16", "--set", "tile_px=wide"], '"tile_px" is "wide"; it must be a whole number above 0'),
+        (["--set", 'bin_um=[16, "wide"]'], '"bin_um" is [16, "wide"]; it must be a number such as 16.0'),
+        (["--bin-um", "16", "--set", "region_px=5"], '"region_px" is 5; it must be a list'),
+        (["--bin-um", "16", "--set", "lattice=5"], '"lattice" is 5; it must be text such as "square"'),
         (["--bin-um", "16", "--set", "mpp=0.001"], '"mpp" is 0.001; it must be a number of µm per pixel from 0.05'),
     ],
 )
@@ -418,7 +420,7 @@ def test_a_prediction_that_cannot_be(tiny_run, phantom, tmp_path, arguments: lis
 def test_an_output_that_another_command_writes_is_refused(tiny_run, phantom, tmp_path, more: list[str]):
     out = tmp_path / "o.h5ad"
     predict = ("predict", phantom / "slides" / "P3.tif", out, "--model", tiny_run, "--bin-um", "100", *more)
-    with alone_at(out):
+    with output_lock(out):
         assert "o.h5ad is in use: another command is writing the same output" in sentence(*predict)
     assert not list(tmp_path.iterdir())
 

@@ -20,7 +20,7 @@ import pytest
 from bundle import config, workflows
 from bundle.cli.main import main
 from bundle.errors import InputError
-from bundle.files.atomic import alone_at
+from bundle.files.lock import output_lock
 from bundle.inference import inferer
 
 ROOT = Path(__file__).parents[3]
@@ -85,7 +85,7 @@ def another_command_at(path: Path) -> Iterator[None]:
     held, done = Event(), Event()
 
     def hold() -> None:
-        with alone_at(path):
+        with output_lock(path):
             held.set()
             done.wait(60)
 
@@ -101,7 +101,7 @@ def another_command_at(path: Path) -> Iterator[None]:
 
 def test_one_training_and_one_scoring_of_a_name_at_a_time(tiny_run, phantom, tiny, tmp_path):
     run = tmp_path / "run"
-    with another_command_at(run / "training"), pytest.raises(InputError, match=r"run is in use"):
+    with another_command_at(run / "run"), pytest.raises(InputError, match=r"run is in use"):
         workflows.train(phantom, run, settings=tiny)
     settings = {**tiny, "dataset_dir": str(phantom), "output_dir": str(run)}
     with another_command_at(run / "run"), pytest.raises(InputError, match=r"run is in use"):

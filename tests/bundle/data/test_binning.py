@@ -7,9 +7,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bundle.data.binning import squares_at, sum_bins, summed_to
-from bundle.data.panel import fit_panel, load_units
-from bundle.data.units import Units, build_units, read_units
+from bundle.data.binning import bin_to, binned_to, squares_at
+from bundle.data.build_units import build_units
+from bundle.data.fit_panel import fit_panel
+from bundle.data.read_units import read_units
+from bundle.data.slide_units import load_units
+from bundle.data.units import Units
 
 GENES = ["A", "B"]
 
@@ -21,7 +24,7 @@ def _bins(tmp_path, rows: int = 21, columns: int = 15, size_um: float = 8.0, cor
     centers_px = (np.column_stack([column, row]) * size_um + size_um / 2 + corner_um) / mpp
     names = [f"b{i}" for i in range(len(row))]
     table = counts.reshape(-1, len(GENES))
-    adata = build_units(table, GENES, names, centers_px, shape="square", size_um=size_um, mpp=mpp, library="S")
+    adata = build_units(table, GENES, names, centers_px, shape="square", size_um=size_um, mpp=mpp, section="S")
     path = tmp_path / f"bins_{size_um:g}.h5ad"
     adata.write_h5ad(path)
     return path, counts
@@ -33,7 +36,7 @@ def _record(*paths) -> dict:
 
 def test_squares_hold_the_sums_of_their_bins_where_these_are(tmp_path):
     path, counts = _bins(tmp_path)
-    squares = sum_bins(read_units(path), 56.0)
+    squares = bin_to(read_units(path), 56.0)
     whole = counts[:, :14]  # the last column of bins makes no square
     expected = whole.reshape(3, 7, 2, 7, 2).sum((1, 3))
     assert (squares.size_um, squares.shape, len(squares)) == (56.0, "square", 6)
@@ -54,8 +57,8 @@ def test_squares_keep_to_an_array_that_is_turned_and_of_another_pitch(tmp_path):
         units, centers_px=units.centers_px @ turn, obs=pd.DataFrame({"array_row": row + 3, "array_col": column})
     )
     order = np.random.default_rng(0).permutation(len(units))
-    squares = sum_bins(turned.take(order), 56.0)
-    straight = sum_bins(units, 56.0)
+    squares = bin_to(turned.take(order), 56.0)
+    straight = bin_to(units, 56.0)
     np.testing.assert_allclose(squares.centers_px, straight.centers_px @ turn, atol=1e-6)
     np.testing.assert_array_equal(squares.counts_of(GENES), straight.counts_of(GENES))
     assert straight.total.sum() == counts.sum()
@@ -71,10 +74,10 @@ def test_squares_are_those_of_unique_pairs():
 def test_a_square_is_tissue_where_half_of_its_bins_are_and_spots_make_none(tmp_path):
     units = read_units(_bins(tmp_path, rows=7, columns=14)[0])
     right, low = units.centers_px[:, 0] * 0.5 > 59, units.centers_px[:, 1] * 0.5 > 29
-    assert list(sum_bins(replace(units, in_tissue=~(right & low)), 56.0).in_tissue) == [True, False]
-    assert summed_to(56.0, [units])
-    assert not summed_to(56.0, [replace(units, shape="circle")])
-    assert not summed_to(56.0, [replace(units, mpp=None)])
+    assert list(bin_to(replace(units, in_tissue=~(right & low)), 56.0).in_tissue) == [True, False]
+    assert binned_to(56.0, [units])
+    assert not binned_to(56.0, [replace(units, shape="circle")])
+    assert not binned_to(56.0, [replace(units, mpp=None)])
 
 
 def test_a_square_is_kept_if_three_quarters_of_it_were_measured(tmp_path):
@@ -83,7 +86,7 @@ def test_a_square_is_kept_if_three_quarters_of_it_were_measured(tmp_path):
     row = np.rint((units.centers_px[:, 1] * 0.5 - 9) / 8)
 
     def squares(units: Units) -> Units:
-        return sum_bins(units, 56.0)
+        return bin_to(units, 56.0)
 
     assert list(squares(units).barcodes) == ["s_056um_00000_00000", "s_056um_00000_00001"]
     some = (column < 7) | (row < 6)  # 42 of the second's 49

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 import tifffile
 
+from bundle.data.build_units import build_units
 from bundle.data.cells import is_cells, read_cells
 from bundle.data.layers import layer_of, take_layer
-from bundle.data.units import build_units, read_units, units_table
+from bundle.data.read_units import read_units
+from bundle.data.units import units_table
 from bundle.errors import InputError
 from transforms import LabelImage, RasterizeUnits
 
@@ -279,20 +281,20 @@ def test_large_ids_of_outlines_stay_apart(tmp_path):
 def test_the_table_survives_a_file_and_cells_are_no_measured_units(tmp_path):
     features = [qupath(10, 20, "a", label={"name": "Tumor"}), qupath(50, 20, "b")]
     units = read_cells(write(tmp_path, features), 0.5, SIZE)
-    about = {"shape": units.shape, "size_um": units.size_um, "mpp": 0.5, "library": "s"}
+    about = {"shape": units.shape, "size_um": units.size_um, "mpp": 0.5, "section": "s"}
     adata = build_units(np.zeros((2, 1)), ["g"], list(units.barcodes), units.centers_px, **about)
     adata.obs = adata.obs.join(units_table(units))
     adata.write_h5ad(tmp_path / "p.h5ad")
     back = ad.read_h5ad(tmp_path / "p.h5ad")
     assert back.obs["area_um2"].tolist() == [100, 100]
     assert back.obs["classification"].tolist()[0] == "Tumor"
-    with pytest.raises(InputError, match="outlines of their own"):
+    with pytest.raises(InputError, match="shapes of their own"):
         read_units(tmp_path / "p.h5ad")
 
 
 def test_spots_have_no_columns_of_their_own(tmp_path):
     build_units(
-        np.ones((1, 1)), ["g"], ["s"], np.ones((1, 2)), shape="circle", size_um=55, mpp=0.5, library="s"
+        np.ones((1, 1)), ["g"], ["s"], np.ones((1, 2)), shape="circle", size_um=55, mpp=0.5, section="s"
     ).write_h5ad(tmp_path / "u.h5ad")
     units = read_units(tmp_path / "u.h5ad")
     assert units_table(units).shape == (1, 0)

@@ -9,10 +9,11 @@ from monai.transforms import Compose
 
 from bundle.data.collate import collate_units
 from bundle.data.crop_dataset import CropDataset
+from bundle.data.fit_panel import fit_panel
 from bundle.data.manifest import read_split
 from bundle.data.normalisation import log1p_cp10k
-from bundle.data.panel import fit_panel, load_units
 from bundle.data.slide_dataset import SlideDataset
+from bundle.data.slide_units import load_units
 from bundle.errors import InputError
 from transforms import RandHEStaind, RasterizeUnitsd, ReadRegiond, SlideReader
 
@@ -119,8 +120,9 @@ def test_a_size_is_the_same_layer_on_every_slide_and_has_a_depth_of_its_own(reco
         torch.testing.assert_close(batch["area_um2"][of_size], torch.full((int(of_size.sum()),), area_um2))
         assert bool(batch["normalised"][of_size].all()) == (layer == 0)
         assert bool(batch["normalised"][of_size].any()) == (layer == 0)
-    for units, factor in zip(dataset._slides[0].layers, dataset._slides[0].size_factor, strict=True):
-        assert factor == pytest.approx(units.total.mean() / units.area_um2 / depth)
+    slide = dataset._slides[0]
+    for units, keep, factor in zip(slide.layers, slide.taught, slide.size_factor, strict=True):
+        assert factor == pytest.approx(units.total[keep].mean() / units.area_um2 / depth)
 
 
 def test_empty_small_units_are_learnt_from_where_counts_are(records, tmp_path):
@@ -128,9 +130,9 @@ def test_empty_small_units_are_learnt_from_where_counts_are(records, tmp_path):
     adata.X = sp.csr_matrix(sp.diags(np.arange(adata.n_obs) % 2.0) @ adata.X)
     adata.write_h5ad(tmp_path / "half.h5ad")
     half = [{**records[0], "label": [str(tmp_path / "half.h5ad")]}]
-    measured, all_units = (_dataset(half, [16], rates=rates)._slides[0].layers[0] for rates in (False, True))
-    assert (measured.total > 0).all()
-    assert len(all_units) == adata.n_obs > 1.9 * len(measured)
+    measured, all_units = (_dataset(half, [16], rates=rates)._slides[0] for rates in (False, True))
+    assert (measured.layers[0].total[measured.taught[0]] > 0).all()
+    assert all_units.taught[0].sum() == adata.n_obs > 1.9 * measured.taught[0].sum()
 
 
 def test_a_head_without_rates_refuses_units_on_both_sides_of_55_um(records):

@@ -14,11 +14,11 @@ import pytest
 import torch
 
 from bundle import workflows
+from bundle.data.build_units import build_units
 from bundle.data.collate import collate_units
 from bundle.data.crop_dataset import CropDataset
+from bundle.data.fit_panel import fit_panel
 from bundle.data.manifest import read_split, write_manifest
-from bundle.data.panel import fit_panel
-from bundle.data.units import build_units
 from networks.losses import ExpressionLoss
 from networks.pixnet import UnitExpression
 from transforms import RasterizeUnitsd, ReadRegiond, SlideReader
@@ -29,7 +29,7 @@ GENES = [f"GENE{i:03d}" for i in range(30)]
 def units_at(centers: np.ndarray, shape: str, size_um: float, path: Path, genes: list[str] = GENES) -> Path:
     counts = np.random.default_rng(0).poisson(20, (len(centers), len(genes)))
     names = [f"u{i}" for i in range(len(centers))]
-    adata = build_units(counts, genes, names, centers, shape=shape, size_um=size_um, mpp=1.0, library="P3")
+    adata = build_units(counts, genes, names, centers, shape=shape, size_um=size_um, mpp=1.0, section="P3")
     adata.write_h5ad(path)
     return path
 

@@ -6,9 +6,10 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import scipy.sparse as sp
+import shapely
 
 from bundle.data.layers import layer_of, take_layer
-from bundle.data.polygons import Outlines, take_ragged
+from bundle.data.polygons import Polygons, take_ragged
 from bundle.data.units import Units, is_interpolated
 from transforms import RasterizeUnits
 
@@ -19,26 +20,20 @@ def star(rng: np.random.Generator, center: tuple[float, float], radius: float, n
     return np.array(center) + lobes[:, None] * np.stack([np.cos(angle), np.sin(angle)], 1)
 
 
-def outlines(seed: int = 0) -> Outlines:
+def polygons(seed: int = 0) -> Polygons:
     """A plain cell, one with a hole, one of two parts of which one has a hole, a triangle; either way round."""
     rng = np.random.default_rng(seed)
-    rings = [
-        (star(rng, (100, 100), 30), False),
-        (star(rng, (300, 100), 40), False),
-        (star(rng, (310, 95), 12), True),
-        (star(rng, (100, 300), 20), False),
-        (star(rng, (200, 300), 30), False),
-        (star(rng, (200, 300), 9), True),
-        (np.array([[300.0, 300], [340, 300], [300, 330]]), False),
-    ]
-    turned = [ring[:: rng.choice([-1, 1])] for ring, _ in rings]
-    offsets = np.cumsum([0, *map(len, turned)])
-    return Outlines.of_rings(
-        np.concatenate(turned), offsets, np.array([0, 1, 3, 6, 7]), np.array([h for _, h in rings])
-    )
+
+    def ring(center: tuple[float, float], radius: float) -> np.ndarray:
+        return star(rng, center, radius)[:: rng.choice([-1, 1])]
+
+    one, two = ring((100, 100), 30), shapely.Polygon(ring((300, 100), 40), [ring((310, 95), 12)])
+    parts = [shapely.Polygon(ring((100, 300), 20)), shapely.Polygon(ring((200, 300), 30), [ring((200, 300), 9)])]
+    triangle = shapely.Polygon([[300.0, 300], [340, 300], [300, 330]])
+    return Polygons.of_shapes(np.array([shapely.Polygon(one), two, shapely.MultiPolygon(parts), triangle]))
 
 
-def units_of(geometry: Outlines, mpp: float = 0.5) -> Units:
+def units_of(geometry: Polygons, mpp: float = 0.5) -> Units:
     n = len(geometry)
     return Units(
         "cells",
@@ -57,7 +52,7 @@ def units_of(geometry: Outlines, mpp: float = 0.5) -> Units:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_areas_centroids_and_reach_are_those_of_the_pixels_inside(seed):
-    units = units_of(outlines(seed), mpp=0.5)
+    units = units_of(polygons(seed), mpp=0.5)
     layer = layer_of(units, 0.5)
     mpp = 0.125
     mask, (keep,) = RasterizeUnits()([layer], (2000, 2000), (0, 0), mpp)
@@ -73,27 +68,17 @@ def test_areas_centroids_and_reach_are_those_of_the_pixels_inside(seed):
 
 
 def test_far_from_the_corner_nothing_is_lost():
-    near = outlines()
-    square = np.array([[0, 0], [20, 0], [20, 20], [0, 20]]) + 100_000.0
-    far = Outlines.of_rings(square, np.array([0, 4]), np.array([0, 1]), np.array([False]))
+    near = polygons()
+    far = Polygons.of_shapes(np.array([shapely.box(100_000, 100_000, 100_020, 100_020)]))
     assert far.areas_px2 == pytest.approx(400)
     np.testing.assert_allclose(far.centroids_px, [[100_010, 100_010]])
+    np.testing.assert_allclose(far.reach_px, [10])
     assert near.vertices_px.dtype == np.float32
 
 
-def test_the_way_round_of_a_ring_does_not_matter():
-    square = np.array([[0, 0], [20, 0], [20, 20], [0, 20]])
-    hole = np.array([[5, 5], [10, 5], [10, 10], [5, 10]])
-    for a in (square, square[::-1]):
-        for b in (hole, hole[::-1]):
-            cell = Outlines.of_rings(np.concatenate([a, b]), [0, 4, 8], [0, 2], [False, True])
-            assert cell.areas_px2 == pytest.approx(375)
-
-
-def test_a_ring_that_crosses_itself_keeps_a_sensible_centre():
-    bow = np.array([[0, 0], [10, 10], [10, 0], [0, 10]])
-    cell = Outlines.of_rings(bow, [0, 4], [0, 1], [False])
-    np.testing.assert_allclose(cell.centroids_px, [[5, 5]])
+def test_there_may_be_no_polygon():
+    none = Polygons.of_shapes(np.array([], dtype=object))
+    assert len(none) == len(none.areas_px2) == len(none.reach_px) == 0
 
 
 def test_ragged_selection_is_that_of_lists():
@@ -109,7 +94,7 @@ def test_ragged_selection_is_that_of_lists():
 
 @pytest.mark.parametrize("index", [[2, 0], [3], [], [False, True, True, False]])
 def test_some_units_of_a_layer_are_drawn_as_among_all(index):
-    units = units_of(outlines())
+    units = units_of(polygons())
     chosen = np.arange(4)[index] if index else np.array([], int)
     layer = layer_of(units, 0.5)
     draw = RasterizeUnits(drop_cut=False)
@@ -133,4 +118,4 @@ def test_layers_of_spots_and_bins_are_restricted_too():
 def test_cells_are_as_fine_as_disks_of_their_area():
     assert is_interpolated("polygon", 8.0, 8.0)
     assert not is_interpolated("polygon", 10.0, 8.0)
-    assert units_of(outlines()).take(np.array([], int)).area_um2 == pytest.approx(math.pi / 4 * 30**2)
+    assert units_of(polygons()).take(np.array([], int)).area_um2 == pytest.approx(math.pi / 4 * 30**2)

@@ -3,7 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bundle.data.units import build_units, read_units
+from bundle.data.build_units import build_units
+from bundle.data.read_units import read_units
 from bundle.errors import InputError
 
 
@@ -16,7 +17,7 @@ def _build(**kwargs):
         "shape": "circle",
         "size_um": 55.0,
         "mpp": 0.5,
-        "library": "S1",
+        "section": "S1",
     }
     return build_units(**{**options, **kwargs})
 
@@ -57,7 +58,7 @@ def test_visium_files_of_others_need_a_size(tmp_path):
 
 
 def test_what_stands_beside_the_library_is_passed_over(tmp_path):
-    adata = _build(library="slide")
+    adata = _build(section="slide")
     adata.uns["spatial"] = {"is_single": np.bool_(True), **adata.uns["spatial"]}  # CELLxGENE's schema
     adata.write_h5ad(tmp_path / "u.h5ad")
     assert read_units(tmp_path / "u.h5ad").mpp == 0.5

@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bundle.data.units import build_units, read_units
+from bundle.data.build_units import build_units
+from bundle.data.read_units import read_units
 from bundle.errors import InputError
 
 MPP = 0.36
@@ -75,7 +76,7 @@ def test_other_arrays_are_taken_at_their_diameter_which_is_said(tmp_path, caplog
         shape="circle",
         size_um=100.0,
         mpp=0.69,
-        library="S",
+        section="S",
         array_xy=places,
     )
     del adata.uns["unit"]

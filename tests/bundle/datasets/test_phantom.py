@@ -11,7 +11,7 @@ import scipy.sparse as sp
 import tifffile
 
 from bundle.data.manifest import read_manifest
-from bundle.data.units import read_units
+from bundle.data.read_units import read_units
 from bundle.datasets.phantom import Layout, make_phantom, parse_layouts
 from bundle.datasets.phantom.anatomy import TUMOUR, Anatomy
 from bundle.datasets.phantom.dataset import make_specimens

@@ -4,14 +4,11 @@ import errno
 import os
 import subprocess
 import sys
-import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from bundle.errors import InputError
-from bundle.files.atomic import alone_at, move, replacing_folder
+from bundle.files.atomic import move, replacing_folder
 
 
 @pytest.fixture
@@ -94,55 +91,3 @@ def test_what_a_living_process_writes_stays(tmp_path):
     with replacing_folder(tmp_path / "m.zarr") as again:
         again.mkdir()
     assert living.is_dir()
-
-
-_HOLDS = """
-import sys, time
-sys.path.insert(0, ".")
-from bundle.files.atomic import alone_at
-with alone_at(sys.argv[1]):
-    print("inside", flush=True)
-    time.sleep(600)
-"""
-
-
-def test_an_output_in_use_is_refused_and_free_again_when_its_command_was_killed(tmp_path):
-    out = tmp_path / "out.zarr"
-    holder = subprocess.Popen([sys.executable, "-c", _HOLDS, out], stdout=subprocess.PIPE)
-    try:
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == b"inside\n"
-        with pytest.raises(InputError, match="another command is writing"), alone_at(out):
-            raise AssertionError("two are inside")
-        with alone_at(tmp_path / "other.zarr"):
-            pass
-    finally:
-        holder.kill()
-        holder.wait()
-    assert len(list(tmp_path.iterdir())) == 1
-    with alone_at(out):
-        pass
-    assert not list(tmp_path.iterdir())
-
-
-def test_an_output_is_free_after_a_command_that_failed(tmp_path):
-    for _ in range(2):
-        with pytest.raises(OSError, match="disk"), alone_at(tmp_path / "out.h5ad"):
-            raise OSError("disk")
-        assert not list(tmp_path.iterdir())
-
-
-def test_commands_that_wait_for_an_output_have_it_one_by_one(tmp_path):
-    inside, most = [0], [0]
-
-    def work(_: int) -> None:
-        with alone_at(tmp_path / "out.h5ad", wait=True):
-            inside[0] += 1
-            most[0] = max(most[0], inside[0])
-            time.sleep(0.01)
-            inside[0] -= 1
-
-    with ThreadPoolExecutor(4) as pool:
-        list(pool.map(work, range(20)))
-    assert most == [1]
-    assert not list(tmp_path.iterdir())

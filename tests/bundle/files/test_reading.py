@@ -15,12 +15,13 @@ import scipy.sparse as sp
 import torch
 
 from bundle.audit.predicted import read_predicted
+from bundle.data.build_units import build_units
 from bundle.data.cells import read_cells
+from bundle.data.geojson import read_polygons
 from bundle.data.manifest import read_manifest
-from bundle.data.units import build_units, read_units
+from bundle.data.read_units import read_units
 from bundle.errors import InputError, user_message
 from bundle.files.atomic import replacing
-from bundle.files.geojson import read_polygons
 from bundle.files.reading import check_file, read_json, reading
 
 
@@ -29,7 +30,7 @@ def write_units(path: Path, n: int = 20) -> Path:
     counts = sp.csr_matrix(rng.poisson(0.5, (n, 6)))
     centers = rng.uniform(0, 100, (n, 2))
     names = [f"s{i}" for i in range(n)]
-    build_units(counts, list("abcdef"), names, centers, shape="circle", size_um=55.0, mpp=0.5, library="s").write_h5ad(
+    build_units(counts, list("abcdef"), names, centers, shape="circle", size_um=55.0, mpp=0.5, section="s").write_h5ad(
         path
     )
     return path

@@ -17,8 +17,9 @@ import zarr
 
 from bundle import expression_of, open_map, workflows
 from bundle.data.manifest import read_split
-from bundle.data.normalisation import MAX_Y, bounded
-from bundle.data.panel import load_panel, load_units
+from bundle.data.normalisation import MAX_LOG_CP10K, bounded
+from bundle.data.panel import load_panel
+from bundle.data.slide_units import load_units
 from bundle.errors import InputError
 from bundle.inference import prediction_writer as prediction
 from bundle.inference.clipping import told_clipped
@@ -56,19 +57,19 @@ def raw(steep, slide, tmp_path_factory) -> np.ndarray:
 
 def in_range(values: Any) -> bool:
     values = np.asarray(values)
-    return bool((values >= 0).all() and (values <= np.float32(MAX_Y)).all())
+    return bool((values >= 0).all() and (values <= np.float32(MAX_LOG_CP10K)).all())
 
 
 @pytest.mark.parametrize("ending", [".h5ad", ".zarr"])
 def test_tables_hold_what_the_head_gives_clipped_and_counted(steep, slide, raw, tmp_path, ending: str, caplog):
     assert raw.min() < 0
-    assert raw.max() > MAX_Y
+    assert raw.max() > MAX_LOG_CP10K
     adata = _predict(steep, slide, tmp_path / f"o{ending}")
     np.testing.assert_array_equal(adata.X, bounded(raw))
-    np.testing.assert_array_equal(adata.obs["clipped_genes"], ((raw < 0) | (raw > MAX_Y)).sum(1))
+    np.testing.assert_array_equal(adata.obs["clipped_genes"], ((raw < 0) | (raw > MAX_LOG_CP10K)).sum(1))
     about = adata.uns["pixnet"]
-    assert int(about["clipped"]["values"]) == ((raw < 0) | (raw > MAX_Y)).sum()
-    assert float(about["clipped"]["share"]) == pytest.approx(((raw < 0) | (raw > MAX_Y)).mean())
+    assert int(about["clipped"]["values"]) == ((raw < 0) | (raw > MAX_LOG_CP10K)).sum()
+    assert float(about["clipped"]["share"]) == pytest.approx(((raw < 0) | (raw > MAX_LOG_CP10K)).mean())
     assert [w for w in about["warnings"] if "were clipped to 0..9.21" in w]
     assert about["unit_of_X"].endswith("predicted")
 

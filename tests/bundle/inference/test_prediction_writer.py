@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from bundle.data.fit_panel import fit_panel
 from bundle.data.manifest import read_split
-from bundle.data.panel import fit_panel, load_units
+from bundle.data.slide_units import load_units
 from bundle.inference import PredictionWriter
 from bundle.inference import prediction_writer as prediction
 from bundle.inference.prediction_dataset import Request

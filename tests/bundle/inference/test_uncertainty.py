@@ -12,9 +12,10 @@ import pytest
 
 from bundle.cli.main import main
 from bundle.data.manifest import read_split
-from bundle.data.normalisation import MAX_Y, eligible, log1p_cp10k
-from bundle.data.panel import load_panel, load_units
-from bundle.data.units import read_units
+from bundle.data.normalisation import MAX_LOG_CP10K, log1p_cp10k, passes_quality_control
+from bundle.data.panel import load_panel
+from bundle.data.read_units import read_units
+from bundle.data.slide_units import load_units
 from bundle.errors import InputError
 from bundle.files.atomic import write_json
 from bundle.inference import model_sha256
@@ -33,7 +34,7 @@ def test_members_are_averaged_and_their_spread_is_told(tmp_path):
     names = [f"u{i}" for i in range(4)]
     paths = [_member(tmp_path / f"{i}.h5ad", v, names) for i, v in enumerate(values)]
     combined = combine(paths)
-    np.testing.assert_allclose(combined.X, values.mean(0).clip(0, MAX_Y), atol=1e-6)
+    np.testing.assert_allclose(combined.X, values.mean(0).clip(0, MAX_LOG_CP10K), atol=1e-6)
     np.testing.assert_allclose(combined.layers["standard_error"], values.std(0, ddof=1), atol=1e-6)
     np.testing.assert_allclose(combined.layers["rate_per_um2"], np.exp(values).mean(0), rtol=1e-5)
     with pytest.raises(InputError, match="two predictions or more"):
@@ -61,7 +62,7 @@ def test_the_standard_error_is_calibrated_on_the_validation_slide(run, phantom, 
     assert main(command) == 0
     predicted, panel = ad.read_h5ad(out), load_panel(run / "models" / "panel.json")
     assert list(predicted.obs_names) == list(units.barcodes)
-    keep = eligible(units, panel.min_total, training=False)
+    keep = passes_quality_control(units, panel.min_total, training=False)
     y = log1p_cp10k(units.take(keep).counts_of(list(predicted.var_names)), units.total[keep])
     error, spread = y - predicted.X[keep], predicted.layers["standard_error"][keep]
     np.testing.assert_allclose((error**2).mean(0), (spread**2).mean(0), rtol=1e-3)

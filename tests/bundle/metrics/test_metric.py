@@ -11,7 +11,7 @@ import scipy.sparse as sp
 import torch
 
 from bundle.data.manifest import patient_of
-from bundle.data.normalisation import MAX_Y
+from bundle.data.normalisation import MAX_LOG_CP10K
 from bundle.data.panel import GenePanel
 from bundle.data.units import Units
 from bundle.files.atomic import write_json
@@ -154,7 +154,8 @@ def test_groups_of_units_have_the_mean_of_their_features():
     groups = sp.csr_matrix(np.array([[1, 1, 0, 0, 0, 0], [0, 0, 1, 1, 1, 0]], np.float32))
     y, rate = grouped(pooled, lambda x: x * 2, lambda x: x.abs(), chunk=1)(groups)
     means = torch.stack([pooled[:2].mean(0), pooled[2:5].mean(0)]).numpy()
-    np.testing.assert_allclose(y, np.clip(2 * means, 0, MAX_Y), rtol=1e-5)  # the mean first; clipped as it is written
+    clipped = np.clip(2 * means, 0, MAX_LOG_CP10K)  # the mean first; clipped as it is written
+    np.testing.assert_allclose(y, clipped, rtol=1e-5)
     np.testing.assert_allclose(rate, np.abs(means) * [[2], [3]], rtol=1e-5)
 
 

@@ -10,8 +10,8 @@ import tifffile
 from PIL import Image
 
 from bundle.data.manifest import SPLITS, read_manifest, read_split
-from bundle.data.panel import load_units
-from bundle.data.units import read_units
+from bundle.data.read_units import read_units
+from bundle.data.slide_units import load_units
 from bundle.errors import InputError
 from bundle.readers import prepare
 

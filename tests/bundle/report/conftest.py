@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 
+from bundle.data.build_units import build_units
+from bundle.data.fit_panel import fit_panel
 from bundle.data.manifest import read_split, write_manifest
-from bundle.data.normalisation import eligible
-from bundle.data.panel import fit_panel, load_units
-from bundle.data.units import build_units
+from bundle.data.normalisation import passes_quality_control
+from bundle.data.slide_units import load_units
 from bundle.files.atomic import write_json
 from bundle.inference import PredictionWriter
 from bundle.inference.prediction_dataset import Request
@@ -36,7 +37,7 @@ def _write_units(path: Path, seed: int, shape: str, size_um: float, picture: boo
         shape=shape,
         size_um=size_um,
         mpp=MPP,
-        library=path.stem,
+        section=path.stem,
         in_tissue=np.arange(side**2) > 1,
         hires=rng.integers(0, 255, (120, 120, 3)).astype(np.uint8) if picture else None,
         hires_scale=120 / ((side + 1) * pitch_um / MPP) if picture else None,
@@ -96,7 +97,7 @@ def _make_run(
         )
         for index, record in enumerate(records):
             (units,) = load_units(record)
-            keep = eligible(units, panel.min_total)
+            keep = passes_quality_control(units, panel.min_total)
             units = units.take(keep)
             counts = units.counts_of(panel.genes)
             noise = np.random.default_rng(index).lognormal(0, np.linspace(0.1, 3, len(panel)), counts.shape)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from bundle import InputError, workflows
-from bundle.data.simple_polygons import to_outlines
-from bundle.files.geojson import read_polygons
+from bundle.data.geojson import read_polygons
+from bundle.data.polygons import Polygons
 from bundle.integrations.monai_label.answer import answer
 from bundle.integrations.monai_label.question import Question
 
@@ -51,11 +51,11 @@ def test_units_are_those_of_predict_as_squares_in_pixels_of_the_slide(ask, predi
     np.testing.assert_allclose(measured, predicted.X, atol=1e-4)
     inside = (predicted.obsm["spatial"] > 15).all(1) & (predicted.obsm["spatial"] < 585).all(1)
     np.testing.assert_allclose(
-        to_outlines(polygons.shapes).centroids_px[inside], predicted.obsm["spatial"][inside], atol=0.01
+        Polygons.of_shapes(polygons.shapes).centroids_px[inside], predicted.obsm["spatial"][inside], atol=0.01
     )
-    np.testing.assert_allclose(to_outlines(polygons.shapes).areas_px2[inside], 900, rtol=1e-3)  # 1 µm per pixel
-    assert to_outlines(polygons.shapes).vertices_px.min() >= 0
-    assert to_outlines(polygons.shapes).vertices_px.max() <= 600
+    np.testing.assert_allclose(Polygons.of_shapes(polygons.shapes).areas_px2[inside], 900, rtol=1e-3)  # 1 µm per pixel
+    assert Polygons.of_shapes(polygons.shapes).vertices_px.min() >= 0
+    assert Polygons.of_shapes(polygons.shapes).vertices_px.max() <= 600
     assert about["units"] == about["units_found"] == predicted.n_obs
     assert about["pcc_val"] == pytest.approx(predicted.var["pcc_val"].to_dict(), abs=1e-3)
     assert content["pixnet"] == json.loads(json.dumps(about))
@@ -87,7 +87,7 @@ def test_the_threshold_keeps_units_and_draws_contours(ask, predicted, genes):
     _, contours, about = ask(Question("contours", (genes[0],), 30.0, threshold=level))
     assert about["contours"] == len(contours.names) > 0
     assert set(contours.types) == {"annotation"}
-    outlines = to_outlines(contours.shapes)
+    outlines = Polygons.of_shapes(contours.shapes)
     assert outlines.vertices_px.min() >= 15 - 0.01  # they run through the units' centres
     share = outlines.areas_px2.sum() / (predicted.n_obs * 900)
     assert 0.2 < share < 0.6

@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from bundle.data.simple_polygons import to_outlines
-from bundle.files.geojson import read_polygons, write_polygons
+from bundle.data.geojson import read_polygons
+from bundle.data.polygons import Polygons
+from bundle.writers.geojson import write_polygons
 
 
 def _ring(x: float, y: float, radius: float, n: int) -> np.ndarray:
@@ -25,7 +26,7 @@ def test_what_is_written_is_read_again(tmp_path, count):
     assert set(read.types) <= {"detection"}
     assert (read.others, read.degenerate) == (0, [])
     area = 0.5 * (12 * np.sin(2 * np.pi / 12) * 1600 - 7 * np.sin(2 * np.pi / 7) * 100)
-    np.testing.assert_allclose(to_outlines(read.shapes).areas_px2, [area] * count, rtol=1e-3)
+    np.testing.assert_allclose(Polygons.of_shapes(read.shapes).areas_px2, [area] * count, rtol=1e-3)
     content = json.loads(path.read_text())
     assert content["pixnet"] == {"genes": ["A"]}
     assert [f["properties"] for f in content["features"]] == properties

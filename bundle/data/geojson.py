@@ -1,4 +1,4 @@
-"""Read and write the polygons of a GeoJSON file feature by feature, so that half a million fit in memory."""
+"""Read the polygons of a GeoJSON file feature by feature, so that half a million fit in memory."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import gzip
 import json
 import re
 from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -15,18 +15,17 @@ from typing import Any
 import numpy as np
 import shapely
 
-from ..data.simple_polygons import simple, to_shapes
 from ..errors import InputError, short
-from .atomic import replacing
-from .reading import check_file, reading
+from ..files.reading import check_file, reading
+from .simple_polygons import simple
 
-__all__ = ["Polygons", "read_polygons", "write_polygons"]
+__all__ = ["PolygonFile", "read_polygons"]
 
 _SPACE = re.compile(r"[ \t\n\r]*")
 _DECODE = json.JSONDecoder().raw_decode
 _END = object()
 _EXPORT = "Export the cells again (QuPath: File, Export objects as GeoJSON)."
-#: No slide reaches this far, and no cell's outline has more points.
+#: No slide reaches this far, and no cell's polygon has more points.
 MAX_PX, MAX_POINTS = 2**31, 2**20
 #: QuPath before 0.3 wrote what an object is where its id belongs.
 _QUPATH_TYPES = {
@@ -40,7 +39,7 @@ _QUPATH_TYPES = {
 
 
 @dataclass(frozen=True)
-class Polygons:
+class PolygonFile:
     """The polygons of a file, in its order.
 
     Attributes:
@@ -48,7 +47,7 @@ class Polygons:
         types: QuPath's type of object (`cell`, `detection`, `annotation` ...), "" where none is said.
         classes: its classification, None where it has none.
         shapes: simple polygons and multipolygons of shapely, not empty (see `bundle.data.simple_polygons`).
-        crossed: how many outlines crossed themselves and were resolved.
+        crossed: how many polygons crossed themselves and were resolved.
         degenerate: names of those left out for having fewer than three points or no area.
         others: how many features are no polygons, or have no geometry.
     """
@@ -62,7 +61,7 @@ class Polygons:
     others: int
 
 
-def read_polygons(path: Path) -> Polygons:
+def read_polygons(path: Path) -> PolygonFile:
     """Read a FeatureCollection, a list of Features or one Feature.
 
     `Polygon` and `MultiPolygon` are read (RFC 7946, section 3.1), as QuPath exports them: its `classification` and
@@ -111,20 +110,22 @@ def read_polygons(path: Path) -> Polygons:
     vertices = np.frombuffer(flat, dtype=np.float64).reshape(-1, 2)
     first = np.asarray(rings)[np.asarray(pieces)[np.asarray(units)]]  # each unit's first vertex
     _check_vertices(path, vertices, first, names)
-    shapes, crossed = simple(to_shapes(vertices, rings, pieces, units), names, str(path))
+    offsets = tuple(np.asarray(part, dtype=np.int64) for part in (rings, pieces, units))
+    read = shapely.from_ragged_array(shapely.GeometryType.MULTIPOLYGON, vertices, offsets)
+    shapes, crossed = simple(read, names, str(path))
     sound = shapely.area(shapes) > 0
     if not sound.all():
         degenerate += [names[i] for i in np.flatnonzero(~sound)]
         kept = np.flatnonzero(sound)
         names, types, classes = ([values[i] for i in kept] for values in (names, types, classes))  # type: ignore[assignment]
         shapes = shapes[kept]
-    return Polygons(
+    return PolygonFile(
         np.array(names, dtype=str), np.array(types, dtype=str), classes, shapes, crossed, degenerate, others
     )
 
 
 def _check_vertices(path: Path, vertices: np.ndarray, first: np.ndarray, names: Sequence[str]) -> None:
-    """Refuse what is no place on a slide, and outlines of more points than a cell's can have."""
+    """Refuse what is no place on a slide, and polygons of more points than a cell's can have."""
     with np.errstate(invalid="ignore"):
         bad = ~(np.abs(vertices) < MAX_PX).all(1)  # NaN too
     if bad.any():
@@ -137,32 +138,9 @@ def _check_vertices(path: Path, vertices: np.ndarray, first: np.ndarray, names: 
     count = np.diff(first)
     if (count > MAX_POINTS).any():
         raise InputError(
-            f'{path}: the outline of "{short(names[int(count.argmax())])}" has {count.max():,} points; a cell\'s may '
+            f'{path}: the polygon of "{short(names[int(count.argmax())])}" has {count.max():,} points; a cell\'s may '
             f"have {MAX_POINTS:,}. Simplify it, or leave it out."
         )
-
-
-def write_polygons(
-    path: str | Path,
-    features: Iterable[tuple[Sequence[np.ndarray], Mapping[str, Any]]],
-    about: Mapping[str, Any] | None = None,
-) -> None:
-    """Write a FeatureCollection of Polygons (RFC 7946) in one move, as QuPath 0.4 and later imports it.
-
-    Args:
-        path: the file.
-        features: rings, each (N, 2) as (x, y) with the first point repeated at the end, the outer one before the
-            holes; and the feature's `properties`: of these QuPath knows `objectType`, `name`, `measurements`.
-        about: what else is known of the collection, kept beside the features under `pixnet`.
-    """
-    with replacing(path) as temporary, temporary.open("w") as file:
-        file.write('{"type": "FeatureCollection",\n"pixnet": ' + json.dumps(dict(about or {})) + ',\n"features": [')
-        for number, (rings, properties) in enumerate(features):
-            rounded = [np.round(np.asarray(ring, dtype=np.float64), 2).tolist() for ring in rings]
-            geometry = {"type": "Polygon", "coordinates": rounded}
-            feature = {"type": "Feature", "geometry": geometry, "properties": dict(properties)}
-            file.write(("," if number else "") + "\n" + json.dumps(feature))
-        file.write("\n]}\n")
 
 
 def _append(part: Sequence[Any], flat: array, rings: array) -> None:
@@ -202,7 +180,7 @@ def _about(feature: dict[str, Any], number: int) -> tuple[str, str, str | None]:
 
 def _features(path: Path) -> Iterator[Any]:
     """Decode one feature at a time: the whole as Python objects would take tens of times the file's size."""
-    check_file(path, "Give the cells' outlines as GeoJSON.", may_be_empty=True)
+    check_file(path, "Give the cells' polygons as GeoJSON.", may_be_empty=True)
     opened = gzip.open if path.suffix == ".gz" else open
     with reading(path, "is not GeoJSON", _EXPORT), opened(path, "rb") as file:
         text = file.read().decode("utf-8-sig")
