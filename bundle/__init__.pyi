@@ -27,10 +27,10 @@ from .inference import (
 from .metrics import EvaluationWriter, ExpressionMetric, ExpressionMetricHandler
 from .training.best_model import BestModel
 from .training.checkpoint import SaveCheckpoint
-from .training.ema import WeightAverage
+from .training.ema import EMA
 from .training.epoch_seed import EpochSeed
 from .training.metrics_csv import MetricsCsv
-from .training.ridge_fit import fit_texture
+from .training.ridge_fit import fit_ridge
 from .training.run_folder import RunFolder
 from .training.tracking import MLFlowTracking
 
@@ -55,13 +55,13 @@ __all__ = [
     "SlideInferer",
     "UnitInferer",
     "Units",
-    "WeightAverage",
+    "EMA",
     "build_units",
     "collate_units",
     "expression_of",
     "extend_panel",
     "fit_panel",
-    "fit_texture",
+    "fit_ridge",
     "inference",
     "is_cells",
     "load_panel",

@@ -7,7 +7,7 @@ from .encoders import (
     BackboneEncoder,
     EfficientNetLiteEncoder,
     Encoder,
-    PatchDictionaryEncoder,
+    KMeansPatchEncoder,
     SwinEncoder,
 )
 from .heads import Head, LinearHead, ProgramsHead
@@ -16,7 +16,7 @@ from .pixnet import ExpressionModel, PixNet, UnitExpression
 from .pooling import pool_units, unit_offsets
 from .safb import SAFB
 from .swin_unetr import PlainSwinUNETR
-from .texture import FrozenFeatures, TextureExpert
+from .ridge import FrozenFeatures, RidgeBranch
 
 __all__ = [
     "SAFB",
@@ -29,12 +29,12 @@ __all__ = [
     "FrozenFeatures",
     "Head",
     "LinearHead",
-    "PatchDictionaryEncoder",
+    "KMeansPatchEncoder",
     "PixNet",
     "PlainSwinUNETR",
     "ProgramsHead",
     "SwinEncoder",
-    "TextureExpert",
+    "RidgeBranch",
     "UnitExpression",
     "pool_units",
     "unit_offsets",

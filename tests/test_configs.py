@@ -51,15 +51,15 @@ def test_pretrained_filters_are_changed_slowly():
 
 
 def test_the_texture_is_for_the_linear_head_alone():
-    assert _parser().get_parsed_content("network_def").texture is not None
-    assert _parser("programs.json").get_parsed_content("network_def").texture is None
+    assert _parser().get_parsed_content("network_def").ridge is not None
+    assert _parser("programs.json").get_parsed_content("network_def").ridge is None
 
 
 def test_the_pretrained_texture_is_for_the_linear_head_alone():
     pytest.importorskip("efficientnet_lite_pytorch", reason="the extra `encoders` is not installed")
-    assert _parser("efficientnet_lite.json").get_parsed_content("network_def").texture is not None
+    assert _parser("efficientnet_lite.json").get_parsed_content("network_def").ridge is not None
     both = _parser("efficientnet_lite.json", "programs.json").get_parsed_content("network_def")
-    assert both.texture is None
+    assert both.ridge is None
 
 
 @pytest.mark.parametrize(("epochs", "interval"), [(2, 2), (40, 5)])

@@ -179,7 +179,7 @@ def test_evaluation_scores_every_scale_right(run, root, slides, size_um: float, 
 # Prediction -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("symmetries", [[0], [0, 1, 2, 3, 4, 5, 6, 7]])
+@pytest.mark.parametrize("test_time_augmentation", [[0], [0, 1, 2, 3, 4, 5, 6, 7]])
 def test_given_spots_are_answered_for_in_their_order(run, root, slides, tmp_path, symmetries: list[int]):
     spots = read_units(root / "spots" / "W.h5ad")
     found = predict(
@@ -187,7 +187,7 @@ def test_given_spots_are_answered_for_in_their_order(run, root, slides, tmp_path
         root / "slides" / "W.tif",
         tmp_path / "o.h5ad",
         units=str(root / "spots" / "W.h5ad"),
-        symmetries=symmetries,
+        test_time_augmentation=symmetries,
         all_genes=True,
     )
     assert list(found.obs_names) == list(spots.barcodes)

@@ -136,9 +136,9 @@ def test_predictions_average_over_flips_when_asked(run, phantom, tmp_path):
     found = {}
     for name, more in {
         "plain": [],
-        "flipped": ["--set", "symmetries=[4]"],
-        "both": ["--set", "symmetries=[0,4]"],
-        "tiled": ["--set", "symmetries=[0,4]", "--set", "tile_px=128"],
+        "flipped": ["--set", "test_time_augmentation=[4]"],
+        "both": ["--set", "test_time_augmentation=[0,4]"],
+        "tiled": ["--set", "test_time_augmentation=[0,4]", "--set", "tile_px=128"],
     }.items():
         command[2] = str(tmp_path / f"{name}.h5ad")
         assert main([*command, *more]) == 0
@@ -335,7 +335,7 @@ def test_the_map_of_a_region_answers_for_its_bins(run, phantom, tmp_path):
         (["OUT.h5ad", "--bin-um", "0.1"], "end the name in .zarr"),
         (["--nifti", "m.nii", "--genes", "nothing"], "does not predict nothing"),
         (["OUT.h5ad", "--bin-um", "8", "--runtime", "openvino"], "openvino"),
-        (["OUT.h5ad", "--bin-um", "8", "--set", "symmetries=[9]"], "name some of 0 to 7"),
+        (["OUT.h5ad", "--bin-um", "8", "--set", "test_time_augmentation=[9]"], "name some of 0 to 7"),
     ],
 )
 def test_what_cannot_be_predicted_is_told(run, phantom, tmp_path, monkeypatch, capsys, arguments, sentence):

@@ -42,11 +42,11 @@ _TARGETS = {
         "BackboneEncoder",
         "EfficientNetLiteEncoder",
         "ExpressionLoss",
-        "PatchDictionaryEncoder",
+        "KMeansPatchEncoder",
         "PixNet",
         "PlainSwinUNETR",
         "SwinEncoder",
-        "TextureExpert",
+        "RidgeBranch",
     )
 }
 #: Folders of a run that commands write into.

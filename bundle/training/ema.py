@@ -11,10 +11,10 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ..errors import InputError
 
-__all__ = ["WeightAverage"]
+__all__ = ["EMA"]
 
 
-class WeightAverage:
+class EMA:
     """An exponential moving average of the weights, updated after each step; statistics of layers are copied.
 
     Its state belongs into the checkpoint, so that a resumed run goes on with the same average.

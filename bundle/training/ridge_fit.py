@@ -13,7 +13,7 @@ from ..data.normalisation import log1p_cp10k
 from ..data.panel import GenePanel
 from ..errors import InputError
 
-__all__ = ["fit_texture"]
+__all__ = ["fit_ridge"]
 
 logger = logging.getLogger(__name__)
 
@@ -21,16 +21,16 @@ logger = logging.getLogger(__name__)
 _CROPS = 36
 
 
-def fit_texture(
+def fit_ridge(
     network: Any,
     slides: Iterable[Mapping[str, Any]],
     inferer: Callable[[Mapping[str, Any], Any], torch.Tensor],
     panel: GenePanel,
     crops: Sequence[Mapping[str, Any]] = (),
 ) -> None:
-    """Solve for the weights of `networks.TextureExpert` on whole slides, read as evaluation reads them.
+    """Solve for the weights of `networks.RidgeBranch` on whole slides, read as evaluation reads them.
 
-    An encoder that learns its filters without labels (`networks.PatchDictionaryEncoder`) is shown training crops first.
+    An encoder that learns its filters without labels (`networks.KMeansPatchEncoder`) is shown training crops first.
 
     Not on training crops: most of their cells see a crop's border, as no cell of a slide does. Every process of a
     distributed training fits, and takes what the first found, so that all agree to the last bit.
@@ -46,7 +46,7 @@ def fit_texture(
     Raises:
         InputError: if the slides hold fewer than two units, or too little tissue to learn filters from.
     """
-    texture = getattr(network, "module", network).texture
+    texture = getattr(network, "module", network).ridge
     encoder = texture.filters.encoder
     if hasattr(encoder, "learn"):
         images = [crops[i]["image"] for i in range(min(len(crops), _CROPS))]  # one slide follows another
@@ -71,6 +71,6 @@ def _enough(solve: Callable[..., None], *given: Any) -> None:
         if not getattr(error, "too_little", False):
             raise
         raise InputError(
-            f"The training slides are too small for network_def#texture: {error} Add slides, or train without it: "
-            "--set network_def#texture=null"
+            f"The training slides are too small for network_def#ridge: {error} Add slides, or train without it: "
+            "--set network_def#ridge=null"
         ) from error

@@ -9,14 +9,14 @@ import torch
 
 from .backbone import BackboneEncoder
 from .efficientnet_lite import EfficientNetLiteEncoder
-from .patch_dictionary import PatchDictionaryEncoder
+from .kmeans_patches import KMeansPatchEncoder
 from .swin import SwinEncoder
 
 __all__ = [
     "BackboneEncoder",
     "EfficientNetLiteEncoder",
     "Encoder",
-    "PatchDictionaryEncoder",
+    "KMeansPatchEncoder",
     "SwinEncoder",
 ]
 
@@ -24,7 +24,7 @@ __all__ = [
 class Encoder(Protocol):
     """What `PixNet` asks of an encoder, which is an `nn.Module` besides.
 
-    One with a method `learn(images)` has filters that `bundle.fit_texture` chooses on training crops. One with a method
+    One with a method `learn(images)` has filters that `bundle.fit_ridge` chooses on training crops. One with a method
     `reduced(image, weight)` gives its levels with the finest multiplied by a 1x1 convolution's weight: it need not be
     held whole.
 

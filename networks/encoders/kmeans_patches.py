@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from ..pieces import is_whole, pieces
 from .errors import TooLittleError
 
-__all__ = ["PatchDictionaryEncoder"]
+__all__ = ["KMeansPatchEncoder"]
 
 #: Beyond a cell on each side.
 _OVERLAP_PX = 1
@@ -33,7 +33,7 @@ _THRESHOLD = 0.5
 _FAINT = 1e-3
 
 
-class PatchDictionaryEncoder(nn.Module):
+class KMeansPatchEncoder(nn.Module):
     """How much of each patch of a dictionary an image shows, and square roots of the mean of that over larger cells.
 
     After Coates, Lee & Ng 2011 (https://proceedings.mlr.press/v15/coates11a.html): patches of optical density are

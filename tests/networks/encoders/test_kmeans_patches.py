@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from networks import PatchDictionaryEncoder, pieces
+from networks import KMeansPatchEncoder, pieces
 
 MEAN, STD = (185.0, 145.0, 180.0), (45.0, 50.0, 40.0)
 
@@ -25,13 +25,13 @@ def stripes(axis: int, seed: int, side: int = 128) -> torch.Tensor:
     return (rgb - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
 
 
-def encoder(n_patches: int = 12, strides: tuple[int, ...] = (4, 16, 32)) -> PatchDictionaryEncoder:
+def encoder(n_patches: int = 12, strides: tuple[int, ...] = (4, 16, 32)) -> KMeansPatchEncoder:
     torch.manual_seed(0)
-    return PatchDictionaryEncoder(strides, n_patches, MEAN, STD).requires_grad_(False).eval()
+    return KMeansPatchEncoder(strides, n_patches, MEAN, STD).requires_grad_(False).eval()
 
 
 @pytest.fixture(scope="module")
-def learned() -> PatchDictionaryEncoder:
+def learned() -> KMeansPatchEncoder:
     net = encoder()
     net.learn([stripes(seed % 2, seed) for seed in range(8)])
     return net
@@ -87,4 +87,4 @@ def test_glass_alone_is_no_dictionary():
 
 def test_strides_must_divide_each_other():
     with pytest.raises(ValueError, match="multiple of the one before"):
-        PatchDictionaryEncoder((4, 6))
+        KMeansPatchEncoder((4, 6))

@@ -8,7 +8,7 @@ import torch
 from sklearn.linear_model import Ridge
 from torch import nn
 
-from networks import PatchDictionaryEncoder, PixNet, SwinEncoder, TextureExpert, pieces, pool_units
+from networks import KMeansPatchEncoder, PixNet, SwinEncoder, RidgeBranch, pieces, pool_units
 
 SIDE, STRIDE = 64, 4
 MEAN, STD = torch.tensor([1.0, 2.0, 3.0, 4.0]), torch.tensor([0.5, 1.0, 2.0, 1.0])
@@ -47,24 +47,24 @@ def _batches(n: int = 3) -> Iterator[dict[str, torch.Tensor]]:
         yield {"image": image, "label": _label(), "target": target}
 
 
-def _expert(**more) -> TextureExpert:
+def _expert(**more) -> RidgeBranch:
     torch.manual_seed(0)
-    return TextureExpert(4, Shades(), **more).eval()
+    return RidgeBranch(4, Shades(), **more).eval()
 
 
-def _features(expert: TextureExpert, n: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
+def _features(expert: RidgeBranch, n: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
     """Pooled frozen features of some batches, and their targets."""
     with torch.no_grad():
         pooled = [pool_units(expert.filters.features(b["image"]), b["label"], STRIDE) for b in _batches(n)]
     return torch.cat(pooled), torch.cat([b["target"] for b in _batches(n)])
 
 
-def _answer(expert: TextureExpert, batch: dict[str, torch.Tensor]) -> np.ndarray:
+def _answer(expert: RidgeBranch, batch: dict[str, torch.Tensor]) -> np.ndarray:
     with torch.no_grad():
         return expert.project(pool_units(expert(batch["image"]), batch["label"], expert.stride)).numpy()
 
 
-def _answers(expert: TextureExpert) -> np.ndarray:
+def _answers(expert: RidgeBranch) -> np.ndarray:
     return np.concatenate([_answer(expert, batch) for batch in _batches()])
 
 
@@ -104,8 +104,8 @@ def test_context_must_be_an_odd_number_of_cells():
             _expert(context_px=wrong)
 
 
-def _dictionary(strides: tuple[int, ...]) -> PatchDictionaryEncoder:
-    encoder = PatchDictionaryEncoder(strides, 5)
+def _dictionary(strides: tuple[int, ...]) -> KMeansPatchEncoder:
+    encoder = KMeansPatchEncoder(strides, 5)
     nn.init.normal_(encoder.conv.weight, std=0.1)
     return encoder
 
@@ -116,7 +116,7 @@ def test_the_map_is_the_features_reduced_though_never_held_whole(strides, cells,
     monkeypatch.setattr(pieces, "_CELLS", cells)
     torch.manual_seed(0)
     encoder = _dictionary(strides) if strides else Shades()
-    expert = TextureExpert(4, encoder, rank=3, context_px=3 * encoder.strides[-1]).eval()
+    expert = RidgeBranch(4, encoder, rank=3, context_px=3 * encoder.strides[-1]).eval()
     nn.init.normal_(expert.components)
     nn.init.normal_(expert.mean)
     image = 40 * torch.rand(2, 3, 96, SIDE)
@@ -139,33 +139,33 @@ def test_context_is_a_mean_over_the_cells_that_there_are():
 def _net() -> PixNet:
     torch.manual_seed(0)
     encoder = SwinEncoder(embed_dim=12, depths=(2, 2), num_heads=(1, 2), window_size=4)
-    net = PixNet(4, encoder, (12, 12), texture=_expert(rank=3))
+    net = PixNet(4, encoder, (12, 12), ridge=_expert(rank=3))
     net.initialize(mean=MEAN, std=STD)
     return net
 
 
 def test_the_answer_is_the_mean_of_two_and_training_is_of_the_head_alone():
     net, batch = _net(), next(_batches())
-    net.texture.fit(*_features(net.texture))
+    net.ridge.fit(*_features(net.ridge))
     net.eval()
     with torch.no_grad():
         both = net(batch["image"], batch["label"]).log_cp10k
         own = net.head.project(net.pool(net.decode(batch["image"]), batch["label"]))
-    other = torch.from_numpy(_answer(net.texture, batch))
+    other = torch.from_numpy(_answer(net.ridge, batch))
     torch.testing.assert_close(both, (own + other) / 2)
     assert float((own - other).abs().max()) > 0.01
     net.train()
-    assert not net.texture.filters.encoder.training
+    assert not net.ridge.filters.encoder.training
     net(batch["image"], batch["label"]).log_cp10k.sum().backward()
-    assert all(p.grad is None for p in net.texture.parameters())
+    assert all(p.grad is None for p in net.ridge.parameters())
     assert net.features(batch["image"]).shape[1] == net.head.channels < net.channels
 
 
 def test_a_texture_needs_the_linear_head_and_the_same_stride():
     encoder = SwinEncoder(embed_dim=12, depths=(2, 2), num_heads=(1, 2), window_size=4)
     with pytest.raises(ValueError, match="must be 'linear'"):
-        PixNet(4, encoder, (12, 12), head="programs", texture=_expert())
+        PixNet(4, encoder, (12, 12), head="programs", ridge=_expert())
     coarse = _expert()
     coarse.stride = 8
     with pytest.raises(ValueError, match="strides equal"):
-        PixNet(4, encoder, (12, 12), texture=coarse)
+        PixNet(4, encoder, (12, 12), ridge=coarse)
