@@ -30,11 +30,12 @@ from .training.checkpoint import SaveCheckpoint
 from .training.ema import EMA
 from .training.epoch_seed import EpochSeed
 from .training.metrics_csv import MetricsCsv
-from .training.ridge_fit import fit_ridge
+from .training.ridge_fit import RidgeFit, fit_ridge
 from .training.run_folder import RunFolder
 from .training.tracking import MLFlowTracking
 
 __all__ = [
+    "EMA",
     "BestModel",
     "CropDataset",
     "EpochSeed",
@@ -49,13 +50,13 @@ __all__ = [
     "MetricsCsv",
     "PredictionDataset",
     "PredictionWriter",
+    "RidgeFit",
     "RunFolder",
     "SaveCheckpoint",
     "SlideDataset",
     "SlideInferer",
     "UnitInferer",
     "Units",
-    "EMA",
     "build_units",
     "collate_units",
     "expression_of",

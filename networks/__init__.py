@@ -14,9 +14,9 @@ from .heads import Head, LinearHead, ProgramsHead
 from .losses import ExpressionLoss
 from .pixnet import ExpressionModel, PixNet, UnitExpression
 from .pooling import pool_units, unit_offsets
+from .ridge_branch import FrozenFeatures, RidgeBranch
 from .safb import SAFB
 from .swin_unetr import PlainSwinUNETR
-from .ridge import FrozenFeatures, RidgeBranch
 
 __all__ = [
     "SAFB",
@@ -28,13 +28,13 @@ __all__ = [
     "ExpressionModel",
     "FrozenFeatures",
     "Head",
-    "LinearHead",
     "KMeansPatchEncoder",
+    "LinearHead",
     "PixNet",
     "PlainSwinUNETR",
     "ProgramsHead",
-    "SwinEncoder",
     "RidgeBranch",
+    "SwinEncoder",
     "UnitExpression",
     "pool_units",
     "unit_offsets",

@@ -50,9 +50,10 @@ class Head(nn.Module, ABC):
     def affine(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Weight and bias of the head's linear map, so that nobody has to probe it.
 
-        A head without a rate gives weight (G, channels) and bias (G,), with `project(x) = x @ weight.T + bias`, log1p
-        CP10k. A head with a rate gives weight (G + 1, channels) and bias (G + 1,), with `rate(x) = x @ weight.T + bias`,
-        counts per µm²; the last row is all other genes together.
+        Without a rate: weight (G, channels) and bias (G,), with `project(x) = x @ weight.T + bias` in log1p CP10k.
+
+        With a rate: weight (G + 1, channels) and bias (G + 1,), with `rate(x) = x @ weight.T + bias` in counts per
+        µm². The last row is all other genes together.
         """
 
     @abstractmethod
@@ -205,7 +206,7 @@ def _inverse_softplus(value: torch.Tensor) -> torch.Tensor:
 
 def _as_stat(name: str, value: Any, shape: tuple[int, ...], non_negative: bool = False) -> torch.Tensor:
     if value is None:
-        raise ValueError(f"This head needs the statistic {name}, of shape {shape}.")
+        raise ValueError(f"This head needs the statistic {name}, of shape {shape}, which was not given.")
     tensor = torch.as_tensor(value, dtype=torch.float32)
     if tuple(tensor.shape) != shape:
         raise ValueError(

@@ -16,8 +16,8 @@ from .decoder import Decoder
 from .encoders import Encoder, SwinEncoder
 from .heads import MAX_LOG_CP10K, Head, build_head
 from .pooling import pool_units
+from .ridge_branch import RidgeBranch
 from .tta import FLIPS_AND_TURNS, mean_over
-from .ridge import RidgeBranch
 
 __all__ = ["ExpressionModel", "PixNet", "UnitExpression"]
 

@@ -54,9 +54,11 @@ class FrozenFeatures(nn.Module):
         return super().train(False)
 
     def levels(self, image: torch.Tensor, weight: torch.Tensor | None = None) -> list[torch.Tensor]:
-        """The encoder's features, finest first, and the neighbourhood's last.
+        """The encoder's features, finest first, and the neighbourhood's mean last.
 
-        With `weight`, (R, channels of the finest level, 1, 1), the finest level is multiplied by it.
+        Args:
+            image: (B, 3, H, W).
+            weight: (R, channels of the finest level, 1, 1), for a 1x1 convolution of the finest level; None for none.
         """
         encoder: Any = self.encoder
         at_once = weight is not None and hasattr(encoder, "reduced") and len(encoder.strides) > 1
@@ -132,6 +134,11 @@ class RidgeBranch(nn.Module):
     def project(self, pooled: torch.Tensor) -> torch.Tensor:
         """Means over units (..., rank) -> log1p CP10k (..., G)."""
         return F.linear(pooled, self.loadings, self.bias)
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether the weights were solved for, or loaded."""
+        return bool(self.loadings.any())
 
     @torch.no_grad()
     def fit(self, features: torch.Tensor, target: torch.Tensor) -> None:

@@ -1,4 +1,4 @@
-"""What the trained half of a network says alone: the same weights without the ridge's opinion."""
+"""What the trained half of a network predicts alone: the same weights without the ridge branch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["HeadInferer"]
 
 
 class HeadInferer(SlideInferer):
-    """`SlideInferer` of a `PixNet` with a texture whose head alone answers: what it pools is the head's share."""
+    """`SlideInferer` of a `PixNet` with a ridge branch, without that branch: it pools the head's channels alone."""
 
     def __call__(  # type: ignore[override]
         self, inputs: Mapping[str, Any], network: Any, *args: Any, **kwargs: Any

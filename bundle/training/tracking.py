@@ -1,4 +1,4 @@
-"""Losses and scores in MLflow."""
+"""Track losses and scores in MLflow."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ __all__ = ["MLFlowTracking"]
 
 
 class MLFlowTracking(MLFlowHandler):
-    """MONAI's `MLFlowHandler` under names that MLflow takes: it refuses the sign in `PCC@M`, which becomes `PCC_at_M`.
+    """MONAI's `MLFlowHandler`, with metric names that MLflow accepts: `PCC@M` becomes `PCC_at_M`.
 
-    Takes the same arguments. See docs/mlflow.md for the handlers of training and validation.
+    It takes the same arguments. `docs/mlflow.md` shows the handlers of training and validation.
     """
 
     def _log_metrics(self, metrics: dict[str, Any], step: int | None = None) -> None:

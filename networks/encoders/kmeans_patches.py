@@ -1,9 +1,9 @@
-"""A dictionary of small patches, learned from the training slides without labels: features that need no other file."""
+"""Similarity to small patches that k-means chooses on the training slides, without labels or pretrained weights."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import cast
 
@@ -15,45 +15,45 @@ from sklearn.decomposition import PCA
 from torch import nn
 from torch.nn import functional as F
 
-from ..pieces import is_whole, pieces
+from ..banded import bands, pays
 from .errors import TooLittleError
 
 __all__ = ["KMeansPatchEncoder"]
 
-#: Beyond a cell on each side.
+#: How far a patch reaches beyond its map pixel on each side.
 _OVERLAP_PX = 1
 _PATCHES_PER_IMAGE = 2000
-#: Patches whose mean optical density is less show glass.
+#: A patch whose mean optical density is lower shows glass.
 _GLASS_DENSITY = 0.12
-#: Whitened patches keep so much of their variance; the rest is the scanner's noise.
+#: Share of the patches' variance that whitening keeps; the rest is the scanner's noise.
 _VARIANCE_KEPT = 0.999
-#: How alike, in standard deviations of whitened patches, a patch must be for a feature to be above zero.
+#: Similarity, in standard deviations of whitened patches, from which a feature is above zero.
 _THRESHOLD = 0.5
-#: Added before a square root, whose slope has no bound at zero.
+#: Added before the square root, whose slope is unbounded at zero.
 _FAINT = 1e-3
 
 
 class KMeansPatchEncoder(nn.Module):
-    """How much of each patch of a dictionary an image shows, and square roots of the mean of that over larger cells.
+    """Similarity of each pixel's neighbourhood to k learned patches, plus its root mean over larger windows.
 
-    After Coates, Lee & Ng 2011 (https://proceedings.mlr.press/v15/coates11a.html): patches of optical density are
-    whitened and clustered, and the whitened centres are the filters of one convolution with a threshold. Means over
-    larger cells are bags of patches, whose square roots compare better (Arandjelović & Zisserman 2012,
-    https://doi.org/10.1109/CVPR.2012.6248018). Nothing pretrained is needed.
+    `learn` whitens patches of optical density and clusters them with k-means. The whitened centres become the filters
+    of one convolution with a threshold (Coates & Ng 2012, https://doi.org/10.1007/978-3-642-35289-8_30). Means over
+    larger windows are bags of patches, whose square roots compare better (Arandjelović & Zisserman 2012,
+    https://doi.org/10.1109/CVPR.2012.6248018).
 
     Args:
-        strides: pixels per cell of each level, finest first, each a multiple of the one before.
-        n_patches: patches of the dictionary.
-        mean: what was subtracted from intensities of 0 to 255, for red, green and blue.
-        std: what they were divided by then.
+        strides: image pixels per map pixel of each level, finest first, each a multiple of the one before.
+        n_patches: number of patches, k.
+        mean: what the transforms subtracted from intensities of 0 to 255, for red, green and blue.
+        std: what the transforms divided them by afterwards.
 
     Attributes:
-        strides: pixels per cell of each level.
+        strides: image pixels per map pixel of each level.
         channels: channels of each level.
         grid_px: the coarsest stride.
 
     Raises:
-        ValueError: if a stride is no multiple of the one before.
+        ValueError: if a stride is not a multiple of the one before.
     """
 
     mean: torch.Tensor
@@ -78,41 +78,47 @@ class KMeansPatchEncoder(nn.Module):
 
     def forward(self, image: torch.Tensor) -> list[torch.Tensor]:
         """(B, 3, H, W), H and W multiples of `grid_px` -> list of (B, n_patches, H / s, W / s), finest first."""
-        return self.reduced(image, None)
+        finest = self._similarity(self._padded(image))
+        return [finest, *self._bags(F.avg_pool2d(finest, self._step))]
 
-    def reduced(self, image: torch.Tensor, weight: torch.Tensor | None) -> list[torch.Tensor]:
-        """The same, the finest level multiplied by `weight`, (R, n_patches, 1, 1), as it comes: never there whole."""
+    def reduced(self, image: torch.Tensor, weight: torch.Tensor) -> list[torch.Tensor]:
+        """As `forward`, with a 1x1 convolution of the finest level by `weight`, (R, n_patches, 1, 1).
+
+        Works band by band, so that the finest level never exists as a whole.
+        """
+        image, step = self._padded(image), self._step
+        rows_px = step * self.strides[0]
+        height, width = image.shape[-2] // rows_px, image.shape[-1] // rows_px
         finest, means = [], []
-        for band in self._bands(image):
-            finest.append(band if weight is None else F.conv2d(band, weight))
-            means.append(F.avg_pool2d(band, self._step()))
-        levels, mean = [torch.cat(finest, dim=2)], torch.cat(means, dim=2)
-        for level, (fine, coarse) in enumerate(pairwise(self.strides)):
-            mean = F.avg_pool2d(mean, coarse // fine) if level else mean
-            levels.append((mean + _FAINT).sqrt())
-        return levels
+        for rows in bands(height, step**2 * width) if pays(self, image) else [slice(0, height)]:
+            band_px = slice(rows.start * rows_px, rows.stop * rows_px + 2 * _OVERLAP_PX)
+            band = self._similarity(image[..., band_px, :])
+            finest.append(F.conv2d(band, weight))
+            means.append(F.avg_pool2d(band, step))
+        return [torch.cat(finest, dim=2), *self._bags(torch.cat(means, dim=2))]
 
     def input_margin_px(self, level: int, margin_px: int) -> int:
-        """Whole cells, and what their patches overlap."""
+        """See `Encoder`: whole map pixels, and how far their patches overlap."""
         stride = self.strides[level]
         return -(-margin_px // stride) * stride + _OVERLAP_PX
 
     @torch.no_grad()
     def learn(self, images: Iterable[torch.Tensor], seed: int = 0) -> None:
-        """Choose the dictionary.
+        """Choose the patches.
 
         Args:
-            images: crops of training slides as the network sees them, (3, H, W) each; some thousands of patches do.
-            seed: of the patches drawn and of the clustering.
+            images: crops of training slides as the network sees them, (3, H, W) each. A few thousand patches of tissue
+                suffice.
+            seed: for drawing patches and for k-means.
 
         Raises:
-            TooLittleError: if they show less tissue than there are patches to choose.
+            TooLittleError: if the crops show fewer patches of tissue than `n_patches`.
         """
         rng = np.random.default_rng(seed)
         patches = np.concatenate([self._draw(image, rng) for image in images])
         n, size = len(self.conv.weight), self.conv.kernel_size
         if len(patches) < n:
-            raise TooLittleError(f"{len(patches)} patches of tissue are too few for a dictionary of {n}.")
+            raise TooLittleError(f"{len(patches)} patches of tissue are too few to choose {n} from.")
         whitening = PCA(_VARIANCE_KEPT, whiten=True, svd_solver="full", random_state=seed).fit(patches)
         centres = MiniBatchKMeans(n, n_init=1, random_state=seed).fit(whitening.transform(patches)).cluster_centers_
         centres /= np.linalg.norm(centres, axis=1, keepdims=True) + 1e-12
@@ -120,27 +126,32 @@ class KMeansPatchEncoder(nn.Module):
         self.conv.weight.copy_(torch.from_numpy(filters).view(n, 3, *size))
         cast(torch.Tensor, self.conv.bias).copy_(torch.from_numpy(-filters @ whitening.mean_ - _THRESHOLD))
 
-    def _bands(self, image: torch.Tensor) -> Iterator[torch.Tensor]:
-        """The finest level from top to bottom, in bands of whole cells of the next."""
-        image = F.pad(image, (_OVERLAP_PX,) * 4, mode="replicate")
-        height, width = (size // self.strides[0] for size in image.shape[-2:])
-        step = self._step()
-        rows_px = step * self.strides[0]
-        bands = [slice(0, height // step)] if is_whole(self, image) else pieces(height // step, step * width)
-        for rows in bands:
-            stop_px = rows.stop * rows_px + 2 * _OVERLAP_PX
-            yield self.conv(self._density(image[..., rows.start * rows_px : stop_px, :])).relu()
-
+    @property
     def _step(self) -> int:
-        """Cells of the finest level along a cell of the next."""
+        """Map pixels of the finest level along one of the next level."""
         return self.strides[1] // self.strides[0] if len(self.strides) > 1 else 1
+
+    def _padded(self, image: torch.Tensor) -> torch.Tensor:
+        return F.pad(image, (_OVERLAP_PX,) * 4, mode="replicate")
+
+    def _similarity(self, padded: torch.Tensor) -> torch.Tensor:
+        """The finest level of a padded image."""
+        return self.conv(self._density(padded)).relu()
+
+    def _bags(self, mean: torch.Tensor) -> list[torch.Tensor]:
+        """The coarser levels, from the mean of the finest over map pixels of the second."""
+        levels = []
+        for level, (fine, coarse) in enumerate(pairwise(self.strides)):
+            mean = F.avg_pool2d(mean, coarse // fine) if level else mean
+            levels.append((mean + _FAINT).sqrt())
+        return levels
 
     def _density(self, image: torch.Tensor) -> torch.Tensor:
         """Optical density (natural logarithm) of normalised intensities."""
         return math.log(256) - ((image * self.std + self.mean).clamp(min=0) + 1).log()
 
     def _draw(self, image: torch.Tensor, rng: np.random.Generator) -> np.ndarray:
-        """Some of an image's patches of tissue, (N, 3 * side * side)."""
+        """Draw up to `_PATCHES_PER_IMAGE` of an image's patches of tissue, (N, 3 * side * side)."""
         if isinstance(image, MetaTensor):
             image = image.as_tensor()
         density = self._density(image.to(self.mean)[None])

@@ -116,7 +116,7 @@ def test_figures_are_those_of_what_is_written(steep, phantom):
     assert figures["PCC@M"] == pytest.approx(float(correlation(m).nanmean()), abs=1e-5)
 
 
-def test_the_mean_over_symmetries_is_clipped_after(steep, slide, tmp_path):
+def test_the_mean_over_flips_and_turns_is_clipped_after(steep, slide, tmp_path):
     numbers = [0, 3]
     members = [tmp_path / f"{n}.h5ad" for n in numbers]
     settings = [{"test_time_augmentation": [n], "bounded": False} for n in numbers]

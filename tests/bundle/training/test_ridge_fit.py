@@ -11,7 +11,7 @@ from bundle import fit_ridge, workflows
 from bundle.data.crop_dataset import CropDataset
 from bundle.errors import InputError
 from bundle.integrations.onnx_file import load_network
-from networks import KMeansPatchEncoder, PixNet, SwinEncoder, RidgeBranch
+from networks import KMeansPatchEncoder, PixNet, RidgeBranch, SwinEncoder
 
 
 def _net() -> PixNet:
@@ -19,7 +19,7 @@ def _net() -> PixNet:
     return PixNet(2, encoder, (8, 8), ridge=RidgeBranch(2, KMeansPatchEncoder((4, 16), 8), rank=2))
 
 
-def test_the_dictionary_is_learned_and_the_regression_starts_from_the_units_mean(tiny_run):
+def test_the_patches_are_learned_and_the_regression_starts_from_the_units_mean(tiny_run):
     network = load_network(tiny_run)[0]
     # at random a bias is at most 1 / sqrt(3 * 6 * 6) = 0.1; whitened filters cancel what all patches share
     assert float(network.ridge.filters.encoder.conv.bias.abs().max()) > 0.2
@@ -66,7 +66,7 @@ def test_glass_alone_is_told_in_a_sentence():
 
 
 @pytest.mark.parametrize("n_slides", [3, 34])
-def test_the_dictionary_sees_every_slide_of_up_to_36(monkeypatch, n_slides: int):
+def test_the_patches_are_drawn_from_every_slide_of_up_to_36(monkeypatch, n_slides: int):
     class Crops:
         """Of slides in turn, as `CropDataset` draws them; each crop tells its slide."""
 
