@@ -120,14 +120,14 @@ def test_no_command_uses_damaged_weights(damaged_run, phantom, tmp_path):
     assert sorted(damaged_run.rglob("*")) == before
 
 
-@pytest.mark.parametrize("config", ["inference", "evaluate"])
-def test_nor_does_the_plain_bundle(damaged_run, phantom, tmp_path, config: str):
-    run_id, model = {"inference": "inferring", "evaluate": "evaluating"}[config], damaged_run / "configs" / "model.json"
+@pytest.mark.parametrize("name", ["inference", "evaluate"])
+def test_nor_does_the_plain_bundle(damaged_run, phantom, tmp_path, name: str):
+    run_id, model = {"inference": "inferring", "evaluate": "evaluating"}[name], damaged_run / "configs" / "model.json"
     keys = {"model_dir": str(damaged_run / "models"), "dataset_dir": str(phantom), "output_dir": str(tmp_path / "o")}
-    if config == "inference":
+    if name == "inference":
         keys |= {"slides": read_split(phantom, "test")[0]["image"], "bin_um": 55.0, "output": str(tmp_path / "o.h5ad")}
     with pytest.raises(InputError, match=r"model\.pt is damaged"):
-        config.run_config(run_id, [config.bundle_root() / "configs" / f"{config}.json", model], keys)
+        config.run_config(run_id, [config.bundle_root() / "configs" / f"{name}.json", model], keys)
     assert not list(tmp_path.rglob("*.h5ad"))
 
 
