@@ -98,7 +98,7 @@ def test_the_wheel_holds_the_bundle_and_nothing_else(wheel):
         held = {name for name in archive.namelist() if ".dist-info/" not in name}
     wanted = [path for room in ROOMS for kind in ("*.py", "*.pyi") for path in (ROOT / room).rglob(kind)]
     wanted += [ROOT / room / "py.typed" for room in ROOMS]
-    wanted += (ROOT / "bundle" / "label").glob("*.txt")
+    wanted += (ROOT / "bundle" / "integrations" / "monai_label").glob("*.txt")
     wanted += [*(ROOT / "configs").glob("*.json"), ROOT / "configs" / "logging.conf"]
     wanted += [path for path in (ROOT / "docs").iterdir() if path.suffix in (".md", ".txt", ".jpg")]
     assert held == {f"pixnet/{path.relative_to(ROOT).as_posix()}" for path in wanted}

@@ -159,7 +159,7 @@ def _job(
         "ending": ending,
         "arguments": arguments,
     }
-    package = __package__.split(".")[:-1]  # pixnet.bundle where it is installed, bundle in its source
+    package = __package__.split(".")[:-2]  # pixnet.bundle where it is installed, bundle in its source
     return {
         "name": slide.name,
         "folder": str(folder),
@@ -167,7 +167,7 @@ def _job(
         "slide": str(slide.path),
         "arguments": [f"--model={run}", *arguments],
         "asked": asked,
-        "module": ".".join([*package, "cli"]),
+        "module": ".".join([*package, "cli", "main"]),
         "source": str(bundle_root()) if len(package) == 1 else None,
     }
 
