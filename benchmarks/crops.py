@@ -114,7 +114,7 @@ def _dense(slide: Path, run: Path, work: Path, size_um: float, runtime: str) -> 
 
 def _frozen(slide: Path, work: Path, size_um: float) -> float:
     """Seconds of the pipeline with the encoder's finest features for the decoder's map, and without the ridge."""
-    without: dict[str, Any] = {"network_def#texture": None}
+    without: dict[str, Any] = {"network_def#ridge": None}
     engine, parser, _ = _pipeline(slide, default_run(work, **without), work, size_um, "torch")
     network = parser.get_parsed_content("network")
 

@@ -146,7 +146,7 @@ def _absolute(difference: float) -> float:
 
 def _checkpoint(run: Path) -> dict[str, Any]:
     state = torch.load(run / "checkpoints" / "last.pt", map_location="cpu", weights_only=True)
-    return {name: state[name] for name in ("network", "optimizer", "average", "best_model")}
+    return {name: state[name] for name in ("network", "optimizer", "ema", "best_model")}
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, float]:

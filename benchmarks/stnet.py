@@ -22,7 +22,7 @@ from bundle.data.units import unit_area_um2
 from bundle.files.atomic import replacing
 from networks import ExpressionLoss, ExpressionModel, UnitExpression
 from networks.heads import build_head
-from networks.symmetry import SYMMETRIES, turn
+from networks.tta import FLIPS_AND_TURNS, turn
 from transforms import RandHEStain
 
 __all__ = ["CropNet", "Picture", "crop_features", "train_crops"]
@@ -138,7 +138,9 @@ def train_crops(
             dataset.set_epoch(item // len(dataset))
             parts.append(_units(dataset[item % len(dataset)], pictures, net.stride, batch_units // 2, rng))
         batch = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
-        crops = [turn(torch.as_tensor(stain(crop)), int(rng.integers(len(SYMMETRIES)))) for crop in batch.pop("crops")]
+        crops = [
+            turn(torch.as_tensor(stain(crop)), int(rng.integers(len(FLIPS_AND_TURNS)))) for crop in batch.pop("crops")
+        ]
         image = torch.stack([torch.as_tensor(normalise(crop)).as_subclass(torch.Tensor) for crop in crops])
         pooled = net.features(image.to(device))[..., 0, 0]
         moved = {key: value.to(device) for key, value in batch.items()}

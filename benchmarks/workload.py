@@ -178,8 +178,8 @@ def default_run(folder: Path, genes: int = 250, seed: int = 0, **overrides: Any)
     torch.manual_seed(seed)
     network = parser.get_parsed_content("network_def")
     network.initialize(mean=panel.mean, std=panel.std, loadings=np.full((genes + 1, parser["n_programs"]), 1e-3))
-    if network.texture is not None:  # its regression is solved for, and zero before
-        torch.nn.init.normal_(network.texture.components, std=0.1)
+    if network.ridge is not None:  # its regression is solved for, and zero before
+        torch.nn.init.normal_(network.ridge.components, std=0.1)
     torch.save(network.state_dict(), run / "models" / "model.pt")
     return run
 

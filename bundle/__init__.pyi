@@ -30,15 +30,16 @@ from .inference import (
 from .metrics import EvaluationWriter, ExpressionMetric, ExpressionMetricHandler
 from .training.best_model import BestModel
 from .training.checkpoint import SaveCheckpoint
-from .training.ema import WeightAverage
+from .training.ema import EMA
 from .training.epoch_seed import EpochSeed
 from .training.metrics_csv import MetricsCsv
-from .training.ridge_fit import fit_texture
+from .training.ridge_fit import RidgeFit, fit_ridge
 from .training.run_folder import RunFolder
 from .training.tracking import MLFlowTracking
 from .training.unit_loss import UnitLoss
 
 __all__ = [
+    "EMA",
     "BestModel",
     "CropDataset",
     "EpochSeed",
@@ -53,6 +54,7 @@ __all__ = [
     "MetricsCsv",
     "PredictionDataset",
     "PredictionWriter",
+    "RidgeFit",
     "RunFolder",
     "SaveCheckpoint",
     "SlideDataset",
@@ -60,13 +62,12 @@ __all__ = [
     "UnitInferer",
     "UnitLoss",
     "Units",
-    "WeightAverage",
     "build_units",
     "collate_units",
     "expression_of",
     "extend_panel",
     "fit_panel",
-    "fit_texture",
+    "fit_ridge",
     "inference",
     "is_cells",
     "load_panel",

@@ -7,16 +7,16 @@ from .encoders import (
     BackboneEncoder,
     EfficientNetLiteEncoder,
     Encoder,
-    PatchDictionaryEncoder,
+    KMeansPatchEncoder,
     SwinEncoder,
 )
 from .heads import Head, LinearHead, ProgramsHead
 from .losses import ExpressionLoss
 from .pixnet import ExpressionModel, PixNet, UnitExpression
 from .pooling import pool_units, unit_offsets
+from .ridge_branch import FrozenFeatures, RidgeBranch
 from .safb import SAFB
 from .swin_unetr import PlainSwinUNETR
-from .texture import FrozenFeatures, TextureExpert
 
 __all__ = [
     "SAFB",
@@ -28,13 +28,13 @@ __all__ = [
     "ExpressionModel",
     "FrozenFeatures",
     "Head",
+    "KMeansPatchEncoder",
     "LinearHead",
-    "PatchDictionaryEncoder",
     "PixNet",
     "PlainSwinUNETR",
     "ProgramsHead",
+    "RidgeBranch",
     "SwinEncoder",
-    "TextureExpert",
     "UnitExpression",
     "pool_units",
     "unit_offsets",

@@ -1,37 +1,36 @@
-"""U-Net decoder that fuses an encoder's features with SAFB, or with plain convolutions."""
+"""U-Net decoder that fuses an encoder's features with SAFB or with plain convolutions."""
 
 from __future__ import annotations
 
 import itertools
 import math
 from collections.abc import Sequence
-from typing import Literal, cast
+from typing import Literal
 
 import torch
 from torch import nn
 
-from .pieces import conv_rows, is_whole, pieces
 from .safb import SAFB
 
 __all__ = ["Decoder"]
 
 
 class Decoder(nn.Module):
-    """From the coarsest features up to the finest, with a fusion at each skip.
+    """A U-Net decoder: from the coarsest features to the finest, with a fusion at each skip.
 
-    The last upsampling is conv, bilinear, conv; those below it are conv, ReLU, depth-to-space, conv, ReLU.
+    The last upsampling is conv, bilinear, conv. Those before it are conv, ReLU, depth-to-space, conv, ReLU.
 
     Args:
         encoder_channels: channels of the encoder's features, finest first.
-        strides: their strides; each divides the next.
+        strides: image pixels per map pixel of each level; each divides the next.
         channels: the decoder's channels at the same levels.
         fusion: `safb` (see `SAFB`), or `conv`: 3x3 convolution of both paths, BatchNorm, ReLU, as in a plain U-Net.
 
     Attributes:
-        margins_px: for each level, how far beyond a core its features are read.
+        margins_px: for each level, how far beyond a core the decoder reads its features, in image pixels.
 
     Raises:
-        ValueError: if the three differ in length, a stride does not divide the next, or there is no such fusion.
+        ValueError: if the three lists differ in length, a stride does not divide the next, or the fusion is unknown.
     """
 
     def __init__(
@@ -54,7 +53,7 @@ class Decoder(nn.Module):
         factors = [coarse // fine for fine, coarse in itertools.pairwise(strides)]
         self.bottleneck = nn.Conv2d(encoder_channels[-1], channels[-1], 1)
         self.ups = nn.ModuleList(
-            (_depth_to_space_up if level else _BilinearUp)(channels[level + 1], channels[level], factor)
+            (_depth_to_space_up if level else _bilinear_up)(channels[level + 1], channels[level], factor)
             for level, factor in enumerate(factors)
         )
         fuse = SAFB if fusion == "safb" else _ConvFusion
@@ -65,9 +64,7 @@ class Decoder(nn.Module):
         """List of (B, C_l, H / s_l, W / s_l), finest first -> (B, channels[0], H / s_0, W / s_0)."""
         x = self.bottleneck(features[-1])
         for level in reversed(range(len(self.ups))):
-            fuse, up = self.fusions[level], self.ups[level](x)
-            # Nobody else has `up`, and a map more is a tenth of a tile's memory.
-            x = fuse(features[level], up, out=up) if isinstance(fuse, SAFB) else fuse(features[level], up)
+            x = self.fusions[level](features[level], self.ups[level](x))
         return x
 
 
@@ -93,46 +90,26 @@ def _depth_to_space_up(in_channels: int, out_channels: int, factor: int) -> nn.S
     )
 
 
-class _BilinearUp(nn.Sequential):
-    """Conv, bilinear upsampling, conv."""
-
-    def __init__(self, in_channels: int, out_channels: int, factor: int) -> None:
-        super().__init__(
-            nn.Conv2d(in_channels, out_channels, 3, padding=1),
-            nn.Upsample(scale_factor=factor, mode="bilinear", align_corners=False),
-            nn.Conv2d(out_channels, out_channels, 3, padding=1),
-        )
-        self.factor = factor
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(B, in_channels, h, w) -> (B, out_channels, h * factor, w * factor)."""
-        if is_whole(self, x):
-            return super().forward(x)
-        first, upsample, last = self
-        coarse = first(x)
-        height, width = (size * self.factor for size in coarse.shape[2:])
-        out = coarse.new_empty(*coarse.shape[:2], height, width)
-        for rows in pieces(height, width):
-            low, high = max(rows.start - 1, 0), min(rows.stop + 1, height)  # what the last convolution reads
-            above = max(low // self.factor - 1, 0)  # with a cell more on both sides, so that no cut shows
-            fine = upsample(coarse[:, :, above : (high - 1) // self.factor + 2])
-            fine = fine[:, :, low - above * self.factor : high - above * self.factor]
-            out[:, :, rows] = conv_rows(cast(nn.Conv2d, last), fine, rows.start == 0, rows.stop == height)
-        return out
+def _bilinear_up(in_channels: int, out_channels: int, factor: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, 3, padding=1),
+        nn.Upsample(scale_factor=factor, mode="bilinear", align_corners=False),
+        nn.Conv2d(out_channels, out_channels, 3, padding=1),
+    )
 
 
 def _margins_px(strides: Sequence[int], reads_up: bool) -> list[int]:
-    """Walk from the output down: how far beyond a core each level's features are read.
+    """How far beyond a core the decoder reads each level's features, in image pixels, found from the output down.
 
     Args:
-        strides: of the levels, finest first.
-        reads_up: whether the fusion reads the upsampled path's neighbours too, and not the skip's alone.
+        strides: image pixels per map pixel of the levels, finest first.
+        reads_up: whether the fusion reads neighbours in the upsampled path too, and not in the skip alone.
     """
     margins_px, need_px = [], 0
     for level, (fine, coarse) in enumerate(itertools.pairwise(strides)):
         margins_px.append(need_px + fine)  # the fusion's 3x3
         need_px += 2 * fine if reads_up else fine  # ... and the conv after upsampling
         if level == 0:
-            need_px += (coarse - fine) // 2  # bilinear reads the coarse cell whose centre lies beyond
-        need_px = math.ceil(need_px / coarse) * coarse + coarse  # whole coarse cells, and the conv before upsampling
+            need_px += (coarse - fine) // 2  # bilinear reads the coarse pixel whose centre lies beyond
+        need_px = math.ceil(need_px / coarse) * coarse + coarse  # whole coarse pixels, and the conv before upsampling
     return [*margins_px, need_px]

@@ -1,4 +1,4 @@
-"""Heads: from features to expression. Both are linear in what is pooled, up to the final log."""
+"""Heads: from pooled features to expression. Both are linear, up to the final logarithm."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from torch.nn import functional as F
 
 __all__ = ["MAX_LOG_CP10K", "Head", "LinearHead", "ProgramsHead", "build_head"]
 
-#: Largest log1p of counts per 10 000: one gene has all counts.
+#: Largest possible log1p CP10k: one gene has all counts.
 MAX_LOG_CP10K = math.log1p(1e4)
 
 
 class Head(nn.Module, ABC):
-    """What a model asks of its head.
+    """The part of a model that turns features into genes.
 
     Attributes:
-        channels: channels of what is pooled, the result of `activate`.
+        channels: channels of the map that is pooled, which `activate` gives.
         n_genes: genes of the panel, G.
     """
 
@@ -30,33 +30,52 @@ class Head(nn.Module, ABC):
 
     @abstractmethod
     def activate(self, features: torch.Tensor) -> torch.Tensor:
-        """The decoder's map (B, C_decoder, h, w) -> what is pooled over units, (B, channels, h, w)."""
+        """The decoder's map (B, C_decoder, h, w) -> the map that is pooled over units, (B, channels, h, w)."""
 
     @abstractmethod
     def project(self, pooled: torch.Tensor) -> torch.Tensor:
-        """Mean over a unit (..., channels) -> log1p of counts per 10 000, (..., G).
+        """Means over units (..., channels) -> log1p CP10k (..., G).
 
-        Not clipped to the range of that quantity, 0 to `MAX_LOG_CP10K`, so that training has a gradient everywhere.
+        The result is not clipped to 0..`MAX_LOG_CP10K`, so that training has a gradient everywhere.
         """
 
     @abstractmethod
     def rate(self, pooled: torch.Tensor) -> torch.Tensor | None:
-        """Mean over a unit (..., channels) -> counts per µm² (..., G + 1), last all other genes; None if unknown."""
+        """Means over units (..., channels) -> counts per µm² (..., G + 1), the last for all other genes together.
+
+        None for a head that predicts no rate.
+        """
+
+    @abstractmethod
+    def affine(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Weight and bias of the head's linear map, so that nobody has to probe it.
+
+        Without a rate: weight (G, channels) and bias (G,), with `project(x) = x @ weight.T + bias` in log1p CP10k.
+
+        With a rate: weight (G + 1, channels) and bias (G + 1,), with `rate(x) = x @ weight.T + bias` in counts per
+        µm². The last row is all other genes together.
+        """
 
     @abstractmethod
     def initialize(self, *, mean: Any = None, std: Any = None, loadings: Any = None, components: Any = None) -> None:
-        """Start from statistics of the training units, taking those this head uses.
+        """Start from statistics of the training units. Each head takes those that it needs.
 
         Args:
-            mean: (G,), of log1p counts per 10 000.
-            std: (G,), likewise.
+            mean: mean log1p CP10k of each gene, (G,).
+            std: its standard deviation, (G,).
             loadings: (G + 1, K), non-negative; row sums are the mean counts per µm².
-            components: (G, K), principal components of (y - mean) / std, K at most the channels.
+            components: (G, K), principal components of standardised log1p CP10k, with K at most `channels`.
+
+        Raises:
+            ValueError: if a statistic that the head needs is missing, or has the wrong shape or range.
         """
 
 
 class LinearHead(Head):
-    """y = std * (W F + b) + mean. Exact for units of the training size, an approximation at others.
+    """Predicts log1p CP10k as std * (W F + b) + mean, where F is a unit's mean features.
+
+    It fits units of the size trained on. For other sizes it is an approximation, since the logarithm of a mean is not
+    the mean of logarithms.
 
     Args:
         channels: channels of the decoder.
@@ -85,8 +104,12 @@ class LinearHead(Head):
         return self.std * self.weight(pooled) + self.mean
 
     def rate(self, pooled: torch.Tensor) -> None:
-        """None: a map in log space has no rate."""
+        """None: a head in log space predicts no rate."""
         return None
+
+    def affine(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Weight (G, channels) and bias (G,) of log1p CP10k; see `Head`."""
+        return self.std[:, None] * self.weight.weight, self.std * self.weight.bias + self.mean
 
     def initialize(self, *, mean: Any = None, std: Any = None, loadings: Any = None, components: Any = None) -> None:
         """Take `mean`, `std` and, where given, `components` as the weights of the first channels; see `Head`."""
@@ -105,9 +128,9 @@ class LinearHead(Head):
 class ProgramsHead(Head):
     """Expression programs F >= 0 and a rate density λ = W F + b in counts per µm², with W, b >= 0.
 
-    The rate of any region is the integral of λ over it, so the parts of a partition add up exactly and one map answers
-    for every unit size. The last of the G + 1 rows of W stands for all genes outside the panel, so that
-    y = log1p(1e4 * Λ_g / ΣΛ) is normalised by the whole transcriptome as the targets are.
+    The expected count of a region is the integral of λ over it. So the counts of a region's parts add up exactly, and
+    one map serves units of every size. The last of the G + 1 rows of W stands for all genes outside the panel, so that
+    log1p(1e4 * Λ_g / ΣΛ) is normalised by the whole transcriptome, as the targets are.
 
     Args:
         channels: channels of the decoder.
@@ -127,7 +150,7 @@ class ProgramsHead(Head):
         start = _inverse_softplus(torch.tensor(1 / n_programs)).item()
         self.raw_loadings = nn.Parameter(start + 0.1 * torch.randn(n_genes + 1, n_programs))
         self.raw_bias = nn.Parameter(torch.full((n_genes + 1,), math.log(1e-3)))
-        # Rates differ by orders of magnitude between genes; the parameters are relative to each gene's mean rate.
+        # Rates of genes differ by orders of magnitude, so the parameters are relative to each gene's mean rate.
         self.register_buffer("scale", torch.ones(n_genes + 1))
 
     def activate(self, features: torch.Tensor) -> torch.Tensor:
@@ -138,18 +161,22 @@ class ProgramsHead(Head):
         """See `Head`."""
         return self.scale * F.linear(pooled, F.softplus(self.raw_loadings), F.softplus(self.raw_bias))
 
+    def affine(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Weight (G + 1, channels) and bias (G + 1,) of the counts per µm²; see `Head`."""
+        return self.scale[:, None] * F.softplus(self.raw_loadings), self.scale * F.softplus(self.raw_bias)
+
     def project(self, pooled: torch.Tensor) -> torch.Tensor:
         """See `Head`."""
         rate = self.rate(pooled)
         return torch.log1p(1e4 * rate[..., :-1] / rate.sum(-1, keepdim=True))
 
     def initialize(self, *, mean: Any = None, std: Any = None, loadings: Any = None, components: Any = None) -> None:
-        """Take `loadings`, whose rows sum to the mean rate that F = 1 then gives; see `Head`."""
+        """Take `loadings`, so that F = 1 predicts the mean rates; see `Head`."""
         loadings = _as_stat("loadings", loadings, (self.n_genes + 1, self.channels), non_negative=True)
         scale = loadings.sum(1)
         if not bool((scale[:-1] > 0).all()):
             raise ValueError("loadings has genes of zero rate: leave genes without a count out of the panel.")
-        # A row of zeros is allowed for the rest: a panel that holds all measured genes has none.
+        # The last row may be zero: a panel can hold all measured genes.
         relative = loadings / torch.where(scale > 0, scale, 1).unsqueeze(1)
         floor = 1e-3 / self.channels  # an exact zero would have no gradient
         relative = relative.clamp_min(floor)
@@ -161,10 +188,10 @@ class ProgramsHead(Head):
 def build_head(
     name: Literal["linear", "programs"], channels: int, n_genes: int, n_programs: int
 ) -> LinearHead | ProgramsHead:
-    """The head called `name`; `n_programs` matters to `programs` alone.
+    """Build the head called `name`; only `programs` uses `n_programs`.
 
     Raises:
-        ValueError: if there is none of that name.
+        ValueError: if no head has that name.
     """
     if name == "linear":
         return LinearHead(channels, n_genes)
@@ -179,7 +206,7 @@ def _inverse_softplus(value: torch.Tensor) -> torch.Tensor:
 
 def _as_stat(name: str, value: Any, shape: tuple[int, ...], non_negative: bool = False) -> torch.Tensor:
     if value is None:
-        raise ValueError(f"This head starts from {name}, of shape {shape}, which was not given.")
+        raise ValueError(f"This head needs the statistic {name}, of shape {shape}, which was not given.")
     tensor = torch.as_tensor(value, dtype=torch.float32)
     if tuple(tensor.shape) != shape:
         raise ValueError(

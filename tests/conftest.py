@@ -120,9 +120,9 @@ def tiny() -> dict[str, Any]:
         "ema_decay": 0.8,
         "network_def#encoder": {"_target_": "networks.SwinEncoder", **encoder},
         "network_def#decoder_channels": [8, 8],
-        "network_def#texture#encoder#strides": [4, 16],
-        "network_def#texture#encoder#n_patches": 8,
-        "network_def#texture#context_px": 48,
+        "network_def#ridge#encoder#strides": [4, 16],
+        "network_def#ridge#encoder#n_patches": 8,
+        "network_def#ridge#context_px": 48,
     }
 
 

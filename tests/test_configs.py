@@ -50,16 +50,16 @@ def test_pretrained_filters_are_changed_slowly():
     assert parser["encoder_learning_rate"] < parser["learning_rate"]
 
 
-def test_the_texture_is_for_the_linear_head_alone():
-    assert _parser().get_parsed_content("network_def").texture is not None
-    assert _parser("programs.json").get_parsed_content("network_def").texture is None
+def test_the_ridge_branch_is_for_the_linear_head_alone():
+    assert _parser().get_parsed_content("network_def").ridge is not None
+    assert _parser("programs.json").get_parsed_content("network_def").ridge is None
 
 
-def test_the_pretrained_texture_is_for_the_linear_head_alone():
+def test_the_pretrained_ridge_branch_is_for_the_linear_head_alone():
     pytest.importorskip("efficientnet_lite_pytorch", reason="the extra `encoders` is not installed")
-    assert _parser("efficientnet_lite.json").get_parsed_content("network_def").texture is not None
+    assert _parser("efficientnet_lite.json").get_parsed_content("network_def").ridge is not None
     both = _parser("efficientnet_lite.json", "programs.json").get_parsed_content("network_def")
-    assert both.texture is None
+    assert both.ridge is None
 
 
 @pytest.mark.parametrize(("epochs", "interval"), [(2, 2), (40, 5)])
@@ -69,9 +69,9 @@ def test_a_short_training_is_validated_too(epochs, interval):
 
 def test_a_checkpoint_holds_whatever_goes_on_after_a_stop():
     config = json.loads((CONFIGS / "train.json").read_text())
-    kept = {"network", "optimizer", "lr_scheduler", "trainer", "average", "best_model"}
+    kept = {"network", "optimizer", "lr_scheduler", "ema", "best_model"}  # and the trainer
     assert set(config["checkpoint"]) == kept
-    last = config["checkpoint_handlers"][-1]  # after whatever changes at the end of an epoch
+    last = config["train"]["handlers"][-1]  # after whatever changes at the end of an epoch
     assert (last["_target_"], last["objects"]) == ("bundle.SaveCheckpoint", "@checkpoint")
 
 

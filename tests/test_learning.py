@@ -19,7 +19,7 @@ from bundle.data.slide_units import load_units
 
 #: What each part of the network is trained with, in seconds.
 PARTS: dict[str, dict[str, Any]] = {
-    "head": {"network_def#texture": None, "crops_per_slide": 24, "max_epochs": 4, "learning_rate": 0.005},
+    "head": {"network_def#ridge": None, "crops_per_slide": 24, "max_epochs": 4, "learning_rate": 0.005},
     "ridge": {"learning_rate": 1e-9},
 }
 #: PCC@M that must be reached: both reach about .22, and at most .1 where counts are dealt out to other spots.

@@ -178,15 +178,15 @@ def test_evaluation_scores_every_scale_right(run, root, slides, size_um: float, 
 # Prediction -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("symmetries", [[0], [0, 1, 2, 3, 4, 5, 6, 7]])
-def test_given_spots_are_answered_for_in_their_order(run, root, slides, tmp_path, symmetries: list[int]):
+@pytest.mark.parametrize("test_time_augmentation", [[0], [0, 1, 2, 3, 4, 5, 6, 7]])
+def test_given_spots_are_answered_for_in_their_order(run, root, slides, tmp_path, numbers: list[int]):
     spots = read_units(root / "spots" / "W.h5ad")
     found = predict(
         run,
         root / "slides" / "W.tif",
         tmp_path / "o.h5ad",
         units=str(root / "spots" / "W.h5ad"),
-        symmetries=symmetries,
+        test_time_augmentation=numbers,
         all_genes=True,
     )
     assert list(found.obs_names) == list(spots.barcodes)

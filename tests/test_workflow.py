@@ -98,7 +98,7 @@ def test_a_killed_run_resumes_to_the_same_weights(run, override, phantom, tmp_pa
     monkeypatch.setattr("benchmarks.processes.subprocess", forking)
     interrupt(_command(override, phantom, tmp_path, "--max_epochs", "3"), tmp_path / "checkpoints" / "last.pt")
     workflows.train(phantom, tmp_path, [override], {"max_epochs": 3})
-    for name in ("network", "optimizer", "average", "best_model"):
+    for name in ("network", "optimizer", "ema", "best_model"):
         whole, resumed = (
             torch.load(folder / "checkpoints" / "last.pt", weights_only=True)[name] for folder in (run, tmp_path)
         )
@@ -112,8 +112,8 @@ def test_validation_and_prediction_use_the_averaged_weights(override, phantom, t
     state = torch.load(tmp_path / "checkpoints" / "last.pt", weights_only=True)
     kept = torch.load(tmp_path / "models" / "model.pt", weights_only=True)
     assert kept.keys() == state["network"].keys()
-    assert int(state["average"]["n_averaged"]) == 4  # two steps an epoch
-    average = {name: state["average"][f"module.{name}"] for name in kept}
+    assert int(state["ema"]["n_averaged"]) == 4  # two steps an epoch
+    average = {name: state["ema"][f"module.{name}"] for name in kept}
     assert largest_difference(kept, average) == 0
     name = "head.weight.weight"
     assert not torch.equal(average[name], state["network"][name])
@@ -137,9 +137,9 @@ def test_predictions_average_over_flips_when_asked(run, phantom, tmp_path):
     found = {}
     for name, more in {
         "plain": [],
-        "flipped": ["--set", "symmetries=[4]"],
-        "both": ["--set", "symmetries=[0,4]"],
-        "tiled": ["--set", "symmetries=[0,4]", "--set", "tile_px=128"],
+        "flipped": ["--set", "test_time_augmentation=[4]"],
+        "both": ["--set", "test_time_augmentation=[0,4]"],
+        "tiled": ["--set", "test_time_augmentation=[0,4]", "--set", "tile_px=128"],
     }.items():
         command[2] = str(tmp_path / f"{name}.h5ad")
         assert main([*command, *more]) == 0
@@ -336,7 +336,7 @@ def test_the_map_of_a_region_answers_for_its_bins(run, phantom, tmp_path):
         (["OUT.h5ad", "--bin-um", "0.1"], "end the name in .zarr"),
         (["--nifti", "m.nii", "--genes", "nothing"], "does not predict nothing"),
         (["OUT.h5ad", "--bin-um", "8", "--runtime", "openvino"], "openvino"),
-        (["OUT.h5ad", "--bin-um", "8", "--set", "symmetries=[9]"], "name some of 0 to 7"),
+        (["OUT.h5ad", "--bin-um", "8", "--set", "test_time_augmentation=[9]"], "name some of 0 to 7"),
     ],
 )
 def test_what_cannot_be_predicted_is_told(run, phantom, tmp_path, monkeypatch, capsys, arguments, sentence):
@@ -470,7 +470,7 @@ def test_weights_of_the_start_are_not_needed_again(phantom, tiny, tmp_path):
 def test_the_same_command_goes_on_and_other_settings_or_slides_are_refused(run, override, phantom, tmp_path):
     before = (run / "models" / "model.pt").read_bytes()
     settings = {"max_epochs": 3}
-    workflows.train(phantom, run, [override], {**settings, "texture_start": None})  # all epochs are done
+    workflows.train(phantom, run, [override], settings)  # all epochs are done
     assert (run / "models" / "model.pt").read_bytes() == before
     other = json.loads((phantom / "dataset.json").read_text())
     other["training"], other["test"] = other["test"], other["training"]

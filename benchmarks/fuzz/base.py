@@ -42,9 +42,9 @@ TINY: dict[str, Any] = {
         "window_size": 4,
     },
     "network_def#decoder_channels": [8, 8],
-    "network_def#texture#encoder#strides": [4, 16],
-    "network_def#texture#encoder#n_patches": 8,
-    "network_def#texture#context_px": 48,
+    "network_def#ridge#encoder#strides": [4, 16],
+    "network_def#ridge#encoder#n_patches": 8,
+    "network_def#ridge#context_px": 48,
 }
 _DONE = "whole.json"
 

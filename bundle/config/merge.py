@@ -15,6 +15,8 @@ from ..errors import InputError, did_you_mean
 from ..files.checking import check
 from ..files.reading import read_json
 from ..files.schemas import MODEL
+from .defaults import arguments_of
+from .earlier import GONE, today, today_key
 from .literals import as_code, quoted
 from .root import bundle_root
 from .values import check_value
@@ -74,21 +76,37 @@ def merge_config(files: Sequence[str | Path | ConfigFile], overrides: Mapping[st
 
 
 def _set(parser: ConfigParser, key: str, value: Any, source: str) -> None:
-    plain = key.replace("::", "#").lstrip("+")
-    if not plain or (plain not in parser and plain not in _MAY_ADD):
-        parent = plain.rpartition("#")[0]
-        beside = parser.get(parent) if parent and parent in parser else parser.get()
-        known = sorted(k for k in beside if not k.startswith("_")) if isinstance(beside, dict) else []
+    plain, adds = key.replace("::", "#").lstrip("+"), key.startswith("+")
+    value = today(value)
+    if plain not in parser:
+        if plain in GONE:
+            if value is None:
+                return
+            raise InputError(f'{source}: the key "{plain}" of earlier versions is gone. {GONE[plain]}')
+        plain = today_key(plain)
+    parent, _, name = plain.rpartition("#")
+    beside = parser.get(parent) if parent and parent in parser else parser.get()
+    arguments = arguments_of(beside)
+    if not plain or (plain not in parser and plain not in _MAY_ADD and name not in arguments):
+        known = sorted(k for k in {*beside, *arguments} if not k.startswith("_")) if isinstance(beside, dict) else []
         where = f" in {parent}" if parent and parent in parser else ""
         hint = did_you_mean(plain.rpartition("#")[2], known) or f" Known{where}: {', '.join(known)}."
         raise InputError(f'{source}: there is no key "{plain}".{hint}')
     if value is not None or parser.get(plain) is not None:
-        check_value(plain, value, _usual(parser, plain), source)
-    merge_kv(parser, f"+{plain}" if key.startswith("+") and plain in parser else plain, quoted(value))
+        check_value(plain, value, _usual(parser, plain, arguments.get(name)), source)
+    merge_kv(parser, f"+{plain}" if adds and plain in parser else plain, quoted(value))
 
 
-def _usual(parser: ConfigParser, key: str) -> Any:
-    """What the configuration has at a key, or where that refers to."""
+def _usual(parser: ConfigParser, key: str, default: Any) -> Any:
+    """What the configuration has at a key, or where that refers to; without the key, its class's default."""
+    if key not in parser:
+        return (
+            list(default)
+            if isinstance(default, tuple)
+            else default
+            if isinstance(default, (bool, int, float))
+            else None
+        )
     usual, seen = parser.get(key), {key}
     while isinstance(usual, str) and usual.startswith("@") and (key := usual[1:].replace("::", "#")) not in seen:
         seen.add(key)

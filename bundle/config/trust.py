@@ -17,6 +17,7 @@ from ..errors import InputError
 from ..files.checking import check
 from ..files.reading import read_json
 from ..files.schemas import MODEL
+from .earlier import today
 from .literals import unquoted
 
 __all__ = [
@@ -46,11 +47,11 @@ _TARGETS = {
         "BackboneEncoder",
         "EfficientNetLiteEncoder",
         "ExpressionLoss",
-        "PatchDictionaryEncoder",
+        "KMeansPatchEncoder",
         "PixNet",
         "PlainSwinUNETR",
         "SwinEncoder",
-        "TextureExpert",
+        "RidgeBranch",
     )
 }
 #: Folders of a run that commands write into.
@@ -99,7 +100,7 @@ def read_model(path: str | Path, trust: bool = False) -> dict[str, Any]:
     Raises:
         InputError: if it is no configuration, or would run such code unasked.
     """
-    content = read_json(path)
+    content = today(read_json(path))
     if not isinstance(content, dict):
         raise InputError(f"{path} describes no model: it must hold keys and values. Copy it again.")
     if not trust:
@@ -118,7 +119,7 @@ def check_override(path: str | Path, trust: bool = False) -> None:
     Raises:
         InputError: if it is no configuration, or would run such code unasked.
     """
-    content = read_json(path)
+    content = today(read_json(path))
     if isinstance(content, dict):
         content = {key: value for key, value in content.items() if isinstance(value, (str, list, dict))}
         if not trust:

@@ -1,4 +1,4 @@
-"""Reading weights and checkpoints: damage, and what is no weights, is found before anything is computed with it."""
+"""Read weights and checkpoints, and refuse damaged ones before anything is computed with them."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ignite.engine import Engine
-from monai.handlers import CheckpointLoader
+from ignite.engine import Engine, Events
 
+from ..config.earlier import today_checkpoint, today_weights
 from ..errors import InputError, reason
 
 __all__ = ["LoadCheckpoint", "check_archive", "load_weights", "read_checkpoint", "read_weights"]
@@ -87,6 +87,7 @@ def load_weights(network: torch.nn.Module, path: str | Path, map_location: Any =
         InputError: if the file is damaged, or holds other parameters than the network's.
     """
     weights, target = read_weights(path, map_location), getattr(network, "module", network)
+    weights = today_weights(weights, target.state_dict())
     try:
         target.load_state_dict(weights)
     except Exception as error:
@@ -97,30 +98,54 @@ def load_weights(network: torch.nn.Module, path: str | Path, map_location: Any =
     return network
 
 
-class LoadCheckpoint(CheckpointLoader):
-    """MONAI's `CheckpointLoader`, which first checks that the file is whole and holds finite values.
+class LoadCheckpoint:
+    """Ignite handler: load weights or a checkpoint when the engine starts.
 
-    It loads weights (`model.pt`, into one network) or a checkpoint (into all that it was made of).
+    It differs from MONAI's `CheckpointLoader` in checking first that the file is whole and holds finite values, and in
+    reading files of earlier versions.
+
+    Args:
+        load_path: `model.pt`, or a checkpoint that `SaveCheckpoint` wrote.
+        load_dict: names and objects to load into. One network takes `model.pt`. Several objects take a checkpoint,
+            which also restores the engine's own state.
+        map_location: as in `torch.load`.
     """
 
+    def __init__(self, load_path: str, load_dict: Mapping[str, Any], map_location: Any = "cpu") -> None:
+        self.load_path = load_path
+        self.load_dict = dict(load_dict)
+        self.map_location = map_location
+
+    def attach(self, engine: Engine) -> None:
+        """Load when the engine starts."""
+        engine.add_event_handler(Events.STARTED, self)
+
     def __call__(self, engine: Engine) -> None:
-        """Load when the engine starts.
+        """Load.
 
         Raises:
             InputError: if the file is damaged or does not fit what it is loaded into.
         """
-        names = list(self.load_dict)
-        if len(names) == 1 and isinstance(self.load_dict[names[0]], torch.nn.Module):
-            load_weights(self.load_dict[names[0]], self.load_path, self.map_location)
+        first = next(iter(self.load_dict.values()))
+        if len(self.load_dict) == 1 and isinstance(first, torch.nn.Module):
+            load_weights(first, self.load_path, self.map_location)
             return
         content = read_checkpoint(self.load_path, self.map_location)
-        missing = [name for name in names if not isinstance(content, Mapping) or name not in content]
-        if missing:
+        if not isinstance(content, Mapping):
+            raise self._unusable("it holds no states by name")
+        objects = {name: getattr(item, "module", item) for name, item in self.load_dict.items()} | {"trainer": engine}
+        content = today_checkpoint(content, objects)
+        if missing := [name for name in objects if name not in content]:
             raise self._unusable(f"it lacks {', '.join(missing)}")
+        max_epochs = engine.state.max_epochs
         try:
-            super().__call__(engine)
+            for name, item in objects.items():
+                item.load_state_dict(content[name])
         except Exception as error:
             raise self._unusable(reason(error)) from error
+        if max_epochs is not None and engine.state.epoch > max_epochs:
+            raise self._unusable(f"it is of epoch {engine.state.epoch}, and max_epochs is {max_epochs}")
+        engine.state.max_epochs = max_epochs
 
     def _unusable(self, why: str) -> InputError:
         return InputError(

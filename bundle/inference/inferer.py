@@ -248,7 +248,7 @@ class MapInferer(TiledInferer):
             "reader": slide.backend,
             "runtime": self.runtime,
             "device": like.device.type,
-            "symmetries": list(getattr(network, "symmetries", (0,))),
+            "test_time_augmentation": list(getattr(network, "test_time_augmentation", (0,))),
             "preprocessing": _digest(self.transform),
             "tiles": [[t.x_px, t.y_px, t.width_px, t.height_px, t.margin_px] for t in tiles],
         }

@@ -72,7 +72,7 @@ def build_runtime(
     model = engine(torch.get_num_threads() if threads is None else int(threads))
     shape = (1, 3, int(height_px), int(width_px))
     cache = ConvertedModels(cache_dir)
-    turns = getattr(network, "symmetries", (0,))
+    turns = getattr(network, "test_time_augmentation", (0,))
     key = f"{name}-{fingerprint(network, name, version, torch.__version__, shape, turns)}.model"
     image = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     with eval_mode(network), torch.no_grad():

@@ -247,7 +247,7 @@ def _members(
     paths = [folder / f"{symmetry}.h5ad" for symmetry in range(first or _MEMBERS)]
     for number, path in enumerate(paths):
         if not path.is_file():
-            predict(slide, path, {**settings, "symmetries": [number], "bounded": False})
+            predict(slide, path, {**settings, "test_time_augmentation": [number], "bounded": False})
     return paths
 
 

@@ -1,1 +1,1 @@
-"""What training needs besides MONAI: Ignite handlers, averaged weights and the ridge fit."""
+"""What training needs besides MONAI: Ignite handlers, the EMA and the ridge fit."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
 from ignite.engine import Engine, Events
+from monai.engines import Trainer
 
 from ..files.atomic import replacing
 
@@ -15,35 +16,35 @@ __all__ = ["BestModel"]
 
 
 class BestModel:
-    """Keep the weights of the best validation as a flat state dict; without validation, the last ones.
+    """Ignite handler: keep the weights of the best validation as a flat state dict; without validation, the last ones.
 
-    Its state (the best figure so far) belongs into the checkpoint, so that a resumed run goes on comparing.
+    Attach it to both engines. After each run of the evaluator it compares the key metric and writes the weights if the
+    metric is higher. At the end of training it writes the last weights if nothing was validated. Its state, the highest
+    metric so far, belongs in the checkpoint, so that a resumed run compares with it.
 
     Args:
-        network: whose weights.
-        path: `models/model.pt`.
-        trainer: at whose end the weights are written where no validation has run.
-        evaluator: the validation's engine, whose key metric is compared at the end of each of its runs.
-        writers: called with the evaluator when it improves (`EvaluationWriter`).
-        write: whether this process writes files (rank 0); every rank keeps the best figure.
+        network: the network whose weights to keep.
+        path: the file to write, `models/model.pt`.
+        writer: called with the evaluator after each improvement (`EvaluationWriter`).
+        write: whether this process writes files (rank 0). Every rank keeps the highest metric.
     """
 
     def __init__(
         self,
         network: torch.nn.Module,
         path: str,
-        trainer: Engine,
-        evaluator: Engine,
-        writers: Sequence[Callable[[Engine], None]] = (),
+        writer: Callable[[Engine], None] | None = None,
         write: bool = True,
     ) -> None:
         self.network = network
         self.path = Path(path)
-        self.writers = list(writers)
+        self.writer = writer
         self.write = write
         self.best: dict[str, float] = {}
-        trainer.add_event_handler(Events.COMPLETED, self._finish)
-        evaluator.add_event_handler(Events.COMPLETED, self)
+
+    def attach(self, engine: Engine) -> None:
+        """Compare at the end of each run of an evaluator; check at the end of a trainer's."""
+        engine.add_event_handler(Events.COMPLETED, self._finish if isinstance(engine, Trainer) else self)
 
     def __call__(self, engine: Engine) -> None:
         """Compare, and save if better."""
@@ -52,8 +53,8 @@ class BestModel:
         if value > self.best.get(name, -np.inf):
             self.best[name] = value
             self._save()
-            for writer in self.writers if self.write else ():
-                writer(engine)
+            if self.write and self.writer is not None:
+                self.writer(engine)
 
     def _finish(self, engine: Engine) -> None:
         if not self.best:
@@ -67,9 +68,9 @@ class BestModel:
             torch.save(network.state_dict(), temporary)
 
     def state_dict(self) -> dict[str, float]:
-        """The best figure so far."""
+        """The highest metric so far, by its name."""
         return dict(self.best)
 
     def load_state_dict(self, state: Mapping[str, float]) -> None:
-        """Go on from a checkpoint."""
+        """Continue from a checkpoint."""
         self.best = dict(state)

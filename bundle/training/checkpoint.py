@@ -15,13 +15,14 @@ __all__ = ["SaveCheckpoint"]
 
 
 class SaveCheckpoint:
-    """Write everything a resumed run needs to one file after each epoch, in one move.
+    """Ignite handler: write all that a resumed run needs to one file after each epoch.
 
-    (MONAI's `CheckpointSaver` writes onto the final name, so that a run killed while writing has lost its checkpoint.)
+    The file appears in one move. MONAI's `CheckpointSaver` writes onto the final name, so that a run killed meanwhile
+    would lose its checkpoint.
 
     Args:
-        path: the file; `find` tells whether it is there.
-        objects: name to what has a state dict; read back by MONAI's `CheckpointLoader`.
+        path: the file to write.
+        objects: what to save besides the trainer: names and objects with a state dict. `LoadCheckpoint` reads them.
     """
 
     def __init__(self, path: str, objects: Mapping[str, Any]) -> None:
@@ -29,12 +30,13 @@ class SaveCheckpoint:
         self.objects = dict(objects)
 
     def attach(self, engine: Engine) -> None:
-        """Write at the end of each epoch; attach it last."""
+        """Write at the end of each epoch. Attach this handler last: it saves what the others have changed."""
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
-        """Write the states."""
-        states = {name: getattr(item, "module", item).state_dict() for name, item in self.objects.items()}
+        """Write the states, the trainer's own included."""
+        objects = {**self.objects, "trainer": engine}
+        states = {name: getattr(item, "module", item).state_dict() for name, item in objects.items()}
         with replacing(self.path) as temporary:
             torch.save(states, temporary)
 

@@ -1,4 +1,4 @@
-"""Seed every epoch, so that a resumed run draws what an uninterrupted one would."""
+"""Seed every epoch, so that a resumed run draws the same random numbers as an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ __all__ = ["EpochSeed"]
 
 
 class EpochSeed:
-    """Start every epoch from (seed, epoch), so that a resumed run draws what an uninterrupted one would.
+    """Ignite handler: seed every epoch from (seed, epoch), so that a resumed run equals an uninterrupted one.
 
     Args:
-        dataset: told the epoch.
-        seed: the run's.
+        dataset: the training crops, which draw from the epoch's number.
+        seed: the run's seed.
     """
 
     def __init__(self, dataset: CropDataset, seed: int) -> None:

@@ -1,4 +1,4 @@
-"""One row an epoch in `metrics.csv`."""
+"""Write one row per epoch to `metrics.csv`."""
 
 from __future__ import annotations
 
@@ -21,12 +21,14 @@ logger = logging.getLogger(__name__)
 
 
 class MetricsCsv:
-    """One row an epoch in `metrics.csv`, and one line in the log: loss, learning rate and, where one ran, validation.
+    """Ignite handler: write one row per epoch to `metrics.csv`, and one line to the log.
+
+    Both hold the loss, the learning rate and, where a validation ran, its metrics.
 
     Args:
-        path: the file; rows of epochs that a resumed run repeats are replaced.
-        optimizer: for the learning rate.
-        evaluator: the validation's engine, attached before this handler.
+        path: the file. A resumed run replaces the rows of epochs that it repeats.
+        optimizer: the optimiser whose learning rate to write.
+        evaluator: the validation's engine. Attach its `ValidationHandler` before this handler.
     """
 
     def __init__(self, path: str, optimizer: torch.optim.Optimizer, evaluator: Engine | None = None) -> None:
@@ -49,7 +51,7 @@ class MetricsCsv:
 
     def _finish(self, engine: Engine) -> None:
         if not self._done:
-            logger.info("All %d epochs were done already.", engine.state.epoch)
+            logger.info("All %d epochs were complete already.", engine.state.epoch)
 
     def _collect(self, engine: Engine) -> None:
         output: Any = engine.state.output

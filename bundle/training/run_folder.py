@@ -1,4 +1,4 @@
-"""Make a run folder that explains itself."""
+"""Write the configuration and the panel of a run into its folder, so that the folder explains itself."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 from ignite.engine import Engine, Events
 from monai.bundle import ConfigParser, ConfigWorkflow
 
+from ..config.defaults import with_defaults
 from ..config.literals import quoted, unquoted
 from ..config.metadata import model_metadata
 from ..config.trust import BACKBONE_OF_RUN, BACKBONE_OF_START, MODEL_KEYS, TRAINING_KEYS, refuse_links, what_runs
@@ -28,13 +29,17 @@ logger = logging.getLogger(__name__)
 
 
 class RunFolder:
-    """Make a run folder that explains itself: the merged configuration, the network's own, its metadata and the panel.
+    """Ignite handler: write a run's configuration and panel into its folder when training starts.
+
+    `configs/train.json` is the merged configuration. `configs/model.json` describes the network for evaluation and
+    prediction, `configs/recipe.json` also the training, for fine-tuning, `configs/metadata.json` its inputs and
+    outputs. `models/panel.json` holds the genes.
 
     Args:
         output_dir: the run folder.
-        panel: written as `models/panel.json`.
-        about: what else a prediction must know (working mpp, head, stain).
-        resume_from: the checkpoint that the run goes on from, if any.
+        panel: the genes, and what else a prediction must know of the training units.
+        about: further entries of `panel.json`: the working mpp, the head, the stain.
+        resume_from: the checkpoint from which the run resumes, if any.
     """
 
     def __init__(
@@ -56,15 +61,15 @@ class RunFolder:
 
     def _release(self, engine: Engine, error: BaseException | None = None) -> None:
         self._held.close()
-        if error is not None:  # whoever handles an engine's exception raises it again
+        if error is not None:  # Ignite leaves raising to the handlers of exceptions
             raise error
 
     def __call__(self, engine: Engine) -> None:
         """Write panel and configuration.
 
         Raises:
-            InputError: if the run to go on with was trained on other slides or genes, another command is training into
-                the folder, or it holds what PixNet did not write.
+            InputError: if the run to resume was trained on other slides or genes, another command is training into the
+                folder, or the folder holds files that PixNet did not write.
         """
         refuse_links(self.folder)
         claim_run(self.folder)
@@ -74,8 +79,8 @@ class RunFolder:
             earlier = load_panel(path)
             if (earlier.genes, earlier.training) != (self.panel.genes, self.panel.training):
                 raise InputError(
-                    f"{self.folder} holds a run on other slides or genes. Go on with its own data set, or give another "
-                    "output_dir to start anew."
+                    f"{self.folder} holds a run on other slides or genes. Resume it with its own data set, or give "
+                    "another output_dir to start anew."
                 )
         self.panel.save(path, **self.about)
         network = getattr(engine, "network", None)
@@ -86,11 +91,11 @@ class RunFolder:
             interval, epochs = self.config.get("val_interval"), engine.state.max_epochs
             if isinstance(interval, int) and epochs and interval > epochs:
                 logger.warning(
-                    "val_interval=%d is more than the %d epochs: nothing is validated, and predictions cannot leave "
-                    "out genes that are predicted badly. Set val_interval=%d.",
+                    "val_interval=%d is more than the %d epochs, so nothing is validated and predictions cannot leave "
+                    "out badly predicted genes. Set val_interval=%d.",
                     *(interval, epochs, epochs),
                 )
-            data = str(Path(unquoted(self.config["dataset_dir"])).resolve())  # it is looked for from other folders too
+            data = str(Path(unquoted(self.config["dataset_dir"])).resolve())  # other commands run in other folders
             write_json(self.folder / "configs" / "train.json", {**self.config, "dataset_dir": quoted(data)})
             for name, keys, place in (
                 ("model", MODEL_KEYS, BACKBONE_OF_RUN),
@@ -103,16 +108,18 @@ class RunFolder:
                     logger.warning("Commands that use this model need --trust, since its %s would %s.", *found)
 
     def _own(self, config: Any, place: str) -> Any:
-        """A network's configuration without the files that its training started from.
+        """A network's configuration with the defaults of its classes and without the files that training started from.
 
-        `model.pt` holds all weights; of a backbone's folder, `config.json` is copied into the run.
+        With the defaults written out, the folder stays valid if a class changes them. `model.pt` holds all weights; of
+        a backbone's folder, only `config.json` is needed and copied into the run.
 
         Args:
             config: `network_def`, or a part of it.
-            place: what says where the copy is.
+            place: the expression for the copy's folder.
         """
         if not isinstance(config, dict):
             return config
+        config = with_defaults(config)
         nothing = {"weights": None, "pretrained": False}
         own = {key: nothing.get(key, self._own(value, place)) for key, value in config.items()}
         source = self._described_by(config)
@@ -125,7 +132,7 @@ class RunFolder:
         return own
 
     def _described_by(self, config: Mapping[str, Any]) -> Path | None:
-        """The `config.json` of a backbone."""
+        """The path of a backbone's `config.json`, if `config` is one and the file exists."""
         folder = unquoted(config.get("folder"))
         if config.get("_target_") != "networks.BackboneEncoder" or not isinstance(folder, str):
             return None
@@ -136,10 +143,10 @@ class RunFolder:
 
 
 def _enclosing_config() -> dict[str, Any] | None:
-    """The merged configuration that is being instantiated, overrides included.
+    """The merged configuration that MONAI is instantiating, overrides included; None outside of a bundle workflow.
 
-    `monai.bundle run` gives components no handle on the configuration that they are part of, so it is taken from
-    the parser further up the stack. None outside of a bundle workflow.
+    MONAI gives components no access to the configuration that they are part of, so this function looks for the parser
+    in the calls further up the stack.
     """
     frame = inspect.currentframe()
     while frame is not None:

@@ -1,4 +1,4 @@
-"""Losses and scores in MLflow."""
+"""Track losses and scores in MLflow."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["MLFlowTracking"]
 
 
 class MLFlowTracking(MLFlowHandler):
-    """MONAI's `MLFlowHandler` under names that MLflow takes: it refuses the sign in `PCC@M`, which becomes `PCC_at_M`.
+    """MONAI's `MLFlowHandler`, with metric names that MLflow accepts: `PCC@M` becomes `PCC_at_M`.
 
     Takes the same arguments. See docs/integrations/mlflow.md for the handlers of training and validation.
     """

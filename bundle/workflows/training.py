@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..config.defaults import with_defaults
+from ..config.earlier import GONE, REWIRED, is_earlier, today, today_key
 from ..config.merge import merge_config
 from ..config.root import bundle_root
 from ..config.run import run_config
@@ -19,10 +21,10 @@ from ..files.schemas import TRAINED
 
 __all__ = ["train"]
 
-#: Keys that may differ when a run goes on where it was: where it runs, how its checkpoint is read, and how it started.
+#: Keys that may differ when a run resumes: where and how long it runs, and how it started.
 _FREE_ON_RESUME = {
     *("max_epochs", "num_workers", "device", "is_main", "output_dir", "dataset_dir", "bundle_root"),
-    *("checkpoint_handlers", "head_start", "texture_start"),
+    *("head_start", "run", "training"),
 }
 
 
@@ -77,11 +79,26 @@ def _train(
     overrides = {"dataset_dir": str(Path(dataset).resolve()), "output_dir": str(run), **(settings or {})}
     earlier = run / "configs" / "train.json"
     if earlier.is_file() and (run / "checkpoints" / "last.pt").is_file():
-        before, now = read_json(earlier, schema=TRAINED), merge_config(files, overrides)
-        changed = sorted(k for k in {*before, *now} - _FREE_ON_RESUME if before.get(k) != now.get(k))
+        changed = _changed(read_json(earlier, schema=TRAINED), merge_config(files, overrides))
         if changed:
             raise InputError(
-                f"{run} holds a run with other settings ({', '.join(changed)}). Give the same ones to go on, or "
+                f"{run} holds a run with other settings ({', '.join(changed)}). Give the same ones to resume it, or "
                 "another folder to start anew."
             )
     run_config("training", files, overrides, trust)
+
+
+def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """The keys in which a run's merged configuration differs from another, apart from those that may."""
+    free = _FREE_ON_RESUME | (REWIRED if is_earlier(before) else set())
+    before = {today_key(key): value for key, value in today(dict(before)).items() if key not in GONE}
+    return sorted(k for k in {*before, *now} - free if _whole(before.get(k)) != _whole(now.get(k)))
+
+
+def _whole(content: Any) -> Any:
+    """A part of a configuration with the defaults of its classes written out."""
+    if isinstance(content, list):
+        return [_whole(item) for item in content]
+    if not isinstance(content, dict):
+        return content
+    return {key: _whole(value) for key, value in with_defaults(content).items()}

@@ -9,29 +9,29 @@ import torch
 
 from .backbone import BackboneEncoder
 from .efficientnet_lite import EfficientNetLiteEncoder
-from .patch_dictionary import PatchDictionaryEncoder
+from .kmeans_patches import KMeansPatchEncoder
 from .swin import SwinEncoder
 
 __all__ = [
     "BackboneEncoder",
     "EfficientNetLiteEncoder",
     "Encoder",
-    "PatchDictionaryEncoder",
+    "KMeansPatchEncoder",
     "SwinEncoder",
 ]
 
 
 class Encoder(Protocol):
-    """What `PixNet` asks of an encoder, which is an `nn.Module` besides.
+    """What `PixNet` needs of an encoder, which must also be an `nn.Module`.
 
-    One with a method `learn(images)` has filters that `bundle.fit_texture` chooses on training crops. One with a method
-    `reduced(image, weight)` gives its levels with the finest multiplied by a 1x1 convolution's weight: it need not be
-    held whole.
+    Two methods are optional, for an encoder in a ridge branch. `learn(images)`: `bundle.fit_ridge` calls it with
+    training crops, to choose the encoder's filters. `reduced(image, weight)`: the levels, with a 1x1 convolution of the
+    finest by `weight`, so that the encoder need not hold that level as a whole.
 
     Attributes:
-        strides: input pixels per cell of each feature map, finest first, each a multiple of the one before.
-        channels: channels of each feature map.
-        grid_px: input sizes and tile origins are multiples of it.
+        strides: image pixels per map pixel of each level, finest first, each a multiple of the one before.
+        channels: channels of each level.
+        grid_px: image sizes and tile origins are multiples of it.
     """
 
     strides: Sequence[int]
@@ -43,5 +43,10 @@ class Encoder(Protocol):
         ...
 
     def input_margin_px(self, level: int, margin_px: int) -> int:
-        """Input pixels read beyond a `grid_px`-aligned core by the cells of `level` up to `margin_px` beyond it."""
+        """How far beyond a `grid_px`-aligned core the encoder reads the image, in pixels.
+
+        Args:
+            level: which of the feature maps.
+            margin_px: how far beyond the core that map is needed, in image pixels.
+        """
         ...

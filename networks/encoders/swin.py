@@ -12,7 +12,7 @@ from monai.networks.layers import trunc_normal_
 from monai.networks.nets.swin_unetr import PatchMergingV2
 from torch import nn
 
-from ..pieces import PiecewiseLayer
+from ..banded import SwinStage
 from .state_file import read_state
 from .swin_weights import SwinShape, rename_swin, swin_shape
 
@@ -82,7 +82,7 @@ class SwinEncoder(nn.Module):
         patch_embed = PatchEmbed(patch_size, in_channels, embed_dim, nn.LayerNorm, spatial_dims=2)
         drop_path = torch.linspace(0, drop_path_rate, sum(depths)).tolist()
         self.layers = nn.ModuleList(
-            PiecewiseLayer(
+            SwinStage(
                 dim=self.channels[i],
                 depth=depth,
                 num_heads=num_heads[i],

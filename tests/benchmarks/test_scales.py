@@ -19,7 +19,7 @@ from benchmarks.store import Results
 from bundle.config.root import bundle_root
 from bundle.data.normalisation import bounded
 from bundle.data.units import Units
-from networks import PixNet, SwinEncoder, TextureExpert
+from networks import PixNet, RidgeBranch, SwinEncoder
 
 SMALL = Recipe(mpp=1.0, crop_px=64, unit_crop_px=32, steps=1, crops_per_slide=1)
 
@@ -118,10 +118,10 @@ class _Plain:
 
 def test_the_head_alone_answers_without_the_ridge(monkeypatch, tmp_path):
     torch.manual_seed(0)
-    texture = TextureExpert(2, SwinEncoder(6, depths=(1, 1), num_heads=(1, 1), window_size=4), rank=3)
+    branch = RidgeBranch(2, SwinEncoder(6, depths=(1, 1), num_heads=(1, 1), window_size=4), rank=3)
     encoder = SwinEncoder(6, depths=(1, 1), num_heads=(1, 1), window_size=4)
-    network = PixNet(2, encoder, (8, 8), texture=texture).eval()
-    torch.nn.init.normal_(texture.loadings)
+    network = PixNet(2, encoder, (8, 8), ridge=branch).eval()
+    torch.nn.init.normal_(branch.loadings)
     pooled = torch.randn(5, network.channels)
     parts = {"network": network, "inferer": lambda slide, _: pooled}
     parser = SimpleNamespace(get_parsed_content=parts.__getitem__)

@@ -5,7 +5,6 @@ import importlib.util
 from pathlib import Path
 
 import pytest
-from transforms.rasterize import UnitError
 
 import bundle.errors
 import networks.errors
@@ -13,6 +12,7 @@ import transforms.errors
 from bundle.errors import InputError, is_input_error, user_message
 from networks.encoders.errors import MissingExtraError, TooLittleError
 from transforms import SlideError
+from transforms.rasterize import UnitError
 
 ROOT = Path(__file__).parents[2]
 ROOMS = (bundle.errors, networks.errors, transforms.errors)

@@ -91,3 +91,14 @@ def test_bad_statistics_are_refused() -> None:
         ProgramsHead(8, 5, 4).initialize(loadings=np.zeros((6, 4)))
     with pytest.raises(ValueError, match="'linear' or 'programs'"):
         build_head("mlp", 8, 5, 4)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["linear", "programs"])
+def test_weight_and_bias_are_what_the_head_does(name: str) -> None:
+    head = build_head(name, 8, 5, 4)
+    head.initialize(mean=np.arange(5), std=np.arange(1, 6), loadings=loadings())
+    pooled = torch.rand(7, head.channels)
+    weight, bias = head.affine()
+    linear = pooled @ weight.T + bias
+    rate = head.rate(pooled)
+    torch.testing.assert_close(linear, head.project(pooled) if rate is None else rate)

@@ -13,14 +13,14 @@ from networks import (
     EfficientNetLiteEncoder,
     ExpressionLoss,
     ExpressionModel,
-    PatchDictionaryEncoder,
+    KMeansPatchEncoder,
     PixNet,
     PlainSwinUNETR,
+    RidgeBranch,
     SwinEncoder,
-    TextureExpert,
 )
 from networks.heads import MAX_LOG_CP10K
-from networks.symmetry import SYMMETRIES, turn, turn_back
+from networks.tta import FLIPS_AND_TURNS, turn, turn_back
 
 Build = Callable[..., PixNet]
 Scramble = Callable[[nn.Module], ExpressionModel]
@@ -63,21 +63,21 @@ def test_rates_of_the_parts_add_up_to_the_whole(tiny_pixnet: Build, scramble: Sc
     torch.testing.assert_close((rate[:5] * area).sum(0), rate[5] * 64**2, rtol=1e-9, atol=0)
 
 
-def textured() -> PixNet:
+def with_ridge_of_efficientnet() -> PixNet:
     pytest.importorskip("efficientnet_lite_pytorch", reason="the extra `encoders` is not installed")
-    texture = TextureExpert(2, EfficientNetLiteEncoder((8, 16, 32), pretrained=False), rank=2, context_px=96)
-    return PixNet(2, EfficientNetLiteEncoder((8, 32), pretrained=False), (8, 8), texture=fitted(texture))
+    branch = RidgeBranch(2, EfficientNetLiteEncoder((8, 16, 32), pretrained=False), rank=2, context_px=96)
+    return PixNet(2, EfficientNetLiteEncoder((8, 32), pretrained=False), (8, 8), ridge=fitted(branch))
 
 
-def with_dictionary() -> PixNet:
-    texture = TextureExpert(2, PatchDictionaryEncoder((4, 16), 8), rank=2, context_px=80)
+def with_ridge_of_patches() -> PixNet:
+    branch = RidgeBranch(2, KMeansPatchEncoder((4, 16), 8), rank=2, context_px=80)
     encoder = SwinEncoder(embed_dim=12, depths=(2, 2), num_heads=(1, 2), window_size=4, drop_path_rate=0.0)
-    return PixNet(2, encoder, (8, 8), texture=fitted(texture))
+    return PixNet(2, encoder, (8, 8), ridge=fitted(branch))
 
 
-def fitted(texture: TextureExpert) -> TextureExpert:
-    nn.init.normal_(texture.components, generator=torch.Generator().manual_seed(1))
-    return texture
+def fitted(branch: RidgeBranch) -> RidgeBranch:
+    nn.init.normal_(branch.components, generator=torch.Generator().manual_seed(1))
+    return branch
 
 
 def lite() -> PixNet:
@@ -94,10 +94,10 @@ NETS: dict[str, Callable[[Build, pytest.FixtureRequest], ExpressionModel]] = {
     "four stages": lambda tiny, _: tiny(4),
     "three stages": lambda tiny, _: tiny(3),
     "plain convolutions": lambda tiny, _: tiny(3, fusion="conv"),
-    "all symmetries": lambda tiny, _: tiny(2, window_size=4).use_symmetries(SYMMETRIES),
+    "all flips and turns": lambda tiny, _: tiny(2, window_size=4).use_test_time_augmentation(FLIPS_AND_TURNS),
     "strides from 2": lambda *_: lite(),
-    "texture": lambda *_: textured(),
-    "patch dictionary": lambda *_: with_dictionary(),
+    "ridge branch": lambda *_: with_ridge_of_efficientnet(),
+    "k-means patches": lambda *_: with_ridge_of_patches(),
     "SwinUNETR": lambda *_: PlainSwinUNETR(2, feature_size=12, window_size=4),
     "ViT in windows": lambda _, request: windowed(request, "registers", (4, 8, 16, 32)),
     "Swin in windows": lambda _, request: windowed(request, "swin", (4, 8, 16)),
@@ -107,17 +107,17 @@ HALO_PX = {
     "four stages": (256, 480),
     "three stages": (128, 224),
     "plain convolutions": (128, 224),
-    "all symmetries": (32, 48),
+    "all flips and turns": (32, 48),
     "strides from 2": (32, 489),
-    "texture": (32, 489),
-    "patch dictionary": (32, 49),
+    "ridge branch": (32, 489),
+    "k-means patches": (32, 49),
     "SwinUNETR": (64, 248),
     "ViT in windows": (64, 128),
     "Swin in windows": (64, 64),
     "ConvNeXt in windows": (64, 128),
 }
 #: EfficientNet pads a strided convolution on one side alone, so above and to the left it reads less than the halo.
-SLACK_PX = {"strides from 2": 32, "texture": 32}
+SLACK_PX = {"strides from 2": 32, "ridge branch": 32}
 
 
 def strip(width_px: int, height_px: int, axis: int) -> torch.Tensor:
@@ -177,7 +177,7 @@ def test_tiles_on_the_grid_equal_the_untiled_map(
     assert (off_grid - expected).abs().max() > 1e-6
 
 
-@pytest.mark.parametrize("number", SYMMETRIES)
+@pytest.mark.parametrize("number", FLIPS_AND_TURNS)
 def test_averaged_maps_turn_with_the_image(number: int, tiny_pixnet: Build, scramble: Scramble) -> None:
     net = scramble(tiny_pixnet(2, window_size=4, head="programs"))
     image = torch.randn(1, 3, 64, 96, dtype=torch.float64)
@@ -185,23 +185,23 @@ def test_averaged_maps_turn_with_the_image(number: int, tiny_pixnet: Build, scra
     with torch.no_grad():
         plain = net.features(image)
         assert number == 0 or not torch.allclose(turn_back(net.features(turn(image, number)), number), plain)
-        net.use_symmetries(SYMMETRIES)
+        net.use_test_time_augmentation(FLIPS_AND_TURNS)
         averaged = net.features(image)
         torch.testing.assert_close(turn_back(net.features(turn(image, number)), number), averaged)
-        one = net.use_symmetries([number]).features(image)
-        net.use_symmetries([0])
+        one = net.use_test_time_augmentation([number]).features(image)
+        net.use_test_time_augmentation([0])
         torch.testing.assert_close(one, turn_back(net.features(turn(image, number)), number))
 
 
-def test_the_eight_symmetries_differ() -> None:
+def test_the_eight_flips_and_turns_differ() -> None:
     image = torch.arange(9).reshape(3, 3)
-    assert len({tuple(turn(image, number).flatten().tolist()) for number in SYMMETRIES}) == 8
+    assert len({tuple(turn(image, number).flatten().tolist()) for number in FLIPS_AND_TURNS}) == 8
 
 
-def test_unknown_symmetries_and_fusions_are_refused(tiny_pixnet: Build) -> None:
+def test_unknown_flips_and_fusions_are_refused(tiny_pixnet: Build) -> None:
     for numbers in ([], [8]):
         with pytest.raises(ValueError, match="0 to 7"):
-            tiny_pixnet(2).use_symmetries(numbers)
+            tiny_pixnet(2).use_test_time_augmentation(numbers)
     with pytest.raises(ValueError, match="'safb' or 'conv'"):
         tiny_pixnet(2, fusion="sum")
 

@@ -25,8 +25,8 @@ _EVALUATE = {
     "--scales-um": "0 nan -5 1e-9 1e30 200,200 , 1 16 110,55 inf",
     "--split": "training validation test none",
     "--dataset": "nothing . $x",
-    "--set": "tile_px=1 tile_px=1000000 symmetries=[9] symmetries=[] score_size_um=nan scales_um=5 split=[1] name=[1]"
-    " mpp=0.001",
+    "--set": "tile_px=1 tile_px=1000000 test_time_augmentation=[9] test_time_augmentation=[] score_size_um=nan"
+    " scales_um=5 split=[1] name=[1] mpp=0.001",
 }
 
 

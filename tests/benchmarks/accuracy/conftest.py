@@ -25,7 +25,7 @@ TINY = {
             "window_size": 4,
         },
         "network_def#decoder_channels": [8, 8],
-        "network_def#texture#encoder#n_patches": 8,
+        "network_def#ridge#encoder#n_patches": 8,
     },
 }
 

@@ -35,7 +35,7 @@ FAULTS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "a network left out": (lambda c: c["network_def"].update(_disabled_=True), r'"network_def#_disabled_" is true'),
     "no depths": (lambda c: c["network_def"]["encoder"].update(depths=None), r"networks.SwinEncoder does not work"),
     "an argument too many": (lambda c: c["network_def"].update(more=1), r"unexpected keyword argument 'more'"),
-    "an argument too few": (lambda c: c["network_def"]["texture"].pop("encoder"), r"missing 1 required .*'encoder'"),
+    "an argument too few": (lambda c: c["network_def"]["ridge"].pop("encoder"), r"missing 1 required .*'encoder'"),
     "a reference to nothing": (lambda c: c["network_def"].update(fusion="@nothing"), r"`@nothing` is not defined"),
     "a circle": (lambda c: c["network_def"].update(fusion="@network_def"), r"circular references 'network_def'"),
     "a text for a network": (lambda c: c["network_def"].update(encoder="swin"), r"networks.PixNet does not work"),

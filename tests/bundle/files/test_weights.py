@@ -19,6 +19,7 @@ from bundle.errors import InputError
 from bundle.files.weights import LoadCheckpoint, load_weights, read_weights
 from bundle.integrations.monai_label.models import fine_tune
 from bundle.integrations.onnx_file import load_network
+from bundle.training.checkpoint import SaveCheckpoint
 
 
 def overwrite(path: Path, place: float = 0.5) -> None:
@@ -87,7 +88,7 @@ def test_other_files_are_refused(network, tmp_path, content: bytes):
 def test_a_checkpoint_is_checked_before_training_goes_on(network, tmp_path):
     path, trainer = tmp_path / "last.pt", Engine(lambda engine, batch: None)
     objects = {"network": network, "optimizer": torch.optim.AdamW(network.parameters())}
-    torch.save({name: item.state_dict() for name, item in objects.items()}, path)
+    SaveCheckpoint(str(path), objects)(trainer)
     LoadCheckpoint(str(path), objects)(trainer)
     with pytest.raises(InputError, match=r"cannot go on from .*last\.pt \(it lacks best_model\)"):
         LoadCheckpoint(str(path), {**objects, "best_model": network})(trainer)

@@ -34,7 +34,7 @@ def steep(tiny_run, phantom, tmp_path_factory) -> Path:
     run = Path(shutil.copytree(tiny_run, tmp_path_factory.mktemp("steep") / "run"))
     state = torch.load(run / "models" / "model.pt", weights_only=True)
     state["head.std"] = state["head.std"] * 40
-    state["texture.loadings"] = state["texture.loadings"] * 20
+    state["ridge.loadings"] = state["ridge.loadings"] * 20
     torch.save(state, run / "models" / "model.pt")
     return run
 
@@ -117,12 +117,12 @@ def test_figures_are_those_of_what_is_written(steep, phantom):
     assert figures["PCC@M"] == pytest.approx(float(correlation(m).nanmean()), abs=1e-5)
 
 
-def test_the_mean_over_symmetries_is_clipped_after(steep, slide, tmp_path):
+def test_the_mean_over_flips_and_turns_is_clipped_after(steep, slide, tmp_path):
     numbers = [0, 3]
     members = [tmp_path / f"{n}.h5ad" for n in numbers]
-    settings = [{"symmetries": [n], "bounded": False} for n in numbers]
+    settings = [{"test_time_augmentation": [n], "bounded": False} for n in numbers]
     raws = [np.asarray(_predict(steep, slide, p, **more).X) for p, more in zip(members, settings, strict=True)]
-    together = _predict(steep, slide, tmp_path / "both.h5ad", symmetries=numbers)
+    together = _predict(steep, slide, tmp_path / "both.h5ad", test_time_augmentation=numbers)
     combined = combine(members)
     np.testing.assert_allclose(combined.X, bounded(np.mean(raws, 0)), atol=1e-3)
     np.testing.assert_allclose(combined.X, together.X, atol=1e-2)

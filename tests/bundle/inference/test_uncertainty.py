@@ -75,7 +75,7 @@ def test_the_standard_error_is_calibrated_on_the_validation_slide(run, phantom, 
     written = kept.stat().st_mtime_ns
     plain = tmp_path / "plain.h5ad"
     numbers = str(list(range(3)))
-    more = ["--spots", record["label"][0], "--set", f"symmetries={numbers}", "--set", "all_genes=true"]
+    more = ["--spots", record["label"][0], "--set", f"test_time_augmentation={numbers}", "--set", "all_genes=true"]
     assert main(["predict", record["image"], str(plain), "--model", str(run), *more]) == 0
     np.testing.assert_allclose(ad.read_h5ad(plain).X, predicted.X, atol=1e-4)  # the linear head: the same mean
     assert kept.stat().st_mtime_ns == written

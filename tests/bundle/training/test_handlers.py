@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from ignite.engine import Engine, Events
+from monai.engines import Trainer
 
 from bundle.files.atomic import replacing, write_json
 from bundle.training.best_model import BestModel
@@ -15,6 +16,17 @@ from bundle.training.checkpoint import SaveCheckpoint
 from bundle.training.epoch_seed import EpochSeed
 from bundle.training.metrics_csv import MetricsCsv
 from bundle.training.run_folder import RunFolder
+
+
+class _Trainer(Trainer):
+    """A trainer whose steps do nothing."""
+
+    def __init__(self) -> None:
+        Engine.__init__(self, lambda engine, batch: None)
+
+    def run(self) -> None:  # type: ignore[override]
+        """Run one epoch of one step."""
+        Engine.run(self, [0], max_epochs=1)
 
 
 def _validate(values: list[float]) -> tuple[Engine, list]:
@@ -33,15 +45,16 @@ def _validate(values: list[float]) -> tuple[Engine, list]:
 @pytest.mark.parametrize(("values", "kept"), [([0.1, 0.3, 0.2], 1), ([-1.0, -1.0, 0.0], 2), ([0.5, 0.4, 0.4], 0)])
 def test_the_best_weights_are_kept(tmp_path, values, kept):
     network = torch.nn.Linear(1, 1)
-    trainer = Engine(lambda engine, batch: None)
-    evaluator, _ = _validate(values)
+    trainer, (evaluator, _) = _Trainer(), _validate(values)
     written = []
-    best = BestModel(network, str(tmp_path / "model.pt"), trainer, evaluator, [lambda e: written.append(1)])
+    best = BestModel(network, str(tmp_path / "model.pt"), lambda e: written.append(1))
+    for engine in (trainer, evaluator):
+        best.attach(engine)
     for i in range(len(values)):
         torch.nn.init.constant_(network.weight, i)
         evaluator.run([0], max_epochs=1)
         evaluator.state.max_epochs = None
-    trainer.run([0], max_epochs=1)
+    trainer.run()
     state = torch.load(tmp_path / "model.pt", weights_only=True)
     assert state["weight"].item() == kept
     assert best.state_dict() == {"PCC@M": max(values)}
@@ -50,17 +63,16 @@ def test_the_best_weights_are_kept(tmp_path, values, kept):
 
 def test_without_validation_the_last_weights_are_kept(tmp_path):
     network = torch.nn.Linear(1, 1)
-    trainer = Engine(lambda engine, batch: None)
-    evaluator, _ = _validate([])
-    BestModel(network, str(tmp_path / "model.pt"), trainer, evaluator)
-    trainer.run([0], max_epochs=1)
+    trainer = _Trainer()
+    BestModel(network, str(tmp_path / "model.pt")).attach(trainer)
+    trainer.run()
     assert set(torch.load(tmp_path / "model.pt", weights_only=True)) == {"weight", "bias"}
 
 
 def test_a_rank_that_does_not_write_still_compares(tmp_path):
-    trainer = Engine(lambda engine, batch: None)
     evaluator, _ = _validate([0.4])
-    best = BestModel(torch.nn.Linear(1, 1), str(tmp_path / "model.pt"), trainer, evaluator, write=False)
+    best = BestModel(torch.nn.Linear(1, 1), str(tmp_path / "model.pt"), write=False)
+    best.attach(evaluator)
     evaluator.run([0], max_epochs=1)
     assert best.state_dict() == {"PCC@M": 0.4}
     assert not (tmp_path / "model.pt").exists()
@@ -129,7 +141,7 @@ def test_a_checkpoint_is_read_back_by_monais_loader(tmp_path):
     assert SaveCheckpoint.find(path) is None
     network = torch.nn.Linear(1, 1)
     trainer = Engine(lambda engine, batch: torch.nn.init.constant_(network.weight, engine.state.epoch))
-    SaveCheckpoint(path, {"network": network, "trainer": trainer}).attach(trainer)
+    SaveCheckpoint(path, {"network": network}).attach(trainer)
     trainer.run([0], max_epochs=2)
     other, resumed = torch.nn.Linear(1, 1), Engine(lambda engine, batch: None)
     CheckpointLoader(SaveCheckpoint.find(path), {"network": other, "trainer": resumed}).attach(resumed)

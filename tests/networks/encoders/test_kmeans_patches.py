@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from networks import PatchDictionaryEncoder, pieces
-from networks.errors import InputError
+from networks import KMeansPatchEncoder, banded
 
 MEAN, STD = (185.0, 145.0, 180.0), (45.0, 50.0, 40.0)
 
@@ -26,31 +25,32 @@ def stripes(axis: int, seed: int, side: int = 128) -> torch.Tensor:
     return (rgb - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
 
 
-def encoder(n_patches: int = 12, strides: tuple[int, ...] = (4, 16, 32)) -> PatchDictionaryEncoder:
+def encoder(n_patches: int = 12, strides: tuple[int, ...] = (4, 16, 32)) -> KMeansPatchEncoder:
     torch.manual_seed(0)
-    return PatchDictionaryEncoder(strides, n_patches, MEAN, STD).requires_grad_(False).eval()
+    return KMeansPatchEncoder(strides, n_patches, MEAN, STD).requires_grad_(False).eval()
 
 
 @pytest.fixture(scope="module")
-def learned() -> PatchDictionaryEncoder:
+def learned() -> KMeansPatchEncoder:
     net = encoder()
     net.learn([stripes(seed % 2, seed) for seed in range(8)])
     return net
 
 
-@pytest.mark.parametrize("cells", [1, 50, 100, 4096])
-def test_pieces_equal_the_whole(learned, cells, monkeypatch):
-    monkeypatch.setattr(pieces, "_CELLS", cells)
-    image = torch.stack([stripes(0, 20), stripes(1, 21)])[..., :96, :]
+@pytest.mark.parametrize("pixels", [1, 50, 1000, 4096])
+@pytest.mark.parametrize("strides", [(4, 16, 32), (4,)])
+def test_bands_equal_the_whole(strides, pixels, monkeypatch):
+    monkeypatch.setattr(banded, "_MAP_PIXELS", pixels)
+    net, image = encoder(strides=strides), torch.stack([stripes(0, 20), stripes(1, 21)])[..., :96, :]
+    weight = torch.randn(3, 12, 1, 1)
+    finest, *coarse = net(image)
     calls: list[int] = []
-    hook = learned.conv.register_forward_hook(lambda *_: calls.append(1))
-    whole = learned(image)
+    net.conv.register_forward_hook(lambda *_: calls.append(1))
     with torch.inference_mode():
-        piecewise = learned(image)
-    hook.remove()
-    assert len(calls) == 1 + math.ceil(6 / max(cells // (4 * 32), 1))  # rows of the next level's cells
-    assert [level.shape[-1] for level in whole] == [32, 8, 4]
-    for one, other in zip(whole, piecewise, strict=True):
+        found = net.reduced(image, weight)
+    row = 4 * 32 if len(strides) > 1 else 32  # map pixels in a row of the next level
+    assert len(calls) == math.ceil((6 if len(strides) > 1 else 24) / max(pixels // row, 1))
+    for one, other in zip([nn.functional.conv2d(finest, weight), *coarse], found, strict=True):
         torch.testing.assert_close(one, other)
 
 
@@ -71,7 +71,7 @@ def test_patterns_of_the_same_colours_are_told_apart(learned):
     assert between > 2 * within
 
 
-def test_a_dictionary_depends_on_its_seed_and_images_alone(learned):
+def test_the_patches_depend_on_its_seed_and_images_alone(learned):
     same, other = encoder(), encoder()
     same.learn([stripes(seed % 2, seed) for seed in range(8)])
     other.learn([stripes(seed % 2, seed) for seed in range(8)], seed=1)
@@ -79,12 +79,12 @@ def test_a_dictionary_depends_on_its_seed_and_images_alone(learned):
     assert not torch.equal(other.conv.weight, learned.conv.weight)
 
 
-def test_glass_alone_is_no_dictionary():
+def test_glass_alone_is_refused():
     white = (torch.full((3, 64, 64), 250.0) - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
-    with pytest.raises(InputError, match="0 patches of tissue are too few for a dictionary of 12"):
+    with pytest.raises(ValueError, match="0 patches of tissue are too few to choose 12 from"):
         encoder().learn([white])
 
 
 def test_strides_must_divide_each_other():
     with pytest.raises(ValueError, match="multiple of the one before"):
-        PatchDictionaryEncoder((4, 6))
+        KMeansPatchEncoder((4, 6))
