@@ -268,5 +268,11 @@ def test_the_newest_run_of_a_method_is_shown(tmp_path, monkeypatch):
         Bench(results, tmp_path, 1.0).run(
             "phantom_pixnet_train_100", {"a": number}, lambda pcc=pcc: scored(pcc, [0.0, 1.0])
         )
+        if finished == "1":  # the earlier one has another size too
+            earlier = json.loads(
+                max(results.cache.glob("*.json"), key=lambda path: path.stat().st_mtime_ns).read_text()
+            )
+            more = {**earlier["rows"][0], "size_um": "8"}
+            results.save("scales", earlier["key"], [*earlier["rows"], more], earlier["made"])
     results.collect()
     assert scores_table(results, "phantom", ["truth"]).splitlines()[2:] == ["| pixnet train_100 | **0.400** |"]

@@ -3,8 +3,8 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -54,17 +54,26 @@ def test_collecting_keeps_rows_that_are_not_cached_and_replaces_those_that_are(t
     assert not Results(tmp_path).has("absent")
 
 
-def test_two_workers_lose_no_row(tmp_path: Path) -> None:
-    def work(worker: int) -> None:
-        results = Results(tmp_path)
-        for number in range(10):
-            save(results, f"w{worker}n{number}", number / 10)
-            results.collect()
+def test_two_workers_at_once_lose_no_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = Results(tmp_path), Results(tmp_path)
+    save(first, "a", 0.1)
+    others = []
 
-    with ThreadPoolExecutor(2) as pool:
-        list(pool.map(work, range(2)))
-    assert len(lines(tmp_path)) == 20
-    assert len(json.loads((tmp_path / "provenance.json").read_text())["runs"]) == 20
+    def read_slowly(table: str) -> list[dict[str, str]]:
+        """Between the first worker's reading and its writing, the second saves a run and collects."""
+        rows = Results._read(first, table)
+        if not others:
+            save(second, "b", 0.2)
+            others.append(Thread(target=second.collect))
+            others[0].start()
+            others[0].join(0.5)
+        return rows
+
+    monkeypatch.setattr(first, "_read", read_slowly)
+    first.collect()
+    others[0].join()
+    assert {row["key"] for row in lines(tmp_path)} == {"a", "b"}
+    assert json.loads((tmp_path / "provenance.json").read_text())["runs"].keys() == {"a", "b"}
 
 
 def test_an_interval_needs_draws_once(tmp_path: Path) -> None:
@@ -77,6 +86,9 @@ def test_an_interval_needs_draws_once(tmp_path: Path) -> None:
     assert results.interval(*sides, method="a") == pytest.approx(expected, abs=1e-4)
     found = results.interval(*sides)
     results.save_intervals()
+    save(results, "c", 0.0, [9.0] * 500)
+    assert Results(tmp_path, draws=False).interval(*sides) == found
+    assert Results(tmp_path).interval(*sides) != found
     shutil.rmtree(results.cache)
     clean = Results(tmp_path)
     assert clean.interval(*sides) == found

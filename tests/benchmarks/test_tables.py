@@ -72,10 +72,11 @@ def test_an_unknown_table_and_a_long_page_are_errors(
 ) -> None:
     folder, options = copied
     intervals = (folder / "results" / "intervals.csv").read_bytes()
-    (folder / "pages" / "a.md").write_text("<!-- table: absent -->\n")
+    page = folder / "pages" / "her2st.md"
+    page.write_text("<!-- table: absent -->\n" + page.read_text())
     (folder / "pages" / "b.md").write_text("\n" * (MAX_LINES + 1))
     assert main(options) == 1
     said = capsys.readouterr().err
-    assert "a.md: There is no table absent" in said
+    assert "her2st.md: There is no table absent" in said
     assert f"b.md: The page has {MAX_LINES + 1} lines" in said
     assert (folder / "results" / "intervals.csv").read_bytes() == intervals
