@@ -29,8 +29,8 @@ from bundle.data.geojson import read_polygons
 from bundle.data.panel import load_panel
 from bundle.data.polygons import Polygons
 from bundle.data.read_units import read_units
-from bundle.integrations.monai_label.answer import answer
-from bundle.integrations.monai_label.question import Question
+from bundle.integrations.monai_label.infer import infer
+from bundle.integrations.monai_label.request import SlideRequest
 from tests.painted import BIN_UM, MPP, PANEL, SETTINGS, SPOT_UM, Painted, colours_of, make_painted, y_of
 
 ROOT = Path(__file__).parents[1]
@@ -359,7 +359,7 @@ def test_a_slide_without_tags_and_with_its_mpp_given_is_the_same_slide(run, root
 
 def test_answers_of_the_label_server_lie_where_they_are(run, root, slides):
     slide, unit_um = slides["W"], 38.0
-    file, about = answer(root / "slides" / "W.tif", run, Question("units", ("GREEN",), unit_um), trust=True)
+    file, about = infer(root / "slides" / "W.tif", run, SlideRequest("units", ("GREEN",), unit_um), trust=True)
     content, polygons = json.loads(file.read_text()), read_polygons(file)
     file.unlink()
     assert about["slide_mpp"] == slide.mpp
@@ -372,8 +372,8 @@ def test_answers_of_the_label_server_lie_where_they_are(run, root, slides):
     assert rms(seen[inside] - expected[inside]) < 2 * Y
 
     level = float(np.median(seen))
-    file, _ = answer(
-        root / "slides" / "W.tif", run, Question("contours", ("GREEN",), unit_um, threshold=level), trust=True
+    file, _ = infer(
+        root / "slides" / "W.tif", run, SlideRequest("contours", ("GREEN",), unit_um, threshold=level), trust=True
     )
     rings = Polygons.of_shapes(read_polygons(file).shapes)
     file.unlink()

@@ -44,9 +44,9 @@ def run_config(
     read = [read_config(file) for file in files]
     config = merge_config(read, {"bundle_root": root, **overrides})
     get_logger("monai.handlers.StatsHandler").addFilter(_without_traceback)
-    told = [get_logger(f"monai.bundle.{module}") for module in ("scripts", "workflows")]
+    loggers = [get_logger(f"monai.bundle.{module}") for module in ("scripts", "workflows")]
     try:
-        for monai_logger in told:  # its arguments
+        for monai_logger in loggers:  # which log their arguments
             monai_logger.addFilter(_problems_alone)
         own = _own_parts(read, overrides)
         with code_in_current_folder(trust or bool(own)), configuration_refused(own), warnings.catch_warnings():
@@ -61,12 +61,12 @@ def run_config(
                 **{key: "$None" if value is None else value for key, value in config.items()},
             )
     finally:
-        for monai_logger in told:
+        for monai_logger in loggers:
             monai_logger.removeFilter(_problems_alone)
 
 
 def _own_parts(files: Sequence[ConfigFile], overrides: Mapping[str, Any]) -> list[str]:
-    """The keys at which the user has put code or a component, by a file that is no run's and not PixNet's, or --set."""
+    """The keys where the user put code or a component: by --set, or by a file that is neither a run's nor PixNet's."""
     given = dict(overrides)
     for file in files[1:]:
         if file.path.resolve().parent != bundle_root() / "configs" and not is_of_a_run(file.path):
@@ -75,12 +75,12 @@ def _own_parts(files: Sequence[ConfigFile], overrides: Mapping[str, Any]) -> lis
 
 
 def _problems_alone(record: logging.LogRecord) -> bool:
-    """Log filter: leave out MONAI's account of how it was called."""
+    """Log filter: drop MONAI's lines about how it was called."""
     return record.levelno >= logging.ERROR
 
 
 def _without_traceback(record: logging.LogRecord) -> bool:
-    """Log filter: what is told to the user in a sentence needs no traceback before it."""
+    """Log filter: an error that ends in a sentence for the user needs no traceback before it."""
     if record.exc_info and record.exc_info[1] is not None and user_message(record.exc_info[1]) is not None:
         record.exc_info = None
     return True

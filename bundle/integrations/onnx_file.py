@@ -27,7 +27,7 @@ from ..workflows.trained_run import trained_run
 
 __all__ = ["SIZE_PX", "export_onnx", "load_network"]
 
-#: Side of the exported region where none is asked for, rounded up to the network's grid.
+#: Default side of the exported region, rounded up to the network's grid.
 SIZE_PX = 1024
 
 
@@ -52,7 +52,7 @@ def load_network(run: str | Path, trust: bool = False) -> tuple[Any, dict[str, A
 
 
 class _Expression(torch.nn.Module):
-    """Image to what a map says of expression: y, and the rate where the head gives one."""
+    """From an image to expression: y, and the rate where the head gives one."""
 
     def __init__(self, network: Any) -> None:
         super().__init__()
@@ -113,7 +113,7 @@ def export_onnx(run: str | Path, out: str | Path, size_px: int | None = None, tr
 
 
 def _about(run: Path, network: Any, config: dict[str, Any], size_px: int) -> dict[str, Any]:
-    """What a program must know to use the file; text, or what becomes JSON."""
+    """What a program must know to use the file: text, or values that become JSON."""
     weights = (run / "models" / "model.pt").read_bytes()
     intensity = cast(dict, config["intensity"])
     return {

@@ -39,10 +39,10 @@ def evaluate(
         run: the run folder.
         dataset: the data set; the one trained on by default.
         split: which of its splits.
-        scales_um: sides of the cells that units are summed to.
+        scales_um: sides of the grid squares that units are summed in.
         name: of the JSON, the split's by default.
-        size_um: which of the slides' unit sizes; on the data set that was trained on the coarsest that was asked for
-            there, which may be summed from bins; else the slides' coarsest.
+        size_um: which of the slides' unit sizes; by default, on the training data set, the coarsest that training
+            used, which may be summed from bins, and on others the slides' coarsest.
         settings: further keys. Text is data, unless it is `Code`.
         trust: whether the model may run code of its own.
 

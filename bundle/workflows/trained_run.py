@@ -1,4 +1,4 @@
-"""Open a run folder: check that it is whole, and that nothing in it runs code unasked."""
+"""Open a run folder: check that it is whole, and that nothing in it runs foreign code."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def trained_run(run: str | Path, trust: bool = False) -> tuple[Path, ConfigFile]
         trust: whether the model may run code of its own.
 
     Raises:
-        InputError: if the run was not finished, its weights are damaged, it would run code unasked, or links in it
+        InputError: if the run was not finished, its weights are damaged, it would run foreign code, or links in it
             lead outside.
     """
     run = Path(run).resolve()

@@ -30,7 +30,7 @@ def place() -> str:
 
 
 def record_path(folder: str | Path, name: str) -> Path:
-    """The file that says what was asked of a slide whose outputs are whole."""
+    """The file that records the options of a slide whose outputs are whole."""
     return Path(folder) / f"{name}.done.json"
 
 
@@ -67,7 +67,7 @@ def run_slide(job: dict[str, Any]) -> dict[str, Any]:
 
     record = record_path(folder, name)
     earlier = record.read_bytes() if record.is_file() else None
-    record.unlink(missing_ok=True)  # from now on the outputs may be those of another question
+    record.unlink(missing_ok=True)  # from now on the outputs may be made with other options
     before = _outputs(folder, name)
     log = folder / "logs" / f"{name}.log"
     log.parent.mkdir(exist_ok=True)
@@ -95,7 +95,7 @@ def run_slide(job: dict[str, Any]) -> dict[str, Any]:
             child.stdin.close()
     seconds = time.monotonic() - started
     if status != 0:
-        if earlier is not None and _outputs(folder, name) == before:  # they still answer the earlier question
+        if earlier is not None and _outputs(folder, name) == before:  # they are still the earlier ones
             _replace(record, earlier)
         return {"status": "failed", "seconds": seconds, "message": _reason(status, log)}
     written = sorted(path for path, stamp in _outputs(folder, name).items() if before.get(path) != stamp)

@@ -1,4 +1,4 @@
-"""Predict a cohort: find what is missing, hand each such slide to a worker, and tell what became of all."""
+"""Predict a cohort: find the slides that are not done, give each to a worker, and report on all."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ logger = logging.getLogger(__name__)
 _ONE_SLIDE = {
     "spots": "name each slide's units in a column units",
     "cells": "name each slide's units in a column units",
-    "map": "ask for it slide by slide",
-    "nifti": "ask for it slide by slide",
+    "map": "write it slide by slide",
+    "nifti": "write it slide by slide",
 }
 #: Options that arrange units, for slides that bring none of their own.
 _ARRANGEMENT = ("spot_um", "pitch_um", "lattice", "bin_um")
@@ -52,7 +52,7 @@ def predict_cohort(
     as_zarr: bool = False,
     say: Callable[[str], Any] = print,
 ) -> list[Result]:
-    """Predict each slide of a table; what was done before as it is asked now is skipped.
+    """Predict each slide of a table; skip those that were done before with the same options.
 
     Args:
         cohort: the CSV, see `read_cohort`.
@@ -62,10 +62,10 @@ def predict_cohort(
         scheduler: address of a running cluster; workers are started here by default.
         workers: how many slides at once, where they are started here.
         as_zarr: write `<name>.zarr`, for more units than an `.h5ad` should hold.
-        say: where to tell how far it is.
+        say: receives lines about the progress.
 
     Returns:
-        What became of each slide, in the table's order.
+        The result of each slide, in the table's order.
 
     Raises:
         InputError: if the table, the model, an option or the scheduler is not usable.
@@ -74,10 +74,10 @@ def predict_cohort(
     if out is None:
         raise InputError("Give the folder for the results after the cohort: pixnet predict COHORT.csv OUT_DIR ...")
     if scheduler is not None and workers is not None:
-        raise InputError("--workers are started here, but --scheduler has its own: leave one of them out.")
+        raise InputError("--workers start on this machine, but --scheduler has its own workers: leave one of them out.")
     for option, instead in _ONE_SLIDE.items():
         if options.get(option) is not None:
-            raise InputError(f"--{option} is of one slide, and {cohort} lists {len(slides)}: {instead}.")
+            raise InputError(f"--{option} is for one slide, and {cohort} lists {len(slides)}: {instead}.")
     ending = ".zarr" if as_zarr else ".h5ad"
     if options.get("standard_error"):
         check_asked(ending, options)
@@ -144,7 +144,7 @@ def _model_hash(run: Path) -> str:
 def _job(
     slide: CohortSlide, folder: Path, run: Path, model: str, options: Mapping[str, Any], ending: str
 ) -> dict[str, Any]:
-    """What a worker is told, see `remote.run_slide`."""
+    """The job of a worker, see `remote.run_slide`."""
     own = dict(options)
     if slide.mpp is not None:
         own["mpp"] = slide.mpp
@@ -186,7 +186,7 @@ def _outputs(job: Mapping[str, Any]) -> list[str]:
 
 
 def _is_done(job: Mapping[str, Any]) -> bool:
-    """Whether all outputs are there and answer what is asked now."""
+    """Whether all outputs are there and were made with the same options."""
     outputs = _outputs(job)
     is_there = bool(outputs) and all((Path(job["folder"]) / name).exists() for name in outputs)
     return is_there and _record(job).get("asked") == job["asked"]
@@ -248,7 +248,7 @@ def _cluster(scheduler: str | None, workers: int | None, slides: int) -> Iterato
         for opened in (client, local):
             try:
                 opened.close()
-            except TimeoutError:  # what was predicted is whole all the same
+            except TimeoutError:  # the predictions are whole all the same
                 logger.warning("dask took too long to close its workers; they end with this process")
 
 
@@ -288,7 +288,7 @@ def _result(future: Any, job: Mapping[str, Any]) -> Result:
         return Result(name, "failed", message=message)
     if error is not None:
         return Result(name, "failed", message=f"{type(error).__name__}: {error}")
-    answer = future.result()
-    if answer["status"] == "failed":
-        return Result(name, "failed", None, answer["seconds"], answer["message"])
-    return Result(name, "done", count_units(Path(job["folder"]), _outputs(job)), answer["seconds"])
+    outcome = future.result()
+    if outcome["status"] == "failed":
+        return Result(name, "failed", None, outcome["seconds"], outcome["message"])
+    return Result(name, "done", count_units(Path(job["folder"]), _outputs(job)), outcome["seconds"])

@@ -1,4 +1,4 @@
-"""What became of a cohort's slides: a line when one is finished, and a table in the end."""
+"""The results of a cohort: a line for each finished slide, and a table in the end."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["Progress", "Result", "count_units", "table", "write_summary"]
 
 @dataclass(frozen=True)
 class Result:
-    """What became of one slide.
+    """The result of one slide.
 
     Attributes:
         name: of the slide's outputs.
@@ -56,11 +56,11 @@ def _rows(obs: Any) -> int:
 
 
 class Progress:
-    """Tell how far a cohort is, at what rate, and how long it will take.
+    """Print how far a cohort is, its rate, and the time left.
 
     Args:
         total: slides to do.
-        say: where to tell it.
+        say: receives the lines.
         clock: seconds.
     """
 

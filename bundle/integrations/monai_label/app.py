@@ -21,7 +21,7 @@ from ...data.manifest import SLIDE_ENDINGS
 from ...errors import InputError, user_message
 from ...version import bundle_version
 from ...workflows.trained_run import trained_run
-from .question import read_training
+from .request import read_training
 from .routes import router
 from .studies import find_slide, studies_with_units
 from .tasks import PixNetInfer, PixNetTrain
@@ -39,7 +39,7 @@ class PixNetApp(MONAILabelApp):
         app_dir: this folder.
         studies: the studies folder.
         conf: `run`, the run folder of the model; `device`, if not the default; `trust`, `true` if the model may run
-            code of its own; `origins` of other sites' pages that may ask, with spaces between.
+            code of its own; `origins` of other sites whose pages may send requests, with spaces between.
     """
 
     def __init__(self, app_dir: str, studies: str, conf: Mapping[str, str]) -> None:
@@ -83,7 +83,7 @@ class PixNetApp(MONAILabelApp):
         return {}
 
     def infer(self, request: Mapping[str, Any], datastore: Any = None) -> dict[str, Any]:
-        """Answer for a slide of the studies folder, and no other file."""
+        """Predict a slide of the studies folder, and no other file."""
         slide = find_slide(self.studies, request.get("image"))
         return super().infer({**request, "image": str(slide), "save_label": False}, datastore)
 
@@ -101,7 +101,7 @@ class PixNetApp(MONAILabelApp):
         return read_training(request)
 
     def on_init_complete(self) -> None:
-        """Close the server's other routes, and tell it which status goes with which exception."""
+        """Close the server's other routes, and give each kind of exception its status."""
         from monailabel.app import app  # which imports this module
 
         super().on_init_complete()

@@ -1,6 +1,6 @@
-"""What the server answers: MONAI Label's routes, as far as PixNet has an answer for them.
+"""The routes of MONAI Label that PixNet serves.
 
-Its others write into the studies folder, take or remove weights and hand out slides, to whoever reaches the port.
+Its other routes write into the studies folder, take or remove weights and hand out slides to whoever reaches the port.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ AnyUser = Annotated[User, Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))]
 Admin = Annotated[User, Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ADMIN))]
 
 router = APIRouter()
-router.get("/info/", summary="Genes, options and what is served")(info.api_app_info)
+router.get("/info/", summary="Genes, options and the served model")(info.api_app_info)
 router.get("/train/", summary="State of the training, and the last lines of its log")(train.api_status)
 router.delete("/train/", summary="Stop the training")(train.api_stop)
 
 
-# The functions are `async` without awaiting: so one request is answered at a time, as the model needs.
-@router.post("/infer/{model}", summary="Answer for a slide")
+# The functions are `async` and await nothing, so the server runs one request at a time, as the model needs.
+@router.post("/infer/{model}", summary="Predict a slide")
 async def infer_slide(
     background_tasks: BackgroundTasks,
     user: AnyUser,
@@ -44,7 +44,7 @@ async def infer_slide(
     return infer.send_response(app.datastore(), result, output, background_tasks)
 
 
-@router.post("/infer/wsi_v2/{model}", summary="Answer for a region of a slide")
+@router.post("/infer/wsi_v2/{model}", summary="Predict a region of a slide")
 async def infer_region(
     background_tasks: BackgroundTasks,
     user: AnyUser,

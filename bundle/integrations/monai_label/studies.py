@@ -1,4 +1,4 @@
-"""The studies folder: slides, and beside some of them their measured units."""
+"""The studies folder: slides, some of them with their measured units in a file of the same name."""
 
 from __future__ import annotations
 

@@ -11,9 +11,9 @@ from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 from monailabel.interfaces.tasks.train import TrainTask
 
 from ...data.panel import GenePanel, load_panel
-from .answer import answer
+from .infer import infer
 from .models import current_run, fine_tune
-from .question import options, read_question, read_training, training_options
+from .request import options, read_request, read_training, training_options
 from .studies import studies_with_units
 
 __all__ = ["PixNetInfer", "PixNetTrain"]
@@ -50,7 +50,7 @@ class PixNetInfer(InferTask):
         return {**super().info(), "labels": list(panel.genes), "config": options(panel)}
 
     def is_valid(self) -> bool:
-        """Whether clients are told of it."""
+        """Whether clients see it."""
         return True
 
     def get_path(self, validate: bool = True) -> str:
@@ -58,10 +58,10 @@ class PixNetInfer(InferTask):
         return str(current_run(self.run) / "models" / "model.pt")
 
     def __call__(self, request: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-        """Answer a request whose `image` is a slide's path."""
+        """Carry out a request whose `image` is a slide's path."""
         run = current_run(self.run)
-        question = read_question(request, load_panel(run / "models" / "panel.json"))
-        file, about = answer(Path(request["image"]), run, question, self.settings, self.trust)
+        wanted = read_request(request, load_panel(run / "models" / "panel.json"))
+        file, about = infer(Path(request["image"]), run, wanted, self.settings, self.trust)
         return str(file), about
 
 
@@ -76,7 +76,7 @@ class PixNetTrain(TrainTask):
     """
 
     def __init__(self, run: Path, studies: str, settings: Mapping[str, Any], trust: bool = False) -> None:
-        super().__init__("Fine-tune on the studies that have measured units beside them")
+        super().__init__("Fine-tune on the studies that have measured units")
         self.run = run
         self.studies = studies
         self.settings = settings
@@ -94,7 +94,7 @@ class PixNetTrain(TrainTask):
         return {"run": run.name, "epoch": len(rows), "loss": [float(row["loss"]) for row in rows]}
 
     def __call__(self, request: Mapping[str, Any], datastore: Any) -> dict[str, Any]:
-        """Train; the new weights answer from the next request on."""
+        """Train; the next request uses the new weights."""
         asked = read_training(request)
         records = studies_with_units(self.studies)
         fine_tune(self.run, records, {**self.settings, **asked}, self.trust)

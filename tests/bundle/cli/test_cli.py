@@ -504,15 +504,49 @@ def test_a_command_says_what_it_did_and_nothing_of_how_monai_was_called(tiny_run
     assert sorted(tmp_path.iterdir()) == written
 
 
-def test_help_does_not_wait_for_slow_libraries():
+@pytest.mark.parametrize(
+    ("arguments", "first"),
+    [
+        (["--help"], "usage: pixnet"),
+        (["predict", "--bin-mu", "16"], "[]"),
+        (["predict", "none.tif", "o.h5ad", "--model", "run"], "Predicting none.tif with run"),
+        (["predict", "README.md", "o.txt", "--model", "run"], "Predicting README.md with run"),
+    ],
+)
+def test_the_first_line_and_plain_refusals_do_not_wait_for_slow_libraries(arguments, first):
     code = (
         "import sys\nfrom bundle.cli.main import main\n"
         "try: main(sys.argv[1:])\n"
-        "except SystemExit: print(sorted({'torch', 'monai', 'numpy', 'pandas'} & {*sys.modules}))"
+        "except SystemExit: pass\n"
+        "print(sorted({'torch', 'monai', 'numpy', 'pandas'} & {*sys.modules}))"
     )
-    for arguments in (["--help"], ["predict", "--bin-mu", "16"]):
-        done = subprocess.run([sys.executable, "-c", code, *arguments], cwd=ROOT, capture_output=True, text=True)
-        assert done.stdout.splitlines()[-1] == "[]"
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith(first)
+    assert lines[-1] == "[]"
+
+
+@pytest.mark.parametrize(
+    ("command", "module"),
+    [
+        (["train", "data", "run"], "workflows.training"),
+        (["evaluate", "run"], "workflows.evaluating"),
+        (["predict", "s.tif", "o.h5ad", "--model", "run"], "workflows.inferring"),
+        (["predict", "c.csv", "out", "--model", "run"], "integrations.cohort"),
+        (["audit", "p.h5ad", "t.h5ad"], "audit"),
+        (["report", "run"], "report"),
+        (["export", "run", "o.onnx"], "integrations.onnx_file"),
+        (["export-bundle", "run", "o.zip"], "integrations.bundle_zip"),
+        (["demo", "demo"], "workflows.demo"),
+    ],
+)
+def test_a_command_says_what_it_does_before_it_imports_what_does_it(command, module, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, f"bundle.{module}", None)  # importing it fails
+    with pytest.raises(ImportError):
+        main(command)
+    assert capsys.readouterr().out.count("\n") == 1
 
 
 @pytest.mark.parametrize(

@@ -28,9 +28,9 @@ from bundle.data.panel import load_panel
 from bundle.errors import InputError
 from bundle.inference.provenance import Header
 from bundle.integrations import bundle_zip as archive
-from bundle.integrations.monai_label.answer import answer
+from bundle.integrations.monai_label.infer import infer
 from bundle.integrations.monai_label.models import fine_tune
-from bundle.integrations.monai_label.question import read_question
+from bundle.integrations.monai_label.request import read_request
 from bundle.integrations.monai_label.studies import studies_with_units
 from bundle.report.run import read_run
 from bundle.training.run_folder import RunFolder
@@ -124,10 +124,10 @@ def test_nor_does_the_label_server(stranger, phantom, tmp_path, marker):
     studies.mkdir()
     shutil.copy(phantom / "slides" / "P3.tif", studies)
     shutil.copy(phantom / "units" / "P3_spot55.h5ad", studies / "P3.h5ad")
-    question = read_question({}, load_panel(stranger / "models" / "panel.json"))
+    request = read_request({}, load_panel(stranger / "models" / "panel.json"))
     spoil(stranger, HOSTILE["expression"], marker)
     with pytest.raises(InputError, match="--conf trust true"):
-        answer(studies / "P3.tif", stranger, question)
+        infer(studies / "P3.tif", stranger, request)
     with pytest.raises(InputError, match="--conf trust true"):
         fine_tune(stranger, studies_with_units(studies), {"max_epochs": 1})
 

@@ -253,7 +253,7 @@ def test_a_list_of_genes_need_not_be_where_a_worker_is(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--spots", "s.h5ad"], "--spots is of one slide, and .* lists 2: name each slide's units in a column units"),
+        (["--spots", "s.h5ad"], "--spots is for one slide, and .* lists 2: name each slide's units in a column units"),
         (["--map", "m.zarr"], "slide by slide"),
         (["--scheduler", "tcp://127.0.0.1:1", "--workers", "2"], "leave one of them out"),
         (["--scheduler", "nowhere://x"], 'No scheduler answers at "nowhere://x"'),

@@ -6,11 +6,11 @@ import pytest
 
 from bundle import InputError
 from bundle.data.panel import load_panel
-from bundle.integrations.monai_label.question import (
+from bundle.integrations.monai_label.request import (
     RESULTS,
-    Question,
+    SlideRequest,
     options,
-    read_question,
+    read_request,
     read_training,
     training_options,
 )
@@ -29,8 +29,8 @@ def test_what_info_lists_is_what_a_request_may_say(panel):
     assert listed["gene"] == panel.genes
     asked = {"gene": listed["gene"][:3], "result": listed["result"][0], "unit_um": 16, "threshold": 2, "max_units": 7}
     assert asked.keys() == listed.keys()
-    assert read_question(asked, panel) == Question("units", tuple(panel.genes[:3]), 16.0, 2.0, 7)
-    defaults = read_question({}, panel)
+    assert read_request(asked, panel) == SlideRequest("units", tuple(panel.genes[:3]), 16.0, 2.0, 7)
+    defaults = read_request({}, panel)
     assert (defaults.unit_um, defaults.max_units, defaults.threshold) == (
         listed["unit_um"],
         listed["max_units"],
@@ -40,22 +40,22 @@ def test_what_info_lists_is_what_a_request_may_say(panel):
 
 def test_what_clients_add_is_left_alone(panel):
     added = {"model": "pixnet", "image": "a", "tile_size": [1024, 1024], "min_poly_area": 80, "device": "cuda"}
-    assert read_question(added, panel) == read_question({}, panel)
+    assert read_request(added, panel) == read_request({}, panel)
 
 
 def test_text_fields_of_a_form_are_read_as_numbers(panel):
-    assert read_question({"unit_um": "16", "threshold": "1.5"}, panel) == read_question(
+    assert read_request({"unit_um": "16", "threshold": "1.5"}, panel) == read_request(
         {"unit_um": 16, "threshold": 1.5}, panel
     )
 
 
 @pytest.mark.parametrize("size", [None, [0, 0]])
 def test_no_size_is_the_whole_slide(panel, size):
-    assert read_question({"size": size}, panel).region_px is None
+    assert read_request({"size": size}, panel).region_px is None
 
 
 def test_a_region_is_a_place_and_a_size(panel):
-    assert read_question({"location": [5, 6], "size": [70, 80]}, panel).region_px == (5, 6, 70, 80)
+    assert read_request({"location": [5, 6], "size": [70, 80]}, panel).region_px == (5, 6, 70, 80)
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_a_region_is_a_place_and_a_size(panel):
 )
 def test_a_bad_request_is_refused_in_a_sentence(panel, request_, says):
     with pytest.raises(InputError, match=says) as caught:
-        read_question(request_, panel)
+        read_request(request_, panel)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 250
 
@@ -117,17 +117,17 @@ def test_epochs_are_whole():
 @pytest.mark.parametrize("result", RESULTS)
 def test_a_region_larger_than_the_slide_is_refused_for_every_result(result):
     with pytest.raises(InputError, match="larger than the slide"):
-        Question(result, ("A",), 100.0, region_px=(0, 0, 1e9, 1e9)).check_extent(SLIDE)
+        SlideRequest(result, ("A",), 100.0, region_px=(0, 0, 1e9, 1e9)).check_extent(SLIDE)
 
 
 def test_the_region_that_the_server_fills_in_suits_a_small_slide():
     small = SimpleNamespace(level_dimensions=[(300, 200)], mpp=0.5)
-    Question("units", ("A",), 100.0, region_px=(0, 0, 2048, 2048)).check_extent(small)
+    SlideRequest("units", ("A",), 100.0, region_px=(0, 0, 2048, 2048)).check_extent(small)
 
 
 def test_the_size_that_is_advised_is_accepted():
     with pytest.raises(InputError, match="unit_um of") as caught:
-        Question("units", ("A",), 0.5).check_extent(SLIDE)
+        SlideRequest("units", ("A",), 0.5).check_extent(SLIDE)
     advised = float(str(caught.value).rpartition("unit_um of ")[2].split()[0])
-    Question("units", ("A",), advised).check_extent(SLIDE)
-    Question("map", ("A",), 0.5).check_extent(SLIDE)
+    SlideRequest("units", ("A",), advised).check_extent(SLIDE)
+    SlideRequest("map", ("A",), 0.5).check_extent(SLIDE)

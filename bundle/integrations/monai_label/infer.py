@@ -1,4 +1,4 @@
-"""A question about a slide, answered by the model in one file."""
+"""Carry out one request: predict what it names on a slide, as one file."""
 
 from __future__ import annotations
 
@@ -23,72 +23,72 @@ from ...inference import model_sha256
 from ...workflows.inferring import predict
 from ...writers.geojson import write_polygons
 from .contours import contour_polygons, grid_of
-from .question import Question
+from .request import SlideRequest
 
-__all__ = ["answer"]
+__all__ = ["infer"]
 
-#: Level at which contours run where none is asked for: the upper quarter of what is predicted.
+#: Contours run at this quantile of the predicted values, if the request gives no threshold.
 _UPPER = 0.75
 
 Features = list[tuple[Sequence[np.ndarray], dict[str, Any]]]
 
 
-def answer(
+def infer(
     slide: Path,
     run: Path,
-    question: Question,
+    request: SlideRequest,
     settings: Mapping[str, Any] | None = None,
     trust: bool = False,
 ) -> tuple[Path, dict[str, Any]]:
-    """Predict, and write what was asked for to a temporary file that the caller removes.
+    """Predict, and write the result to a temporary file, which the caller removes.
 
     Args:
         slide: the slide.
         run: the run folder of the model.
-        question: what is asked.
+        request: the checked options.
         settings: further keys of `configs/inference.json`, such as `device`.
         trust: whether the model may run code of its own.
 
     Returns:
-        A GeoJSON, or the map as `.nii.gz`; and what it holds.
+        The file, a GeoJSON or the map as `.nii.gz`, and a summary of it.
 
     Raises:
-        InputError: if the slide, the question or the run does not suit.
+        InputError: if the slide, the request or the run is not usable.
     """
     opened = _open(slide)
-    question.check_extent(opened)
+    request.check_extent(opened)
     name = slide_name({"image": slide.name})
-    ending = ".nii.gz" if question.result == "map" else ".geojson"
+    ending = ".nii.gz" if request.result == "map" else ".geojson"
     about: dict[str, Any] = {
         "slide": name,
-        "result": question.result,
-        "genes": list(question.genes),
+        "result": request.result,
+        "genes": list(request.genes),
         "values": "log1p of counts per 10,000, predicted",
         "slide_mpp": opened.mpp,
-        "region_px": question.region_px,
+        "region_px": request.region_px,
         "run": run.name,
         "model_sha256": model_sha256(run / "models" / "model.pt"),
     }
-    asked = {**(settings or {}), "genes": list(question.genes)}
-    if question.region_px is not None:
-        asked["region_px"] = list(question.region_px)
-    handle, out = tempfile.mkstemp(ending, f"{name}_{question.result}_")
+    keys = {**(settings or {}), "genes": list(request.genes)}
+    if request.region_px is not None:
+        keys["region_px"] = list(request.region_px)
+    handle, out = tempfile.mkstemp(ending, f"{name}_{request.result}_")
     os.close(handle)
     try:
         with tempfile.TemporaryDirectory() as scratch, _logging_kept():
-            if question.result == "map":
-                predict(slide, None, run, {**asked, "nifti": out}, trust)
+            if request.result == "map":
+                predict(slide, None, run, {**keys, "nifti": out}, trust)
                 return Path(out), about
             units = Path(scratch) / f"{name}.h5ad"
-            predict(slide, units, run, {**asked, "bin_um": question.unit_um}, trust)
+            predict(slide, units, run, {**keys, "bin_um": request.unit_um}, trust)
             adata = ad.read_h5ad(units)
-        about |= {"unit_um": question.unit_um, "units_found": adata.n_obs}
+        about |= {"unit_um": request.unit_um, "units_found": adata.n_obs}
         about["warnings"] = [str(warning) for warning in adata.uns["pixnet"]["warnings"]]
-        if "pcc_val" in adata.var:  # how well the genes were predicted on the validation slides
+        if "pcc_val" in adata.var:  # the genes' correlation on the validation slides
             known = adata.var["pcc_val"].dropna()
             about["pcc_val"] = {gene: round(float(value), 3) for gene, value in known.items()}
-        write = _contours if question.result == "contours" else _units
-        features, more = write(adata, question, opened)
+        write = _contours if request.result == "contours" else _units
+        features, more = write(adata, request, opened)
         write_polygons(out, features, about | more)
         return Path(out), about | more
     except BaseException:
@@ -96,44 +96,44 @@ def answer(
         raise
 
 
-def _units(adata: ad.AnnData, question: Question, slide: OpenSlide) -> tuple[Features, dict[str, Any]]:
+def _units(adata: ad.AnnData, request: SlideRequest, slide: OpenSlide) -> tuple[Features, dict[str, Any]]:
     """Squares with their genes as measurements."""
     values = np.asarray(adata.X, dtype=np.float64)
     kept = np.arange(len(values))
-    if question.threshold is not None:
-        kept = kept[values[:, 0] >= question.threshold]
+    if request.threshold is not None:
+        kept = kept[values[:, 0] >= request.threshold]
     above = len(kept)
-    if above > question.max_units:
-        kept = np.sort(kept[np.argsort(-values[kept, 0], kind="stable")[: question.max_units]])
-    half = question.unit_um / slide.mpp / 2
+    if above > request.max_units:
+        kept = np.sort(kept[np.argsort(-values[kept, 0], kind="stable")[: request.max_units]])
+    half = request.unit_um / slide.mpp / 2
     corners = np.array([[-half, -half], [half, -half], [half, half], [-half, half], [-half, -half]])
     # The outermost units reach over the slide's edge, where no picture is.
     squares = np.clip(adata.obsm["spatial"][kept, None] + corners, 0, slide.level_dimensions[0])
     tissue = adata.obs["tissue_fraction"].to_numpy()
     features: Features = []
     for at, square in zip(kept, squares, strict=True):
-        measured = {gene: round(float(v), 4) for gene, v in zip(question.genes, values[at], strict=True)}
+        measured = {gene: round(float(v), 4) for gene, v in zip(request.genes, values[at], strict=True)}
         properties = {
             "objectType": "detection",
             "name": str(adata.obs_names[at]),
             "measurements": {**measured, "tissue_fraction": round(float(tissue[at]), 3)},
         }
         features.append(([square], properties))
-    return features, {"threshold": question.threshold, "units": len(kept), "left_out_by_max_units": above - len(kept)}
+    return features, {"threshold": request.threshold, "units": len(kept), "left_out_by_max_units": above - len(kept)}
 
 
-def _contours(adata: ad.AnnData, question: Question, slide: OpenSlide) -> tuple[Features, dict[str, Any]]:
+def _contours(adata: ad.AnnData, request: SlideRequest, slide: OpenSlide) -> tuple[Features, dict[str, Any]]:
     """Where the gene is at least the threshold."""
     values = np.asarray(adata.X, dtype=np.float64)[:, 0]
-    threshold = float(np.quantile(values, _UPPER)) if question.threshold is None else question.threshold
+    threshold = float(np.quantile(values, _UPPER)) if request.threshold is None else request.threshold
     picture, first = grid_of(adata.obs["array_row"].to_numpy(), adata.obs["array_col"].to_numpy(), values)
     properties = {
         "objectType": "annotation",
-        "name": f"{question.genes[0]} >= {threshold:.3g}",
+        "name": f"{request.genes[0]} >= {threshold:.3g}",
         "measurements": {"threshold": threshold},
     }
     centre = np.array(first) + 0.5
-    unit_px = question.unit_um / slide.mpp
+    unit_px = request.unit_um / slide.mpp
     features: Features = [
         ([(ring + centre) * unit_px for ring in rings], properties) for rings in contour_polygons(picture, threshold)
     ]

@@ -1,4 +1,4 @@
-"""What a request asks for, from the options that `/info/` lists."""
+"""The options of a request, which `/info/` lists."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from ...data.opening import OpenSlide
 from ...data.panel import GenePanel
 from ...errors import InputError
 
-__all__ = ["RESULTS", "Question", "options", "read_question", "read_training", "training_options"]
+__all__ = ["RESULTS", "SlideRequest", "options", "read_request", "read_training", "training_options"]
 
 RESULTS = ("units", "contours", "map")
-#: Genes that one answer may hold.
+#: Genes that one file may hold.
 _MAX_GENES = {"units": 50, "contours": 1, "map": 8}
-#: Units that a request may make the model answer for, on tissue or not.
+#: Units that one request may predict, on tissue or not.
 _MAX_COMPUTED = 1_000_000
 _MAX_UNITS = 200_000
 #: What a request of `/train` may set: default, least, most; whole numbers where the default is one.
@@ -26,16 +26,16 @@ _TRAINING: dict[str, tuple[float, float, float]] = {
     "learning_rate": (1e-4, 1e-8, 1.0),
 }
 #: The region that MONAI Label fills in where a request of `/infer/wsi_v2` names none.
-_UNASKED_PX = 2048
+_DEFAULT_PX = 2048
 
 
 @dataclass(frozen=True)
-class Question:
+class SlideRequest:
     """One request's options, checked.
 
     Attributes:
         result: `units`, `contours` or `map`.
-        genes: the genes asked for; the first decides which units are kept.
+        genes: the genes to predict; the first decides which units are kept.
         unit_um: side of the square units; contours run through their centres.
         threshold: y = log1p CP10k from which a unit is kept, or along which a contour runs.
         max_units: polygons at most; those of the highest first gene are kept.
@@ -50,7 +50,7 @@ class Question:
     region_px: tuple[float, float, float, float] | None = None
 
     def check_extent(self, slide: OpenSlide) -> None:
-        """Refuse, before anything is computed, what does not lie on the slide or could not be sent.
+        """Refuse a region that is not on the slide or holds too much, before anything is computed.
 
         Raises:
             InputError: if the region is larger than the slide, or holds too many units.
@@ -59,7 +59,7 @@ class Question:
         covered_px2: float = width * height
         if self.region_px is not None:
             asked = self.region_px[2:]
-            if asked[0] > max(width, _UNASKED_PX) or asked[1] > max(height, _UNASKED_PX):
+            if asked[0] > max(width, _DEFAULT_PX) or asked[1] > max(height, _DEFAULT_PX):
                 raise InputError(
                     f"A region of {asked[0]:g} x {asked[1]:g} px is larger than the slide, {width} x {height} px; "
                     "location and size are in pixels of its full resolution."
@@ -80,12 +80,12 @@ def options(panel: GenePanel) -> dict[str, Any]:
         "gene": list(panel.genes),
         "unit_um": float(max(panel.unit_sizes_um)),
         "threshold": None,
-        "max_units": Question.max_units,
+        "max_units": SlideRequest.max_units,
     }
 
 
-def read_question(request: Mapping[str, Any], panel: GenePanel) -> Question:
-    """Read and check a request's options; what else MONAI Label or a client put into it is left alone.
+def read_request(request: Mapping[str, Any], panel: GenePanel) -> SlideRequest:
+    """Read and check a request's options; ignore what else MONAI Label or a client put into it.
 
     Raises:
         InputError: if a value cannot be, or a key is close to an option's name.
@@ -98,7 +98,7 @@ def read_question(request: Mapping[str, Any], panel: GenePanel) -> Question:
             f'There is no result "{str(result)[:50]}"; ask for {", ".join(RESULTS[:-1])} or {RESULTS[-1]}.'
         )
     threshold = _given(request, "threshold", None)
-    return Question(
+    return SlideRequest(
         result,
         _genes(_given(request, "gene", panel.genes[0]), panel, _MAX_GENES[result], result),
         _number("unit_um", _given(request, "unit_um", known["unit_um"]), 0.5, 10_000),
@@ -139,8 +139,8 @@ def _given(request: Mapping[str, Any], key: str, default: Any) -> Any:
     return default if request.get(key) is None else request[key]
 
 
-def _genes(asked: Any, panel: GenePanel, most: int, result: str) -> tuple[str, ...]:
-    names = [asked] if isinstance(asked, str) else asked
+def _genes(given: Any, panel: GenePanel, most: int, result: str) -> tuple[str, ...]:
+    names = [given] if isinstance(given, str) else given
     if not isinstance(names, (list, tuple)) or not names or not all(isinstance(name, str) for name in names):
         raise InputError('"gene" must be the name of a gene or a list of names.')
     have = set(panel.genes)
@@ -174,7 +174,7 @@ def _whole(key: str, value: Any, low: float, high: float) -> int:
 
 def _region(request: Mapping[str, Any]) -> tuple[float, float, float, float] | None:
     if request.get("level") not in (None, 0):
-        raise InputError("Regions are asked for at level 0, whose pixels location and size are in.")
+        raise InputError("Give regions at level 0: location and size are in its pixels.")
     size = _pair("size", request.get("size"))
     location = _pair("location", request.get("location"))
     if size == (0, 0) and location == (0, 0):  # MONAI Label's whole slide
