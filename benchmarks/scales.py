@@ -42,7 +42,7 @@ from bundle.datasets.phantom import make_phantom
 from bundle.files.atomic import replacing, write_json
 from bundle.metrics import ScoredSlide, score_slide, summarise
 from bundle.metrics.bootstrap import BLOCK_UM, BLOCK_UNITS, block_bootstrap, block_sums, interval
-from bundle.metrics.score import Prediction, compare_units, scored_cells
+from bundle.metrics.score import Prediction, compare_units, scored_squares
 
 from .accuracy.cells import digest, provenance
 from .scale_methods import (
@@ -108,7 +108,7 @@ def _draws(
     units: Units = slide["units"]
     centers_um, block_um = units.centers_px * slide["mpp"], max(BLOCK_UNITS * size_um, BLOCK_UM)
     if size_um > units.size_um:
-        grids = [cells for _, cells in scored_cells(units, slide["mpp"], size_um, panel.min_total)]
+        grids = [cells for _, cells in scored_squares(units, slide["mpp"], size_um, panel.min_total)]
     else:
         grids = [sp.identity(len(units), format="csr")]
     middles = [(cells @ centers_um) / np.asarray(cells.sum(1)).reshape(-1, 1) for cells in grids]

@@ -47,7 +47,7 @@ def audit(
         pred: the prediction's .h5ad, several separated by commas, or alone a CSV of pairs (see `read_pairs`).
         truth: the measured units' .h5ad, as many.
         out: folder to write to.
-        scales_um: sides of the cells that units are summed to, beside their own scale.
+        scales_um: sides of the grid squares that units are binned to, beside their own scale.
         genes: the genes that figures are summarised over, or named panels of them, the first the headline's; by default
             the panels that the predictions name, and where they name none all shared genes.
         unit_of_x: what X of the predictions is (see `bundle.audit.predicted.UNITS_OF_X`).
@@ -261,7 +261,7 @@ def _matched(
         "measured_genes": len(units.genes),
         "unmeasured_genes": unmeasured,
         "unit_of_X": predicted.unit_of_x,
-        "cells": predicted.coarser,
+        "squares": predicted.coarser,
         "warnings": [f"{pair.name}: {text}" for text in doubts],
     }
     patient = pair.patient or pair.name  # an unnamed one is taken for another than all others

@@ -15,7 +15,7 @@ from ..errors import InputError, did_you_mean
 from ..files.checking import check
 from ..files.reading import read_json
 from ..files.schemas import MODEL
-from .literals import as_code, quoted
+from .literals import as_code, escape
 from .root import bundle_root
 from .values import check_value
 from .written import as_written
@@ -84,7 +84,7 @@ def _set(parser: ConfigParser, key: str, value: Any, source: str) -> None:
         raise InputError(f'{source}: there is no key "{plain}".{hint}')
     if value is not None or parser.get(plain) is not None:
         check_value(plain, value, _usual(parser, plain), source)
-    merge_kv(parser, f"+{plain}" if key.startswith("+") and plain in parser else plain, quoted(value))
+    merge_kv(parser, f"+{plain}" if key.startswith("+") and plain in parser else plain, escape(value))
 
 
 def _usual(parser: ConfigParser, key: str) -> Any:

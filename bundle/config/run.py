@@ -14,7 +14,7 @@ from monai.apps.utils import get_logger
 from ..errors import user_message
 from .literals import Code, as_code
 from .merge import ConfigFile, merge_config, read_config
-from .problems import configuration_refused
+from .problems import config_errors
 from .root import bundle_root
 from .trust import is_of_a_run
 
@@ -44,7 +44,7 @@ def run_config(run_id: str, files: Sequence[str | Path | ConfigFile], overrides:
     try:
         for monai_logger in told:  # its arguments
             monai_logger.addFilter(_problems_alone)
-        with configuration_refused(_own_parts(read, overrides)), warnings.catch_warnings():
+        with config_errors(_own_parts(read, overrides)), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "parsing config_file", UserWarning)  # the command line's help says it
             monai.bundle.run(
                 run_id=run_id,

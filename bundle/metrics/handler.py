@@ -113,7 +113,7 @@ class EvaluationWriter:
             table.to_csv(temporary, index=False)
         for figures in result["scales"].values():
             logger.info(
-                "%s, %g µm: PCC@M %.3f (ceiling %.3f), MSE %.3f, %d units or cells",
+                "%s, %g µm: PCC@M %.3f (ceiling %.3f), MSE %.3f, %d units or squares",
                 self.name,
                 figures["size_um"],
                 figures["PCC@M"],

@@ -61,7 +61,7 @@ def demo(out: str | Path) -> Path:
     print(f"\nPCC@M on {native['units']} measured spots: {native['PCC@M']:.3f} (ceiling {native['ceiling@M']:.3f})")
     for scale, figures in truth["scales"].items():
         at = figures["size_um"] if scale == "native" else float(scale)
-        print(f"PCC@M against the noise-free truth at {at:g} µm: {figures['PCC@M']:.3f} ({figures['units']} cells)")
+        print(f"PCC@M against the noise-free truth at {at:g} µm: {figures['PCC@M']:.3f} ({figures['units']} squares)")
     step(f"Done. Report: {report}")
     for name, path in (("Picture", "picture.jpg"), ("Prediction", "prediction.h5ad"), ("Run folder", "run")):
         print(f"         {name}: {out / path}")
