@@ -14,6 +14,7 @@ __all__ = [
     "did_you_mean",
     "is_input_error",
     "missing_extra",
+    "plural",
     "reason",
     "short",
     "user_message",
@@ -56,6 +57,11 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 def missing_extra(what: str, extra: str) -> InputError:
     """What to say where an optional dependency is not installed (PixNet is installed from a clone, not from PyPI)."""
     return InputError(f"{what}, which is not installed: pip install '.[{extra}]' in a clone of PixNet.")
+
+
+def plural(count: int, thing: str) -> str:
+    """A count and its thing: `1 slide`, `2,000 slides`."""
+    return f"{count:,} {thing}{'' if count == 1 else 's'}"
 
 
 def reason(error: BaseException) -> str:

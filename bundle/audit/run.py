@@ -12,11 +12,10 @@ import numpy as np
 from ..data.normalisation import LARGE_UNIT_UM, log1p_cp10k, passes_quality_control
 from ..data.read_units import read_units
 from ..data.units import Units
-from ..errors import InputError, did_you_mean
+from ..errors import InputError, did_you_mean, plural
 from ..files.atomic import replacing, write_json
 from ..files.ownership import claim
 from ..metrics import coverage_95, gene_table
-from ..report.text import plural
 from ..version import bundle_version
 from .against import compare_tools
 from .match import match_units, slide_doubts

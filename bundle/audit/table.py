@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..report.text import number, plural, share
+from ..errors import plural
+from ..report.text import number, share
 
 __all__ = ["as_text"]
 

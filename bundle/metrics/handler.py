@@ -103,6 +103,7 @@ class EvaluationWriter:
             "split": self.split,
             "split_by": str(self.records[0].get("split_by", "patient")),
             "same_patient": self.panel.shares_patients(self.records),
+            "seen_patients": self.panel.seen_patients(self.records),
             "patients": len({patient_of(r) for r in self.records}),
             "min_total": self.panel.min_total,
             "transcriptome": self.panel.transcriptome,

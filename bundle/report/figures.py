@@ -8,9 +8,10 @@ from html import escape
 import numpy as np
 import pandas as pd
 
+from ..errors import plural
 from .charts import Chart
 from .run import Evaluation, Run
-from .text import number, plural, share, table
+from .text import number, share, table
 
 __all__ = ["genes_section", "headline_section", "landmarks", "scales_section", "training_section"]
 
@@ -36,7 +37,10 @@ def headline_section(run: Run) -> str:
             " These slides chose the weights to keep, so the figure flatters; "
             "<code>pixnet evaluate</code> scores the test."
         )
-    if about.get("same_patient"):
+    seen = len(about.get("seen_patients", ()))
+    if about.get("same_patient") and 0 < seen < patients:
+        badge = f'<span class="badge warn">{seen} of {patients} patients in training and {escape(split)}</span>'
+    elif about.get("same_patient"):
         badge = f'<span class="badge warn">same patient in training and {escape(split)}</span>'
     else:
         badge = f'<span class="badge">no patient in both training and {escape(split)}</span>'

@@ -14,6 +14,7 @@ import torch
 from anndata.io import read_elem
 
 from ..data.normalisation import TARGET_SUM
+from ..data.section_identity import as_uint8
 from ..data.slide_units import load_units
 from ..data.units import Units
 from ..errors import InputError
@@ -88,16 +89,13 @@ def read_picture(labels: Sequence[str]) -> tuple[np.ndarray, float] | None:
     """The first picture of the slide among files of units: uint8 (h, w, 3) and its pixels per level-0 pixel."""
     for label in labels:
         with h5py.File(label) as file:
-            for library in file.get("uns/spatial", {}).values():
-                if not isinstance(library, h5py.Group):  # CELLxGENE keeps a flag beside it
+            for section in file.get("uns/spatial", {}).values():
+                if not isinstance(section, h5py.Group):  # CELLxGENE keeps a flag beside it
                     continue
-                hires = library.get("images/hires")
-                scale = library.get("scalefactors/tissue_hires_scalef")
+                hires = section.get("images/hires")
+                scale = section.get("scalefactors/tissue_hires_scalef")
                 if hires is not None and scale is not None:
-                    picture = hires[..., :3]
-                    if picture.dtype != np.uint8:  # scanpy keeps pictures as floats from 0 to 1
-                        picture = np.clip(np.rint(picture * 255.0), 0, 255).astype(np.uint8)
-                    return picture, float(scale[()])
+                    return as_uint8(hires[..., :3]), float(scale[()])
     return None
 
 
