@@ -42,7 +42,7 @@ from bundle.data.units import Units
 from bundle.datasets.phantom import make_phantom
 from bundle.metrics import ScoredSlide, score_slide, summarise
 from bundle.metrics.bootstrap import BLOCK_UM, BLOCK_UNITS, block_bootstrap, block_sums
-from bundle.metrics.score import Prediction, compare_units, scored_cells
+from bundle.metrics.score import Prediction, compare_units, scored_squares
 
 from .scale_methods import (
     Recipe,
@@ -101,7 +101,7 @@ def _draws(
     units: Units = slide["units"]
     centers_um, block_um = units.centers_px * slide["mpp"], max(BLOCK_UNITS * size_um, BLOCK_UM)
     if size_um > units.size_um:
-        grids = [squares for _, squares in scored_cells(units, slide["mpp"], size_um, panel.min_total)]
+        grids = [cells for _, cells in scored_squares(units, slide["mpp"], size_um, panel.min_total)]
     else:
         grids = [sp.identity(len(units), format="csr")]
     middles = [(squares @ centers_um) / np.asarray(squares.sum(1)).reshape(-1, 1) for squares in grids]

@@ -15,6 +15,7 @@ __all__ = [
     "did_you_mean",
     "is_input_error",
     "missing_extra",
+    "plural",
     "reason",
     "require_extra",
     "short",
@@ -70,6 +71,11 @@ def require_extra(module: str, what: str, extra: str) -> None:
         import_module(module)
     except ModuleNotFoundError as error:
         raise missing_extra(f"{what} needs {module}", extra) from error
+
+
+def plural(count: int, thing: str) -> str:
+    """A count and its thing: `1 slide`, `2,000 slides`."""
+    return f"{count:,} {thing}{'' if count == 1 else 's'}"
 
 
 def reason(error: BaseException) -> str:

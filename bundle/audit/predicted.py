@@ -137,9 +137,9 @@ def _predicted(adata: ad.AnnData, path: Path, unit_of_x: str | None, option: str
     unit = _unit_of_x(adata, path, unit_of_x, option)
     x = _dense(adata.X)
     _check(x, unit, path, option)
-    amount, total, coarser = None, None, "log1p of the mean over a cell's units of their predicted CP10k"
+    amount, total, coarser = None, None, "log1p of the mean over a square's units of their predicted CP10k"
     if unit == "counts":
-        amount, total, coarser = x, x.sum(1, dtype=np.float64), "predicted counts summed over a cell's units"
+        amount, total, coarser = x, x.sum(1, dtype=np.float64), "predicted counts summed over a square's units"
         y = log1p_cp10k(x, total)
     else:
         y = np.log1p(x) if unit == "cp10k" else x
@@ -151,7 +151,7 @@ def _predicted(adata: ad.AnnData, path: Path, unit_of_x: str | None, option: str
             share = np.expm1(y.astype(np.float64)).sum(1) / TARGET_SUM
             written = amount.sum(1, dtype=np.float64)
             total = np.divide(written, share, out=written.copy(), where=share > 0)
-            coarser = 'layers["rate_per_um2"] summed over a cell\'s units'
+            coarser = 'layers["rate_per_um2"] summed over a square\'s units'
     size = _entry(adata, "unit").get("size_um")
     return Predicted(
         path.name,

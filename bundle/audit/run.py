@@ -12,11 +12,10 @@ import numpy as np
 from ..data.normalisation import LARGE_UNIT_UM, log1p_cp10k, passes_quality_control
 from ..data.read_units import read_units
 from ..data.units import Units
-from ..errors import InputError, did_you_mean, require_extra
+from ..errors import InputError, did_you_mean, plural, require_extra
 from ..files.atomic import replacing, write_json
 from ..files.ownership import claim
 from ..metrics import coverage_95, gene_table
-from ..report.text import plural
 from ..version import bundle_version
 from .against import compare_tools
 from .match import match_units, slide_doubts
@@ -47,7 +46,7 @@ def audit(
         pred: the prediction's .h5ad, several separated by commas, or alone a CSV of pairs (see `read_pairs`).
         truth: the measured units' .h5ad, as many.
         out: folder to write to.
-        scales_um: sides of the cells that units are summed to, beside their own scale.
+        scales_um: sides of the grid squares that units are binned to, beside their own scale.
         genes: the genes that figures are summarised over, or named panels of them, the first the headline's; by default
             the panels that the predictions name, and where they name none all shared genes.
         unit_of_x: what X of the predictions is (see `bundle.audit.predicted.UNITS_OF_X`).
@@ -262,7 +261,7 @@ def _matched(
         "measured_genes": len(units.genes),
         "unmeasured_genes": unmeasured,
         "unit_of_X": predicted.unit_of_x,
-        "cells": predicted.coarser,
+        "squares": predicted.coarser,
         "warnings": [f"{pair.name}: {text}" for text in doubts],
     }
     patient = pair.patient or pair.name  # an unnamed one is taken for another than all others

@@ -12,7 +12,7 @@ import scipy.sparse as sp
 from ..data.normalisation import LARGE_UNIT_UM
 from ..data.units import Units
 from ..metrics import ScoredSlide, score_slide, summarise
-from ..metrics.bootstrap import BLOCK, block_bootstrap, block_side, block_sums, interval
+from ..metrics.bootstrap import BLOCK_UNITS, block_bootstrap, block_side, block_sums, interval
 from ..metrics.depth import fit_depth
 from ..metrics.moments import prediction_is_constant
 from ..metrics.score import Comparison, Prediction, compare_units
@@ -62,8 +62,8 @@ def score(
         slides: matched slides, with units of one size.
         genes: what `predict` predicts, in its order.
         panels: named positions of genes; the first panel is the headline's.
-        scales_um: sides of the cells that units are summed to.
-        min_total: cells of 55 µm and above with fewer counts are left out, as units are.
+        scales_um: sides of the grid squares that units are binned to.
+        min_total: squares of 55 µm and above with fewer counts are left out, as units are.
     """
     scored = [_scored(s, s.predict, genes, scales_um, min_total, {}) for s in slides]
     result = summarise(scored, panels, scales_um)
@@ -80,7 +80,7 @@ def score(
         "PCC@M": list(interval(draws)),
         "draws": len(draws),
         "blocks": sum(blocks),
-        "block": BLOCK,
+        "block": _block(slides),
     }
     result["depth_oracle"] = None
     if all(s.units.kind == "counts" and s.units.size_um >= LARGE_UNIT_UM for s in slides):
@@ -166,6 +166,15 @@ def _draws(
 def _sums(prediction: np.ndarray, truth: np.ndarray, slide: MatchedSlide) -> np.ndarray:
     centers = slide.units.centers_px
     return block_sums(prediction, truth, centers, block_side(centers, slide.mpp))
+
+
+def _block(slides: Sequence[MatchedSlide]) -> str:
+    """How large a block is, for tables."""
+    sides = [block_side(s.units.centers_px, s.mpp) * s.mpp for s in slides if s.mpp is not None]
+    if len(sides) < len(slides):
+        return f"{BLOCK_UNITS} x {BLOCK_UNITS} units"
+    low, high = f"{min(sides):.0f}", f"{max(sides):.0f}"
+    return f"{low} µm" if low == high else f"{low} to {high} µm"
 
 
 def _share(part: float, whole: float) -> float:

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..report.text import number, plural, share
+from ..errors import plural
+from ..report.text import number, share
 
 __all__ = ["as_text"]
 
@@ -78,11 +79,11 @@ def as_text(result: Mapping[str, Any]) -> str:
             f"{number(other['PCC@M_against'])}, difference {number(other['difference'])}, 95 % interval "
             f"{_between(other['difference_interval_95'])} (paired)"
         )
-    cells = sorted({about["cells"] for about in result["matched"].values()})
+    squares = sorted({about["squares"] for about in result["matched"].values()})
     if len(result["scales"]) > 1:
-        parts.append(f"Cells of coarser scales: {'; '.join(cells)}.")
+        parts.append(f"Squares of coarser scales: {'; '.join(squares)}.")
     parts += [
-        f"Scale {scale:g} µm is left out: it has too few units a cell, or too few cells."
+        f"Scale {scale:g} µm is left out: it has too few units a square, or too few squares."
         for scale in result["scales_left_out"]
     ]
     return "\n".join([*parts, *(f"Note: {text}" for text in result["warnings"])])
@@ -103,7 +104,7 @@ def _rows(scales: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, ...]]:
     for scale, f in scales.items():
         rows.append(
             (
-                f"{f['size_um']:g} µm {'units' if scale == 'native' else 'cells'}",
+                f"{f['size_um']:g} µm {'units' if scale == 'native' else 'squares'}",
                 f"{f['units']:,}",
                 *(number(f[key]) for key in ("PCC@F", "PCC@S", "PCC@M", "ceiling@M")),
                 share(f["PCC@M"], f["ceiling@M"]),

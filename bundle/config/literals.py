@@ -12,7 +12,7 @@ import os
 import re
 from typing import Any
 
-__all__ = ["Code", "as_code", "quoted", "unquoted"]
+__all__ = ["Code", "as_code", "escape", "unescape"]
 
 _SIGNS = ("$", "@", "%")
 
@@ -28,7 +28,7 @@ def as_code(value: Any) -> Any:
     return [as_code(item) for item in value] if isinstance(value, list) else value
 
 
-def quoted(value: Any) -> Any:
+def escape(value: Any) -> Any:
     """A value that MONAI's parser turns into just this value, whatever its text is.
 
     `Code` and dictionaries, which are configuration, stay as they are. Other text that the parser would change becomes
@@ -40,17 +40,17 @@ def quoted(value: Any) -> Any:
         items = list(value)
         if _is_data(items) and not _has_no_literal(items):
             return _literal(items) if _has_signs(items) else items
-        return [quoted(item) for item in items]
+        return [escape(item) for item in items]
     if isinstance(value, str):
         value = value if isinstance(value, Code) else _literal(value) if _has_signs(value) else value
         return str(value)
     return value
 
 
-def unquoted(value: Any) -> Any:
-    """The value that `quoted` was given; what it did not make stays as it is."""
+def unescape(value: Any) -> Any:
+    """The value that `escape` was given; what it did not make stays as it is."""
     if isinstance(value, list):
-        return [unquoted(item) for item in value]
+        return [unescape(item) for item in value]
     if not isinstance(value, str) or not value.startswith("$") or re.search("[#@%]", value):
         return value
     try:

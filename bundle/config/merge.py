@@ -17,7 +17,7 @@ from ..files.reading import read_json
 from ..files.schemas import MODEL
 from .defaults import arguments_of
 from .earlier import GONE, today, today_key
-from .literals import as_code, quoted
+from .literals import as_code, escape
 from .root import bundle_root
 from .values import check_value
 from .written import as_written
@@ -94,7 +94,7 @@ def _set(parser: ConfigParser, key: str, value: Any, source: str) -> None:
         raise InputError(f'{source}: there is no key "{plain}".{hint}')
     if value is not None or parser.get(plain) is not None:
         check_value(plain, value, _usual(parser, plain, arguments.get(name)), source)
-    merge_kv(parser, f"+{plain}" if adds and plain in parser else plain, quoted(value))
+    merge_kv(parser, f"+{plain}" if adds and plain in parser else plain, escape(value))
 
 
 def _usual(parser: ConfigParser, key: str, default: Any) -> Any:

@@ -11,7 +11,7 @@ from types import TracebackType
 
 from ..errors import InputError, reason, user_message
 
-__all__ = ["configuration_refused", "refused_setting"]
+__all__ = ["config_errors", "refused_setting"]
 
 #: What MONAI says around an exception: which component, or which expression.
 _WRAPPED = re.compile(
@@ -25,7 +25,7 @@ _OF_ARGUMENTS = (TypeError, ValueError, AttributeError, LookupError, AssertionEr
 
 
 @contextmanager
-def configuration_refused(own: Sequence[str] = ()) -> Iterator[None]:
+def config_errors(own: Sequence[str] = ()) -> Iterator[None]:
     """Turn what is wrong with a configuration into a sentence, wherever it shows within the block.
 
     Args:

@@ -12,7 +12,7 @@ from typing import Any
 from ..errors import user_message
 from .literals import Code, as_code
 from .merge import ConfigFile, merge_config, read_config
-from .problems import configuration_refused
+from .problems import config_errors
 from .root import bundle_root
 from .trust import code_in_current_folder, is_of_a_run
 
@@ -49,7 +49,7 @@ def run_config(
         for monai_logger in loggers:  # which log their arguments
             monai_logger.addFilter(_problems_alone)
         own = _own_parts(read, overrides)
-        with code_in_current_folder(trust or bool(own)), configuration_refused(own), warnings.catch_warnings():
+        with code_in_current_folder(trust or bool(own)), config_errors(own), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "parsing config_file", UserWarning)  # the command line's help says it
             monai.bundle.run(
                 run_id=run_id,

@@ -18,7 +18,7 @@ from ..files.checking import check
 from ..files.reading import read_json
 from ..files.schemas import MODEL
 from .earlier import today
-from .literals import unquoted
+from .literals import unescape
 
 __all__ = [
     "BACKBONE_OF_RUN",
@@ -27,11 +27,11 @@ __all__ = [
     "TRAINING_KEYS",
     "check_override",
     "code_in_current_folder",
+    "find_untrusted",
     "is_of_a_run",
     "read_model",
     "refuse_code",
     "refuse_links",
-    "what_runs",
     "within",
 ]
 
@@ -133,7 +133,7 @@ def refuse_code(content: Mapping[str, Any], path: str | Path) -> None:
         InputError: that names the first such key and what it would do.
     """
     try:
-        found = what_runs(content, Path(path).absolute().parent.parent if is_of_a_run(path) else None)
+        found = find_untrusted(content, Path(path).absolute().parent.parent if is_of_a_run(path) else None)
     except RecursionError as error:
         raise InputError(f"{path} nests lists or keys too deeply.") from error
     if found is not None:
@@ -187,7 +187,7 @@ def is_of_a_run(path: str | Path) -> bool:
     return folder.name == "configs" and (folder.parent / "models" / "panel.json").is_file()
 
 
-def what_runs(content: Mapping[str, Any], run: Path | None = None) -> tuple[str, str] | None:
+def find_untrusted(content: Mapping[str, Any], run: Path | None = None) -> tuple[str, str] | None:
     """The first key of a model's description that is not on the list, and what it would do; None where all are.
 
     Nothing is evaluated, imported or opened.
@@ -204,7 +204,7 @@ def what_runs(content: Mapping[str, Any], run: Path | None = None) -> tuple[str,
             return found
     for place, value in _opened("", content):
         if value is not None and not _is_of_run(value, run):
-            return place, f"open {_shown(unquoted(value))}, outside of the run"
+            return place, f"open {_shown(unescape(value))}, outside of the run"
     return None
 
 
@@ -220,7 +220,7 @@ def _opened(place: str, value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _is_of_run(value: Any, run: Path | None) -> bool:
-    path = unquoted(value)
+    path = unescape(value)
     if not isinstance(path, str) or path in (BACKBONE_OF_RUN, BACKBONE_OF_START):
         return isinstance(path, str)
     is_data = path != value or not path.startswith(("$", "@", "%"))
@@ -256,7 +256,7 @@ def _in_item(place: str, key: Any, value: Any) -> tuple[str, str] | None:
 def _of_text(text: str) -> str | None:
     if text.startswith("%"):
         return f"copy from {_shown(text[1:])}"
-    is_plain = not text.startswith("$") or text in _EXPRESSIONS or unquoted(text) != text
+    is_plain = not text.startswith("$") or text in _EXPRESSIONS or unescape(text) != text
     return None if is_plain else f"run the code {_shown(text[1:])}"
 
 

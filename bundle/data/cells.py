@@ -11,7 +11,7 @@ import pandas as pd
 import scipy.sparse as sp
 import shapely
 
-from ..errors import InputError, short
+from ..errors import InputError, plural, short
 from ..files.reading import check_file
 from .geojson import read_polygons
 from .polygons import Labels, LabelSource, Polygons
@@ -87,27 +87,29 @@ def _of_polygons(path: Path, mpp: float, slide_size_px: tuple[int, int]) -> Unit
     if len(shapes) == 0:
         holds = []
         if found.degenerate:
-            holds.append(f"{len(found.degenerate)} polygons of fewer than three points or without area")
+            holds.append(f"{plural(len(found.degenerate), 'polygon')} of fewer than three points or without area")
         if found.others:
-            holds.append(f"{found.others} features that are no polygons or have no geometry")
+            holds.append(f"{plural(found.others, 'feature')} that are no polygons or have no geometry")
         raise InputError(
             f"{path} holds no polygon ({', '.join(holds) or 'it has no features'}). Export the cells as GeoJSON with "
             "their polygons, not their centres."
         )
     region = np.isin(found.types, _REGIONS)
     if region.any() and not region.all():
-        logger.info("%s: %d annotations beside the cells are left out.", path.name, region.sum())
+        logger.info("%s: PixNet leaves out %s beside the cells.", path.name, plural(int(region.sum()), "annotation"))
         kept = np.flatnonzero(~region)
         shapes, names, classes = shapes[kept], names[kept], classes.iloc[kept]
     if found.others:
-        logger.warning("%s: %d features are no polygons or have no geometry and are left out.", path.name, found.others)
+        left_out = plural(found.others, "feature")
+        logger.warning("%s: PixNet leaves out %s without polygons or without geometry.", path.name, left_out)
     if found.crossed:
-        logger.info("%s: %d polygons cross themselves; each counts as it is drawn.", path.name, found.crossed)
+        crossed = plural(found.crossed, "polygon")
+        logger.info("%s: edges of %s cross; PixNet takes the area as it is drawn.", path.name, crossed)
     if found.degenerate:
         logger.warning(
-            "%s: %d polygons of fewer than three points or without area are left out (first: %s).",
+            "%s: PixNet leaves out %s of fewer than three points or without area (first: %s).",
             path.name,
-            len(found.degenerate),
+            plural(len(found.degenerate), "polygon"),
             found.degenerate[0],
         )
     _check_names(path, names)
@@ -127,7 +129,7 @@ def _of_polygons(path: Path, mpp: float, slide_size_px: tuple[int, int]) -> Unit
             "cell's is. Simplify it, or leave it out."
         )
     if over.any():
-        logger.info("%s: %d cells reach over the slide's edge; the part on the slide counts.", path.name, over.sum())
+        logger.info("%s: PixNet cuts %s at the slide's edge.", path.name, plural(int(over.sum()), "cell"))
     polygons = Polygons.of_shapes(on_slide)
     obs = None
     if classes.notna().any():

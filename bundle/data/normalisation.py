@@ -17,30 +17,28 @@ __all__ = [
     "log1p_cp10k",
     "passes_quality_control",
     "pearson_residuals",
-    "per_gene_correlation",
-    "thinning_ceiling",
 ]
 
 TARGET_SUM = 1e4
-#: Largest y = log1p CP10k: one gene has all of a unit's counts.
+#: Largest log1p CP10k: one gene has all of a unit's counts.
 MAX_LOG_CP10K = float(np.log1p(TARGET_SUM))
 #: From this size on a unit holds enough transcripts to be normalised by its own total.
 LARGE_UNIT_UM = 55.0
 
 
 def log1p_cp10k(counts: np.ndarray, total: np.ndarray) -> np.ndarray:
-    """The target of a unit: y = log1p(1e4 * count / total), total over **all** measured genes.
+    """What is predicted of a unit: log1p(1e4 * count / total), total over **all** measured genes.
 
     Args:
         counts: (U, G).
-        total: (U,); a unit without any count gives y = 0.
+        total: (U,); a unit without any count gives 0.
     """
     total = np.asarray(total, dtype=np.float64)
     return np.log1p(TARGET_SUM * counts / np.where(total > 0, total, np.inf)[:, None]).astype(np.float32)
 
 
 def bounded(y: Any) -> Any:
-    """Clip y = log1p CP10k to the values that it can have, 0 to `MAX_LOG_CP10K`; NaN stays. NumPy or dask.
+    """Clip log1p CP10k to the values that it can have, 0 to `MAX_LOG_CP10K`; NaN stays. NumPy or dask.
 
     A linear map can leave that range, and does so on pictures unlike those it was trained on.
     """
@@ -48,7 +46,7 @@ def bounded(y: Any) -> Any:
 
 
 def passes_quality_control(units: Units, min_total: float, training: bool = True) -> np.ndarray:
-    """Which units take part in training or scoring, (U,) bool.
+    """Which units pass quality control, and so take part in training or scoring, (U,) bool.
 
     Those on tissue, and at 55 µm and above those with `min_total` counts. Below, a unit's own total says little:
     training leaves out empty units, scoring none, since an empty unit is a measurement too. A noise-free rate must be
@@ -79,50 +77,3 @@ def pearson_residuals(counts: np.ndarray, total: np.ndarray, theta: float = 100.
     residual = (counts - expected) / np.sqrt(np.maximum(expected + expected**2 / theta, 1e-12))
     bound = np.sqrt(len(total))
     return np.clip(residual, -bound, bound)
-
-
-def per_gene_correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Pearson correlation over units for each gene, (G,); NaN where either side is constant."""
-    a = a - a.mean(0, dtype=np.float64)
-    b = b - b.mean(0, dtype=np.float64)
-    scale = np.sqrt((a * a).sum(0) * (b * b).sum(0))
-    return np.divide((a * b).sum(0), scale, out=np.full(a.shape[1], np.nan), where=scale > 1e-12)
-
-
-def thinning_ceiling(
-    counts: np.ndarray, total: np.ndarray, transform: str, draws: int = 20, seed: int = 0
-) -> np.ndarray:
-    """The highest correlation that counting noise lets any predictor reach, per gene, (G,).
-
-    Each draw splits the counts binomially into halves; r is the halves' correlation averaged over draws and
-    rho_max = sqrt(2r / (1 + r)). It covers counting noise only, so under overdispersion it is an upper bound.
-
-    Args:
-        counts: integer counts of the panel, (U, G).
-        total: counts of all genes, (U,).
-        transform: `y` (log1p CP10k), `residual` (Pearson residuals) or `counts` (log1p of the counts).
-        draws: number of random splits.
-        seed: of the splits.
-    """
-    rng = np.random.default_rng(seed)
-    whole = np.rint(counts).astype(np.int64)
-    rest = np.maximum(np.rint(total).astype(np.int64) - whole.sum(1), 0)
-    correlations = []
-    for _ in range(draws):
-        half = rng.binomial(whole, 0.5)
-        half_total = half.sum(1) + rng.binomial(rest, 0.5)
-        other, other_total = whole - half, whole.sum(1) + rest - half_total
-        if transform == "y":
-            pair = log1p_cp10k(half, half_total), log1p_cp10k(other, other_total)
-        elif transform == "residual":
-            pair = pearson_residuals(half, half_total), pearson_residuals(other, other_total)
-        else:
-            pair = np.log1p(half), np.log1p(other)
-        correlations.append(per_gene_correlation(*pair))
-    stacked = np.array(correlations)
-    defined = np.isfinite(stacked)
-    r = np.divide(
-        np.where(defined, stacked, 0).sum(0), defined.sum(0), out=np.zeros(whole.shape[1]), where=defined.any(0)
-    )
-    r = np.clip(r, 0, 1)
-    return np.sqrt(2 * r / (1 + r))

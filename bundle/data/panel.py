@@ -60,9 +60,13 @@ class GenePanel:
 
     def shares_patients(self, records: Sequence[Mapping[str, Any]]) -> bool:
         """Whether any record's tissue comes from a patient that was trained on; unknown patients count as shared."""
+        return bool(self.seen_patients(records))
+
+    def seen_patients(self, records: Sequence[Mapping[str, Any]]) -> list[str]:
+        """The patients of some records that were trained on, or may have been since either side is `unknown`."""
+        trained = {slide["patient"] for slide in self.training}
         patients = {str(r.get("patient", "unknown")) for r in records}
-        known = {slide["patient"] for slide in self.training}
-        return "unknown" in patients | known or bool(patients & known)
+        return sorted(p for p in patients if p in trained or "unknown" in {p, *trained})
 
     def keep_units(self, record: Mapping[str, Any], sizes_um: Sequence[float] | None, units: list[Units]) -> None:
         """Keep what was read of a training record, for `units_of`."""

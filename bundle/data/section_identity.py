@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-__all__ = ["SectionIdentity", "other_slide", "section_of", "sections_of"]
+__all__ = ["SectionIdentity", "as_uint8", "other_slide", "section_of", "sections_of"]
 
 _SIDE_PX = 64
 #: Two pictures of one slide correlate above .99, neighbouring sections of one block up to .85.
@@ -38,11 +38,14 @@ class SectionIdentity:
         """From a picture of the whole slide, (h, w, 3): uint8, or as scanpy keeps them from 0 to 1."""
         if picture is None or picture.ndim != 3 or picture.shape[2] < 3 or not picture.size:
             return cls(where, name)
-        if picture.dtype != np.uint8:
-            picture = np.clip(np.rint(picture * 255.0), 0, 255).astype(np.uint8)
-        grey = Image.fromarray(np.ascontiguousarray(picture[..., :3])).convert("L")
+        grey = Image.fromarray(np.ascontiguousarray(as_uint8(picture[..., :3]))).convert("L")
         look = np.asarray(grey.resize((_SIDE_PX, _SIDE_PX), Image.Resampling.BOX), dtype=np.float64)
         return cls(where, name, look if look.std() > 0 else None, picture.shape[0] / picture.shape[1])
+
+
+def as_uint8(picture: np.ndarray) -> np.ndarray:
+    """A picture as uint8; scanpy keeps pictures as floats from 0 to 1."""
+    return picture if picture.dtype == np.uint8 else np.clip(np.rint(picture * 255.0), 0, 255).astype(np.uint8)
 
 
 def sections_of(uns: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
@@ -63,7 +66,7 @@ def section_of(uns: Mapping[str, Any], where: str) -> SectionIdentity | None:
 
 
 def other_slide(a: SectionIdentity | None, b: SectionIdentity | None) -> tuple[str, bool]:
-    """What tells that two are of different slides, as the beginning of a sentence, and whether it is certain.
+    """Explain why two files come from different slides, as the beginning of a sentence, and whether that is certain.
 
     Empty where nothing does: pictures that look alike outweigh names, since files are renamed.
     """

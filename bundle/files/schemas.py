@@ -140,6 +140,7 @@ REPORTED: dict[str, Any] = {
     "required": ["panel", "genes", "scales"],
     "properties": {
         "split": _TEXT,
+        "seen_patients": {"type": "array", "items": _TEXT, "description": "a list of patients"},
         "panel": _TEXT,
         "genes": _WHOLE,
         "patients": _WHOLE,

@@ -18,7 +18,7 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 
-from ..config.literals import unquoted
+from ..config.literals import unescape
 from ..data.manifest import read_split
 from ..data.normalisation import LARGE_UNIT_UM, bounded, log1p_cp10k, passes_quality_control
 from ..data.panel import load_panel
@@ -255,7 +255,7 @@ def _validation(run: Path) -> list[dict[str, Any]]:
     """The validation slides of the run's data set; says why there are none."""
     trained_with = run / "configs" / "train.json"
     trained = read_json(trained_with, schema=TRAINED) if trained_with.is_file() else None
-    dataset = None if trained is None else Path(str(unquoted(trained["dataset_dir"])))
+    dataset = None if trained is None else Path(str(unescape(trained["dataset_dir"])))
     if dataset is None:
         lacks = f"{run} does not say what it was trained on"
     elif not (dataset / "dataset.json").is_file():

@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
 
-from ..config.literals import unquoted
+from ..config.literals import unescape
 from ..config.metadata import model_metadata
 from ..config.root import bundle_root
 from ..config.trust import BACKBONE_OF_RUN, read_model, within
@@ -139,7 +139,7 @@ def _carry_folders(config: Any, files: dict[str, bytes], run: Path) -> Any:
     if config.get("_target_") != "networks.BackboneEncoder" or not isinstance(folder, str):
         return carried
     name = "models/backbone/config.json"
-    description = within(run, name) if folder == BACKBONE_OF_RUN else Path(str(unquoted(folder))) / "config.json"
+    description = within(run, name) if folder == BACKBONE_OF_RUN else Path(str(unescape(folder))) / "config.json"
     if description.is_file() and "model_type" in read_json(description):
         files[name] = description.read_bytes()
         carried["folder"] = "$@bundle_root + '/models/backbone'"

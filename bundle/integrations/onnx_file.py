@@ -12,7 +12,7 @@ import torch
 from monai.bundle import ConfigParser
 
 from ..config.merge import merge_config
-from ..config.problems import configuration_refused
+from ..config.problems import config_errors
 from ..config.root import bundle_root
 from ..config.trust import code_in_current_folder
 from ..data.normalisation import MAX_LOG_CP10K
@@ -46,7 +46,7 @@ def load_network(run: str | Path, trust: bool = False) -> tuple[Any, dict[str, A
     if root not in sys.path:  # the configurations name `networks.PixNet`, not `pixnet.networks.PixNet`
         sys.path.insert(0, root)
     config = merge_config([bundle_root() / "configs" / "inference.json", model], {"model_dir": str(run / "models")})
-    with code_in_current_folder(trust), configuration_refused():
+    with code_in_current_folder(trust), config_errors():
         network = ConfigParser(config).get_parsed_content("network_def")
     return load_weights(network, run / "models" / "model.pt").eval(), config
 

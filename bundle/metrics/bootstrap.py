@@ -6,16 +6,17 @@ from collections.abc import Sequence
 
 import numpy as np
 import scipy.sparse as sp
+import torch
 from scipy.spatial import cKDTree
 
-from .summary import mean_of_defined
+from .moments import correlation, mean_of_defined
 
 __all__ = ["BLOCK", "BLOCK_UM", "BLOCK_UNITS", "block_bootstrap", "block_side", "block_sums", "interval"]
 
 # Neighbours are alike, so they are drawn together; bins are alike over many of their own widths.
 BLOCK_UNITS = 3
 BLOCK_UM = 300.0
-#: What a block is, for tables.
+#: What a block is, for tables of several data sets.
 BLOCK = f"{BLOCK_UNITS} x {BLOCK_UNITS} units, {BLOCK_UM:g} µm wide at least"
 _GENES_AT_ONCE = 512
 
@@ -89,7 +90,5 @@ def block_bootstrap(
 def _correlations(sums: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """Correlation of each gene in each draw, (draws, G): NaN where the truth is constant."""
     n, p, t, pp, tt, pt = np.moveaxis(np.tensordot(weight, sums, axes=1), 1, 0)
-    covariance, variance_p, variance_t = pt - p * t / n, pp - p * p / n, tt - t * t / n
-    scale = np.sqrt(np.maximum(variance_p, 0) * np.maximum(variance_t, 0))
-    r = np.divide(covariance, scale, out=np.zeros_like(scale), where=scale > 1e-9)
-    return np.where(variance_t > 1e-9 * n, r, np.nan)
+    about = np.stack([n, p / n, t / n, pp - p * p / n, tt - t * t / n, pt - p * t / n], axis=-1)
+    return correlation(torch.from_numpy(about)).numpy()

@@ -20,7 +20,7 @@ def fit_depth(totals: Sequence[np.ndarray], ys: Sequence[np.ndarray]) -> Callabl
         ys: log1p CP10k, (U, G) for each slide; a gene that a slide did not measure is NaN there.
 
     Returns:
-        From the totals of a slide's units, (U,), to their y, (U, G).
+        From the totals of a slide's units, (U,), to their log1p CP10k, (U, G).
     """
     depth, y = np.log(np.concatenate(totals)), np.concatenate(ys).astype(np.float64)
     measured = np.isfinite(y)

@@ -103,6 +103,7 @@ class EvaluationWriter:
             "split": self.split,
             "split_by": str(self.records[0].get("split_by", "patient")),
             "same_patient": self.panel.shares_patients(self.records),
+            "seen_patients": self.panel.seen_patients(self.records),
             "patients": len({patient_of(r) for r in self.records}),
             "min_total": self.panel.min_total,
             "transcriptome": self.panel.transcriptome,
@@ -113,7 +114,7 @@ class EvaluationWriter:
             table.to_csv(temporary, index=False)
         for figures in result["scales"].values():
             logger.info(
-                "%s, %g µm: PCC@M %.3f (ceiling %.3f), MSE %.3f, %d units or cells",
+                "%s, %g µm: PCC@M %.3f (ceiling %.3f), MSE %.3f, %d units or squares",
                 self.name,
                 figures["size_um"],
                 figures["PCC@M"],

@@ -1,10 +1,23 @@
-"""Centred moments of (prediction, truth) per gene, which add up exactly over parts."""
+"""Centred moments of (prediction, truth) per gene, which add up exactly over parts, and the correlation from them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
 
-__all__ = ["FIELDS", "combine", "correlation", "moments", "not_measured", "prediction_is_constant", "truth_is_constant"]
+__all__ = [
+    "FIELDS",
+    "combine",
+    "correlation",
+    "mean_of_defined",
+    "moments",
+    "not_measured",
+    "pearson",
+    "prediction_is_constant",
+    "truth_is_constant",
+]
 
 #: Columns of a moments tensor (G, 8).
 FIELDS = ("n", "mean_p", "mean_t", "m2_p", "m2_t", "c_pt", "sse", "sae")
@@ -64,21 +77,36 @@ def combine(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 def not_measured(m: torch.Tensor) -> torch.Tensor:
     """Genes that no unit was measured of, (G,) bool."""
-    return m[:, 0] == 0
+    return m[..., 0] == 0
 
 
 def truth_is_constant(m: torch.Tensor) -> torch.Tensor:
     """Genes whose truth does not vary over the units, (G,) bool: the only ones left out of a summary."""
-    return m[:, 4] <= _TINY * m[:, 0].clamp(min=1) * (1 + m[:, 2] ** 2)
+    return m[..., 4] <= _TINY * m[..., 0].clamp(min=1) * (1 + m[..., 2] ** 2)
 
 
 def prediction_is_constant(m: torch.Tensor) -> torch.Tensor:
     """Genes whose prediction does not vary over the units, (G,) bool: they score 0."""
-    return m[:, 3] <= _TINY * m[:, 0].clamp(min=1) * (1 + m[:, 1] ** 2)
+    return m[..., 3] <= _TINY * m[..., 0].clamp(min=1) * (1 + m[..., 1] ** 2)
 
 
 def correlation(m: torch.Tensor) -> torch.Tensor:
     """Pearson correlation per gene, (G,): NaN where the truth is constant, 0 for a constant or NaN prediction."""
-    r = m[:, 5] / (m[:, 3] * m[:, 4]).clamp(min=1e-300).sqrt()
+    r = m[..., 5] / (m[..., 3] * m[..., 4]).clamp(min=1e-300).sqrt()
     r = torch.where(prediction_is_constant(m) | ~torch.isfinite(r), torch.zeros_like(r), r.clamp(-1, 1))
     return torch.where(truth_is_constant(m), torch.full_like(r, float("nan")), r)
+
+
+def pearson(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Pearson correlation of each gene of two arrays (U, G), (G,): NaN where either is constant."""
+    m = moments(torch.as_tensor(a), torch.as_tensor(b))
+    r = correlation(m)
+    return torch.where(prediction_is_constant(m), torch.full_like(r, float("nan")), r).numpy()
+
+
+def mean_of_defined(values: Sequence[np.ndarray]) -> np.ndarray:
+    """Mean over arrays of one shape, entry by entry and without NaN; NaN where no entry is defined."""
+    stacked = np.stack(values)
+    defined = np.isfinite(stacked)
+    total = np.where(defined, stacked, 0).sum(0)
+    return np.divide(total, defined.sum(0), out=np.full(stacked.shape[1:], np.nan), where=defined.any(0))

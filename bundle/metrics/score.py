@@ -1,4 +1,4 @@
-"""Score one slide: complete its units and scale cells, normalise them, reduce them to moments per gene."""
+"""Score one slide: bin its units to each scale, normalise them, reduce them to moments per gene."""
 
 from __future__ import annotations
 
@@ -10,19 +10,20 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
-from ..data.normalisation import LARGE_UNIT_UM, log1p_cp10k, pearson_residuals, thinning_ceiling
+from ..data.normalisation import LARGE_UNIT_UM, log1p_cp10k, pearson_residuals
 from ..data.units import Units
+from .ceiling import thinning_ceiling
 from .moments import moments, truth_is_constant
-from .scales import MIN_CELLS, OFFSETS, cells_at_scale
+from .scales import MIN_SQUARES, OFFSETS, squares_at_scale
 
-__all__ = ["NATIVE", "TARGETS", "Comparison", "Prediction", "Score", "compare_units", "score_slide", "scored_cells"]
+__all__ = ["NATIVE", "TARGETS", "Comparison", "Prediction", "Score", "compare_units", "score_slide", "scored_squares"]
 
 #: The scale of the units themselves.
 NATIVE = 0.0
-#: What is compared: y = log1p CP10k, Pearson residuals of the counts, or log1p counts (below 55 µm).
-TARGETS = ("y", "residual", "counts")
+#: What is compared: log1p CP10k, Pearson residuals of the counts, or log1p counts (below 55 µm).
+TARGETS = ("log1p_cp10k", "residual", "log1p_counts")
 
-#: Predicted (y, rate or None) for groups of units, given as a 0/1 matrix (groups, U): (groups, G), (groups, G + 1).
+#: From groups of units, 0/1 (groups, U), to their log1p CP10k, (groups, G), and rates, (groups, G + 1), or None.
 Prediction = Callable[[sp.csr_matrix], tuple[np.ndarray, np.ndarray | None]]
 
 
@@ -31,10 +32,10 @@ class Score:
     """One comparison on one slide.
 
     Attributes:
-        scale_um: side of the cells, `NATIVE` for the units themselves.
+        scale_um: side of the squares, `NATIVE` for the units themselves.
         offset: index of the grid's origin.
         target: one of `TARGETS`.
-        units: how many units or cells were compared.
+        units: how many units or squares were compared.
         moments: (G, 8), see `bundle.metrics.moments`.
         ceiling: highest correlation that counting noise allows, (G,); NaN where not computed or the truth is constant.
         deviance: mean Poisson deviance per gene, (G,); NaN unless the target is counts.
@@ -60,8 +61,8 @@ def score_slide(
 ) -> list[Score]:
     """Compare a prediction with one slide's measured units, at their own scale and at coarser ones.
 
-    At a scale of s µm a cell's truth is the sum of the raw counts of the units whose centre it holds, normalised
-    after summing; its prediction integrates the map over the same units. A gene that the slide did not measure has no
+    At a scale of s µm a square's truth is the raw counts of the units whose centre it holds, binned first and
+    normalised then; its prediction integrates the map over the same units. A gene that the slide did not measure has no
     truth: its moments are of no unit.
 
     Args:
@@ -69,8 +70,8 @@ def score_slide(
         units: the measured units, already filtered.
         genes: genes in the order that `predict` gives them.
         mpp: the slide's µm per level-0 pixel.
-        scales_um: sides of the cells; a scale with too few units or cells is left out.
-        min_total: cells of 55 µm and above with fewer counts are left out, as units are.
+        scales_um: sides of the squares; a scale with too few units or squares is left out.
+        min_total: squares of 55 µm and above with fewer counts are left out, as units are.
         ceilings: where counting-noise ceilings are kept from one call to the next, the truth being the same; none are
             computed if None.
 
@@ -84,25 +85,25 @@ def score_slide(
         if scale == units.size_um:
             continue
         wanted = ceilings  # once a scale: the grid's origin hardly matters to it
-        for number, cells in scored_cells(units, mpp, scale, min_total):
-            summed = np.asarray(cells @ counts), cells @ total
-            scores += _compare(predict, cells, units, *summed, scale, number, wanted)
+        for number, squares in scored_squares(units, mpp, scale, min_total):
+            summed = np.asarray(squares @ counts), squares @ total
+            scores += _compare(predict, squares, units, *summed, scale, number, wanted)
             wanted = None
     return scores
 
 
-def scored_cells(
+def scored_squares(
     units: Units, mpp: float, scale_um: float, min_total: float = 0.0
 ) -> Iterator[tuple[int, sp.csr_matrix]]:
-    """The cells that `score_slide` scores at a scale: each grid's index in `OFFSETS` and 0/1 matrix (cells, U)."""
+    """The squares that `score_slide` scores at a scale: each grid's index in `OFFSETS` and 0/1 matrix (squares, U)."""
     centers_um, total = units.centers_px * mpp, units.total
     least = min_total if units.kind == "counts" else 0.0
     for number, offset in enumerate(OFFSETS):
-        cells = cells_at_scale(centers_um, scale_um, offset)
-        if cells is not None and scale_um >= LARGE_UNIT_UM:
-            cells = cells[np.flatnonzero(cells @ total >= least)]
-        if cells is not None and cells.shape[0] >= MIN_CELLS:
-            yield number, cells
+        squares = squares_at_scale(centers_um, scale_um, offset)
+        if squares is not None and scale_um >= LARGE_UNIT_UM:
+            squares = squares[np.flatnonzero(squares @ total >= least)]
+        if squares is not None and squares.shape[0] >= MIN_SQUARES:
+            yield number, squares
 
 
 def _compare(
@@ -148,16 +149,16 @@ def compare_units(
     predict: Prediction,
     units: Units,
     genes: Sequence[str],
-    cells: sp.csr_matrix | None = None,
+    squares: sp.csr_matrix | None = None,
     scale_um: float = NATIVE,
 ) -> Comparison:
-    """What `score_slide` reduces to PCC, MSE and MAE at the units' own scale, or of cells of another."""
+    """What `score_slide` reduces to PCC, MSE and MAE at the units' own scale, or of squares of another."""
     counts, total = units.counts_of(genes, partly=True), units.total
-    if cells is None:
-        cells = sp.identity(len(units), format="csr")
+    if squares is None:
+        squares = sp.identity(len(units), format="csr")
     else:
-        counts, total = np.asarray(cells @ counts), cells @ total
-    return _comparisons(predict, cells, units, counts, total, scale_um)[0]
+        counts, total = np.asarray(squares @ counts), squares @ total
+    return _comparisons(predict, squares, units, counts, total, scale_um)[0]
 
 
 def _comparisons(
@@ -170,8 +171,8 @@ def _comparisons(
         expected = _expected_counts(y, rate, total, np.asarray(groups.sum(1)).ravel())
         ratio = np.where(counts > 0, counts * np.log(np.maximum(counts, 1e-12) / expected), 0)
         deviance = 2 * (ratio - (counts - expected)).mean(0)
-        return [Comparison("counts", np.log1p(expected), np.log1p(counts), deviance)]
-    found = [Comparison("y", y, log1p_cp10k(counts, total), none)]
+        return [Comparison("log1p_counts", np.log1p(expected), np.log1p(counts), deviance)]
+    found = [Comparison("log1p_cp10k", y, log1p_cp10k(counts, total), none)]
     if measured:
         found.append(Comparison("residual", y, pearson_residuals(counts, total), none))
     return found

@@ -12,11 +12,11 @@ import pandas as pd
 import torch
 
 from ..errors import InputError
-from .moments import combine, correlation, not_measured, truth_is_constant
-from .scales import MIN_CELLS, MIN_UNITS_PER_CELL
+from .moments import combine, correlation, mean_of_defined, not_measured, truth_is_constant
+from .scales import MIN_SQUARES, MIN_UNITS_PER_SQUARE
 from .score import NATIVE, Score
 
-__all__ = ["ScoredSlide", "gene_table", "mean_of_defined", "summarise"]
+__all__ = ["ScoredSlide", "gene_table", "summarise"]
 
 logger = logging.getLogger(__name__)
 
@@ -81,10 +81,10 @@ def summarise(
     result["scales_left_out"] = [s for s in scales_um if s not in scales and [s] != sizes]
     for scale in result["scales_left_out"]:
         logger.warning(
-            "Scale %g µm is left out: its median cell holds fewer than %d units, or fewer than %d cells remain.",
+            "Scale %g µm is left out: its median square holds fewer than %d units, or fewer than %d squares remain.",
             scale,
-            MIN_UNITS_PER_CELL,
-            MIN_CELLS,
+            MIN_UNITS_PER_SQUARE,
+            MIN_SQUARES,
         )
     return result
 
@@ -107,7 +107,7 @@ def _summary(
     slides: Sequence[ScoredSlide], scale: float, panels: Mapping[str, np.ndarray]
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     here = [[score for score in slide.scores if score.scale_um == scale] for slide in slides]
-    main = "counts" if any(score.target == "counts" for scores in here for score in scores) else "y"
+    main = "log1p_counts" if any(s.target == "log1p_counts" for scores in here for s in scores) else "log1p_cp10k"
     # Pooling and counting look at one origin of the grid.
     first = [min((s for s in scores if s.target == main), key=lambda s: s.offset) for scores in here]
     pooled = first[0].moments
@@ -135,7 +135,7 @@ def _summary(
     index, *others = panels.values()
     pcc = columns["pcc"][index]
     summary: dict[str, Any] = {
-        "target": {"y": "log1p_cp10k", "counts": "log1p_counts"}[main],
+        "target": main,
         "size_um": scale or slides[0].size_um,
         "units": sum(score.units for score in first),
         "slides": len(slides),
@@ -152,7 +152,7 @@ def _summary(
         "unmeasured_genes": int(absent[index].sum()),
         "filtered_units": sum(slide.filtered_units for slide in slides),
     }
-    if main == "counts":
+    if main == "log1p_counts":
         summary["deviance"] = _mean(columns["deviance"][index])
     for name, other in zip(list(panels)[1:], others, strict=True):
         summary[f"PCC@M_{name}"] = _mean(columns["pcc"][other])
@@ -171,14 +171,6 @@ def _per_gene(
     if not by_patient:
         return np.full(len(slides[0].scores[0].ceiling), np.nan)
     return mean_of_defined([mean_of_defined(values) for values in by_patient.values()])
-
-
-def mean_of_defined(values: Sequence[np.ndarray]) -> np.ndarray:
-    """Mean over arrays of one shape, entry by entry and without NaN; NaN where no entry is defined."""
-    stacked = np.stack(values)
-    defined = np.isfinite(stacked)
-    total = np.where(defined, stacked, 0).sum(0)
-    return np.divide(total, defined.sum(0), out=np.full(stacked.shape[1:], np.nan), where=defined.any(0))
 
 
 def _mean(values: np.ndarray) -> float:

@@ -8,9 +8,10 @@ from html import escape
 import numpy as np
 import pandas as pd
 
+from ..errors import plural
 from .charts import Chart
 from .run import Evaluation, Run
-from .text import number, plural, share, table
+from .text import number, share, table
 
 __all__ = ["genes_section", "headline_section", "landmarks", "scales_section", "training_section"]
 
@@ -36,7 +37,10 @@ def headline_section(run: Run) -> str:
             " These slides chose the weights to keep, so the figure flatters; "
             "<code>pixnet evaluate</code> scores the test."
         )
-    if about.get("same_patient"):
+    seen = len(about.get("seen_patients", ()))
+    if about.get("same_patient") and 0 < seen < patients:
+        badge = f'<span class="badge warn">{seen} of {patients} patients in training and {escape(split)}</span>'
+    elif about.get("same_patient"):
         badge = f'<span class="badge warn">same patient in training and {escape(split)}</span>'
     else:
         badge = f'<span class="badge">no patient in both training and {escape(split)}</span>'
@@ -84,7 +88,7 @@ def _scale_table(evaluation: Evaluation) -> str:
     head += [*map(escape, panels), "MSE", "MAE", *(["deviance"] if counted else []), "constant<br>genes", "left<br>out"]
     rows = []
     for scale, f in evaluation.scales.items():
-        name = f"{f['size_um']:g} µm {'units' if scale == 'native' else 'cells'}"
+        name = f"{f['size_um']:g} µm {'units' if scale == 'native' else 'squares'}"
         if f["target"] == "log1p_counts":
             name += "<br><small>of log1p counts</small>"
         rows.append(
@@ -125,7 +129,7 @@ def _scale_chart(evaluations: list[Evaluation]) -> str:
         return '<p class="note">Only one scale was scored, so there is no curve against scale.</p>'
     heights = [f[key] for e in shown for f in e.scales.values() for key in ("PCC@M", "ceiling@M")]
     chart = Chart(
-        sizes, [0, *heights], "size of unit or cell (µm)", "PCC@M", x_ticks=sizes, log_x=True, width=1040, height=280
+        sizes, [0, *heights], "size of unit or square (µm)", "PCC@M", x_ticks=sizes, log_x=True, width=1040, height=280
     )
     keys = []
     for style, evaluation in zip(_SERIES, shown, strict=False):
@@ -140,7 +144,7 @@ def _scale_chart(evaluations: list[Evaluation]) -> str:
             chart.dots(x, y, style, titles, radius=2.5 if suffix else 4.5)
         keys.append(f'<span class="key {style}"></span>{escape(evaluation.name)}')
     caption = f'{" ".join(keys)} <span class="key rule dashed"></span>its ceiling of counting noise'
-    drawing = chart.svg("PCC@M against the size of the units or cells, with the ceiling of counting noise")
+    drawing = chart.svg("PCC@M against the size of the units or squares, with the ceiling of counting noise")
     return f'<figure><div class="scroll">{drawing}</div><figcaption>{caption}</figcaption></figure>'
 
 
@@ -242,7 +246,7 @@ def _gene_table(run: Run, evaluation: Evaluation, order: list[str]) -> str:
     head = [
         "gene",
         "panels",
-        "mean y<br>in training",
+        "mean log1p CP10k<br>in training",
         "PCC",
         "ceiling",
         "share of<br>ceiling",

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from ..data.manifest import read_split
-from ..errors import InputError
+from ..errors import InputError, plural
 from .figures import landmarks
 from .raster import Canvas, colours, jpeg_uri, make_canvas
 from .run import Evaluation, Run
 from .slides import SlideMaps, read_picture, read_slide_maps
-from .text import number, plural
+from .text import number
 
 __all__ = ["maps_section"]
 

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from ..data.manifest import SPLITS, read_manifest, slide_name
-from ..errors import InputError
+from ..errors import InputError, plural
 from .run import Run
-from .text import definitions, plural
+from .text import definitions
 
 __all__ = ["limits_section", "protocol_section"]
 

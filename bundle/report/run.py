@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from ..config.literals import unquoted
+from ..config.literals import unescape
 from ..data.manifest import SPLITS
 from ..errors import InputError
 from ..files.checking import check
@@ -95,7 +95,7 @@ def read_run(folder: str | Path) -> Run:
         folder,
         evaluations,
         _read_json(folder / "models" / "panel.json"),
-        {key: unquoted(value) for key, value in _read_json(folder / "configs" / "train.json").items()},
+        {key: unescape(value) for key, value in _read_json(folder / "configs" / "train.json").items()},
         _read_csv(folder / "metrics.csv"),
     )
 

@@ -9,12 +9,17 @@ from typing import Any
 
 import h5py
 import numpy as np
+import scipy.sparse as sp
+import torch
 from anndata.io import read_elem
 
-from ..data.normalisation import LARGE_UNIT_UM, TARGET_SUM, log1p_cp10k, per_gene_correlation
+from ..data.normalisation import TARGET_SUM
+from ..data.section_identity import as_uint8
 from ..data.slide_units import load_units
 from ..data.units import Units
 from ..errors import InputError
+from ..metrics.moments import correlation, moments
+from ..metrics.score import Prediction, compare_units
 
 __all__ = ["SlideMaps", "read_picture", "read_slide_maps"]
 
@@ -38,10 +43,8 @@ class SlideMaps:
 
     def pcc(self, gene: str) -> float:
         """Correlation over this slide's units; 0 where only the prediction is constant, as the figures have it."""
-        measured, predicted = self.measured[gene], self.predicted[gene]
-        if measured.std() > 0 and np.ptp(predicted) == 0:
-            return 0.0
-        return float(per_gene_correlation(predicted[:, None], measured[:, None])[0])
+        columns = (torch.from_numpy(of[gene][:, None]) for of in (self.predicted, self.measured))
+        return float(correlation(moments(*columns))[0])
 
 
 def read_slide_maps(record: Mapping[str, Any], prediction: Path, size_um: float, genes: Sequence[str]) -> SlideMaps:
@@ -69,20 +72,16 @@ def read_slide_maps(record: Mapping[str, Any], prediction: Path, size_um: float,
         raise InputError(f"{prediction} names none of the units of {units.name}; evaluate the run again.")
     units = units.take(np.array([place[name] for name in names[known]]))
     y, rate = y[known], None if rate is None else rate[known]
-    counts, total = units.counts_of(genes, partly=True), units.total
-    if units.kind == "counts" and units.size_um < LARGE_UNIT_UM:
-        quantity, measured, predicted = "log1p counts", np.log1p(counts), np.log1p(_expected_counts(y, rate, total))
-    else:
-        quantity, measured, predicted = "log1p CP10k", log1p_cp10k(counts, total), y
+    compared = compare_units(_given(y, rate), units, genes)
     mpp = mpp or units.mpp or float(record.get("mpp") or 0)
     if not mpp:
         raise InputError(f"neither {prediction.name} nor {units.name} says how many µm a pixel has.")
     return SlideMaps(
         units,
         mpp,
-        quantity,
-        {gene: measured[:, i] for i, gene in enumerate(genes)},
-        {gene: predicted[:, i] for i, gene in enumerate(genes)},
+        {"log1p_counts": "log1p counts", "log1p_cp10k": "log1p CP10k"}[compared.target],
+        {gene: compared.truth[:, i] for i, gene in enumerate(genes)},
+        {gene: compared.prediction[:, i] for i, gene in enumerate(genes)},
     )
 
 
@@ -90,16 +89,13 @@ def read_picture(labels: Sequence[str]) -> tuple[np.ndarray, float] | None:
     """The first picture of the slide among files of units: uint8 (h, w, 3) and its pixels per level-0 pixel."""
     for label in labels:
         with h5py.File(label) as file:
-            for library in file.get("uns/spatial", {}).values():
-                if not isinstance(library, h5py.Group):  # CELLxGENE keeps a flag beside it
+            for section in file.get("uns/spatial", {}).values():
+                if not isinstance(section, h5py.Group):  # CELLxGENE keeps a flag beside it
                     continue
-                hires = library.get("images/hires")
-                scale = library.get("scalefactors/tissue_hires_scalef")
+                hires = section.get("images/hires")
+                scale = section.get("scalefactors/tissue_hires_scalef")
                 if hires is not None and scale is not None:
-                    picture = hires[..., :3]
-                    if picture.dtype != np.uint8:  # scanpy keeps pictures as floats from 0 to 1
-                        picture = np.clip(np.rint(picture * 255.0), 0, 255).astype(np.uint8)
-                    return picture, float(scale[()])
+                    return as_uint8(hires[..., :3]), float(scale[()])
     return None
 
 
@@ -118,9 +114,14 @@ def _read_prediction(path: Path, genes: Sequence[str]) -> tuple[np.ndarray, np.n
         return names, y, rate, 0.0 if mpp is None else float(mpp[()])
 
 
-def _expected_counts(y: np.ndarray, rate: np.ndarray | None, total: np.ndarray) -> np.ndarray:
-    """Expected counts with one size factor for the slide, as they are scored (`bundle.metrics.score`)."""
-    share = np.maximum(np.expm1(y.astype(np.float64)) / TARGET_SUM, 1e-12)
-    if rate is None:
-        return share * total.mean()
-    return rate * (total.sum() / np.maximum((rate / share).sum(0), 1e-12))
+def _given(y: np.ndarray, rate: np.ndarray | None) -> Prediction:
+    """The prediction as it is scored: log1p CP10k and, where the head gives rates, those of all other genes last."""
+    rates = None
+    if rate is not None:  # log1p CP10k says what share of the whole rate the shown genes have
+        share = np.maximum(np.expm1(y.astype(np.float64)).sum(1) / TARGET_SUM, 1e-12)
+        rates = np.column_stack([rate, np.maximum(rate.sum(1) / share - rate.sum(1), 0)])
+
+    def predict(groups: sp.csr_matrix) -> tuple[np.ndarray, np.ndarray | None]:
+        return groups @ y, None if rates is None else groups @ rates
+
+    return predict

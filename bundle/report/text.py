@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any
 
-__all__ = ["definitions", "number", "plural", "share", "table"]
+__all__ = ["definitions", "number", "share", "table"]
 
 
 def number(value: Any, digits: int = 3) -> str:
@@ -23,11 +23,6 @@ def share(part: Any, whole: Any) -> str:
     """A part of a whole in per cent; a dash where it is undefined."""
     part, whole = (math.nan if v is None else float(v) for v in (part, whole))
     return f"{number(100 * part / whole, 0)} %" if whole > 0 and math.isfinite(part) else "–"
-
-
-def plural(count: int, thing: str) -> str:
-    """A count and its thing: `1 slide`, `2,000 slides`."""
-    return f"{count:,} {thing}{'' if count == 1 else 's'}"
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], strong: int | None = None) -> str:

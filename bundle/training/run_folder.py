@@ -13,9 +13,9 @@ from ignite.engine import Engine, Events
 from monai.bundle import ConfigParser, ConfigWorkflow
 
 from ..config.defaults import with_defaults
-from ..config.literals import quoted, unquoted
+from ..config.literals import escape, unescape
 from ..config.metadata import model_metadata
-from ..config.trust import BACKBONE_OF_RUN, BACKBONE_OF_START, MODEL_KEYS, TRAINING_KEYS, refuse_links, what_runs
+from ..config.trust import BACKBONE_OF_RUN, BACKBONE_OF_START, MODEL_KEYS, TRAINING_KEYS, find_untrusted, refuse_links
 from ..config.written import as_written
 from ..data.panel import GenePanel, load_panel
 from ..errors import InputError
@@ -95,8 +95,8 @@ class RunFolder:
                     "out badly predicted genes. Set val_interval=%d.",
                     *(interval, epochs, epochs),
                 )
-            data = str(Path(unquoted(self.config["dataset_dir"])).resolve())  # other commands run in other folders
-            write_json(self.folder / "configs" / "train.json", {**self.config, "dataset_dir": quoted(data)})
+            data = str(Path(unescape(self.config["dataset_dir"])).resolve())  # other commands run in other folders
+            write_json(self.folder / "configs" / "train.json", {**self.config, "dataset_dir": escape(data)})
             for name, keys, place in (
                 ("model", MODEL_KEYS, BACKBONE_OF_RUN),
                 ("recipe", MODEL_KEYS + TRAINING_KEYS, BACKBONE_OF_START),
@@ -104,7 +104,7 @@ class RunFolder:
                 kept = {key: self.config[key] for key in keys if key in self.config}
                 kept["network_def"] = self._own(kept["network_def"], place)
                 write_json(self.folder / "configs" / f"{name}.json", kept)
-                if name == "model" and (found := what_runs(kept, self.folder)):
+                if name == "model" and (found := find_untrusted(kept, self.folder)):
                     logger.warning("Commands that use this model need --trust, since its %s would %s.", *found)
 
     def _own(self, config: Any, place: str) -> Any:
@@ -133,11 +133,11 @@ class RunFolder:
 
     def _described_by(self, config: Mapping[str, Any]) -> Path | None:
         """The path of a backbone's `config.json`, if `config` is one and the file exists."""
-        folder = unquoted(config.get("folder"))
+        folder = unescape(config.get("folder"))
         if config.get("_target_") != "networks.BackboneEncoder" or not isinstance(folder, str):
             return None
         if folder == BACKBONE_OF_START:
-            folder = f"{unquoted((self.config or {}).get('start_from'))}/models/backbone"
+            folder = f"{unescape((self.config or {}).get('start_from'))}/models/backbone"
         path = Path(folder) / "config.json"
         return path if path.is_file() else None
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..config.literals import unquoted
+from ..config.literals import unescape
 from ..config.merge import merge_config
 from ..config.root import bundle_root
 from ..config.run import run_config
@@ -53,7 +53,7 @@ def evaluate(
     run, model = trained_run(run, trust)
     trained_with = run / "configs" / "train.json"
     trained = read_json(trained_with, schema=TRAINED) if trained_with.is_file() else {}
-    trained_data = Path(str(unquoted(trained["dataset_dir"]))).resolve() if trained else None
+    trained_data = Path(str(unescape(trained["dataset_dir"]))).resolve() if trained else None
     sizes, trained_um = trained.get("unit_sizes_um"), trained.get("score_size_um")
     if not isinstance(trained_um, (int, float)):  # an expression of the sizes
         trained_um = max(sizes) if isinstance(sizes, list) and sizes else None

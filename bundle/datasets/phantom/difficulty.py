@@ -5,7 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from sklearn.linear_model import Ridge
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
+from ...data.normalisation import log1p_cp10k
+from ...metrics.moments import pearson
 from .dataset import make_specimens
 from .expression import Mixture
 from .measure import Layout, Specimen
@@ -58,9 +63,9 @@ def measure_difficulty(
     for held, (_, y, exact, seen, _) in enumerate(tables):
         rest = [t for k, t in enumerate(tables) if k != held]
         prediction = _ridge(np.concatenate([t[0] for t in rest]), np.concatenate([t[1] for t in rest]), tables[held][0])
-        colour.append(_pearson(prediction, y).mean())
-        oracle.append(_pearson(exact, y).mean())
-        visible.append(_pearson(seen, y).mean())
+        colour.append(np.nanmean(pearson(prediction, y)))
+        oracle.append(np.nanmean(pearson(exact, y)))
+        visible.append(np.nanmean(pearson(seen, y)))
         lost = ((exact - seen) - (exact - seen).mean(0)).var(0) / np.maximum(exact.var(0), 1e-12)
         invisible.append(lost[cell_genes].mean())
     umi = np.concatenate([t[4] for t in tables])
@@ -88,20 +93,8 @@ def _table(specimen: Specimen, layout: Layout, mpp: float) -> tuple[np.ndarray, 
     for n, (x, y) in enumerate(np.rint(centers_um / mpp).astype(int)):
         patch = image[max(y - half_px, 0) : y + half_px, max(x - half_px, 0) : x + half_px].reshape(-1, 3)
         colour[n] = np.r_[patch.mean(0), patch.std(0)]
-    return colour, _log_cp10k(counts), _log_cp10k(exact), _log_cp10k(seen), counts.sum(1)
-
-
-def _log_cp10k(counts: np.ndarray) -> np.ndarray:
-    return np.log1p(1e4 * counts / np.maximum(counts.sum(1, keepdims=True), 1e-12))
+    return colour, *(log1p_cp10k(table, table.sum(1)) for table in (counts, exact, seen)), counts.sum(1)
 
 
 def _ridge(x: np.ndarray, y: np.ndarray, x_new: np.ndarray) -> np.ndarray:
-    mean, std = x.mean(0), np.maximum(x.std(0), 1e-9)
-    a, b = (x - mean) / std, (x_new - mean) / std
-    weights = np.linalg.solve(a.T @ a + _RIDGE * np.eye(a.shape[1]), a.T @ (y - y.mean(0)))
-    return np.asarray(b @ weights + y.mean(0))
-
-
-def _pearson(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    a, b = a - a.mean(0), b - b.mean(0)
-    return np.asarray((a * b).sum(0) / np.maximum(np.sqrt((a**2).sum(0) * (b**2).sum(0)), 1e-12))
+    return np.asarray(make_pipeline(StandardScaler(), Ridge(_RIDGE)).fit(x, y).predict(x_new))

@@ -14,6 +14,7 @@ from bundle.audit import audit
 from bundle.cli.main import main
 from bundle.data.build_units import build_units
 from bundle.data.normalisation import log1p_cp10k
+from bundle.metrics.bootstrap import block_side
 
 from .conftest import GENES, MPP, PITCH_UM
 
@@ -346,7 +347,10 @@ def test_coarser_scales_are_scored_and_the_approximation_is_named(write_truth, w
     assert result["scales"]["200"]["units"] >= 30
     assert result["scales"]["200"]["PCC@M"] > 0.5
     assert result["scales_left_out"] == [1200.0]
-    assert "log1p of the mean over a cell's units of their predicted CP10k" in text
+    assert "log1p of the mean over a square's units of their predicted CP10k" in text
+    centers_um = ad.read_h5ad(truth).obsm["spatial"] * MPP
+    assert result["interval_95"]["block"] == f"{block_side(centers_um):.0f} µm"
+    assert f"blocks of {result['interval_95']['block']} within slides" in text
     assert "Scale 1200 µm is left out" in text
 
 

@@ -10,7 +10,7 @@ import pytest
 from monai.bundle import ConfigParser
 
 from bundle.cli.parser import build_parser
-from bundle.config.literals import Code, as_code, quoted, unquoted
+from bundle.config.literals import Code, as_code, escape, unescape
 from bundle.config.merge import merge_config
 from bundle.config.root import bundle_root
 
@@ -52,15 +52,15 @@ def parsed(value: object) -> list[object]:
 
 @pytest.mark.parametrize("value", TEXTS, ids=repr)
 def test_text_comes_out_as_it_went_in(value):
-    assert parsed(quoted(value)) == [value] * 5
-    assert unquoted(quoted(value)) == value
+    assert parsed(escape(value)) == [value] * 5
+    assert unescape(escape(value)) == value
 
 
 def test_nor_is_a_number_that_is_none_in_the_way():
-    name, number = unquoted(quoted(["$a", float("nan")]))
+    name, number = unescape(escape(["$a", float("nan")]))
     assert name == "$a"
     assert number != number
-    name, number = parsed(quoted(["$a", float("nan")]))[0]
+    name, number = parsed(escape(["$a", float("nan")]))[0]
     assert name == "$a"
     assert number != number
 
@@ -69,16 +69,16 @@ def test_any_text_does():
     draw = random.Random(0)
     for _ in range(60):
         value = draw.choice("$@%#") + "".join(draw.choices("$@%#:'\"\\\n ab(){}[]é", k=draw.randrange(12)))
-        assert parsed(quoted(value))[:3] == [value] * 3, value
+        assert parsed(escape(value))[:3] == [value] * 3, value
 
 
 def test_code_stays_code():
-    assert quoted(Code("$1 + 1")) == "$1 + 1"
-    assert quoted(["$x", Code("@y")]) == [quoted("$x"), "@y"]
-    assert quoted({"_target_": "a.B", "c": "@d"}) == {"_target_": "a.B", "c": "@d"}
+    assert escape(Code("$1 + 1")) == "$1 + 1"
+    assert escape(["$x", Code("@y")]) == [escape("$x"), "@y"]
+    assert escape({"_target_": "a.B", "c": "@d"}) == {"_target_": "a.B", "c": "@d"}
     assert type(as_code("50%#1.tif")) is str  # nothing that MONAI evaluates
-    assert unquoted("$1 + 1") == "$1 + 1"
-    assert unquoted("$'@a'") == "$'@a'"  # MONAI would put something in the place of @a
+    assert unescape("$1 + 1") == "$1 + 1"
+    assert unescape("$'@a'") == "$'@a'"  # MONAI would put something in the place of @a
 
 
 def test_set_is_code_and_paths_are_data(tmp_path):

@@ -12,7 +12,7 @@ import pytest
 
 from bundle import workflows
 from bundle.config.merge import merge_config
-from bundle.config.problems import configuration_refused
+from bundle.config.problems import config_errors
 from bundle.config.root import bundle_root
 from bundle.errors import InputError
 from bundle.integrations.onnx_file import load_network
@@ -80,7 +80,7 @@ def test_our_own_faults_are_not_called_the_configurations():
     fault = RuntimeError("Failed to instantiate component 'bundle.fit_panel' with keywords: records")
     fault.__cause__ = KeyError("a fault of ours")
     for error in (fault, fault.__cause__):
-        with pytest.raises(type(error)), configuration_refused():
+        with pytest.raises(type(error)), config_errors():
             raise error
 
 
@@ -89,7 +89,7 @@ def test_what_fails_with_a_part_of_the_users_own_names_it_and_the_line(own):
     def fails() -> None:
         raise RuntimeError("Failed to run") from TypeError("no such thing")
 
-    with pytest.raises(InputError if own else RuntimeError) as told, configuration_refused(own):
+    with pytest.raises(InputError if own else RuntimeError) as told, config_errors(own):
         fails()
     if own:
         assert "The run fails with your loss (TypeError: no such thing" in str(told.value)

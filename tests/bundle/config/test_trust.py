@@ -159,7 +159,7 @@ def test_pixnets_own_models_need_no_trust():
         if path.name == "metadata.json" or "evaluate" in path.name or "inference" in path.name:
             continue
         merged = config.merge_config([ROOT / "configs" / "train.json", path], {})
-        assert trust.what_runs({key: merged[key] for key in keys}) is None, path.name
+        assert trust.find_untrusted({key: merged[key] for key in keys}) is None, path.name
     assert base.keys() >= set(keys)
     classes = {name for name in networks.__all__ if isinstance(getattr(networks, name), type)}
     assert {target.removeprefix("networks.") for target in trust._TARGETS} <= classes
@@ -348,7 +348,7 @@ def test_a_model_opens_no_file_of_the_users(case: str, stranger, tmp_path):
 @pytest.mark.parametrize("folder", ["{run}/models/backbone", "$@model_dir + '/backbone'"])
 def test_a_model_may_open_what_is_of_its_run(folder: str, stranger):
     content = {"network_def": {"encoder": {**BACKBONE, "folder": folder.format(run=stranger)}}}
-    assert trust.what_runs(content, stranger) is None
+    assert trust.find_untrusted(content, stranger) is None
 
 
 def test_a_run_keeps_what_describes_its_backbone(stranger, tmp_path):
@@ -366,7 +366,7 @@ def test_a_run_keeps_what_describes_its_backbone(stranger, tmp_path):
         kept = [c["network_def"]["encoder"] for c in (model, recipe)]
         assert [k["folder"] for k in kept] == ["$@model_dir + '/backbone'", "$@start_from + '/models/backbone'"]
         assert not any(k["pretrained"] for k in kept)
-        assert trust.what_runs(model) is trust.what_runs(recipe) is None
+        assert trust.find_untrusted(model) is trust.find_untrusted(recipe) is None
 
 
 def test_a_strangers_recipe_is_checked_wherever_it_lies(stranger, phantom, tmp_path, marker):

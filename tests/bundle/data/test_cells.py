@@ -102,7 +102,7 @@ def test_annotations_are_left_out_only_beside_cells(tmp_path, caplog):
     around = qupath(5, 5, "around", "annotation")
     with caplog.at_level(logging.INFO):
         assert list(read_cells(write(tmp_path, [around, qupath(10, 10, "a")]), 0.5, SIZE).barcodes) == ["a"]
-    assert "1 annotations beside the cells are left out" in caplog.text
+    assert "PixNet leaves out 1 annotation beside the cells" in caplog.text
     assert list(read_cells(write(tmp_path, [around, qupath(50, 50, "b", "annotation")]), 0.5, SIZE).barcodes) == [
         "around",
         "b",
@@ -120,7 +120,7 @@ def test_polygons_without_area_are_left_out_and_counted(tmp_path, caplog):
     units = read_cells(write(tmp_path, features), 0.5, SIZE)
     assert list(units.barcodes) == ["h", "c"]
     np.testing.assert_allclose(units.areas_um2, 100)
-    assert "3 polygons of fewer than three points or without area are left out (first: l)" in caplog.text
+    assert "PixNet leaves out 3 polygons of fewer than three points or without area (first: l)" in caplog.text
 
 
 def test_cells_over_the_slides_edge_stay(tmp_path):
@@ -144,7 +144,7 @@ def test_outlines_in_micrometres_are_suspected(tmp_path, caplog):
             '[{"type": "Feature", "geometry": {"type": "Point", "coordinates": [1, 2]}}, 3, null]',
             "3 features that are no",
         ),
-        ('[{"geometry": {"type": "Polygon", "coordinates": [[[1, 2], [3, 4]]]}}]', "1 polygons of fewer than three"),
+        ('[{"geometry": {"type": "Polygon", "coordinates": [[[1, 2], [3, 4]]]}}]', "1 polygon of fewer than three"),
         ('[{"geometry": {"type": "Polygon", "coordinates": [1, 2]}}]', "feature 1 .* not lists of numbers"),
         ('[{"geometry": {"type": "Polygon", "coordinates": [[["a", "b"]]]}}]', "not lists of numbers"),
         ('[{"geometry": {"type": "Polygon", "coordinates": null}}]', "not lists of numbers"),

@@ -142,6 +142,10 @@ def test_patients_shared_with_training_are_known(tmp_path):
     assert not panel.shares_patients([{"patient": "B"}])
     assert panel.shares_patients([{"patient": "B"}, {"patient": "A"}])
     assert panel.shares_patients([{}])
+    assert panel.seen_patients([{"patient": "B"}, {"patient": "A"}]) == ["A"]
+    assert panel.seen_patients([{"patient": "B"}, {}]) == ["unknown"]
+    panel.training.append({"section": "S", "patient": "unknown"})
+    assert panel.seen_patients([{"patient": "B"}]) == ["B"]
 
 
 def test_the_coarsest_units_are_taken_unless_a_size_is_asked_for(tmp_path):

@@ -83,7 +83,7 @@ def test_areas_are_those_of_the_even_odd_rule(tmp_path):
 def test_cells_beyond_the_slide_are_cut_and_told(tmp_path, caplog):
     with caplog.at_level(logging.INFO):
         units = read(tmp_path, [[square(-1e9, -1e9, 2e9)]])
-    assert "1 cells reach over the slide's edge" in caplog.text
+    assert "PixNet cuts 1 cell at the slide's edge" in caplog.text
     assert units.areas_um2[0] == pytest.approx(120 * 100 / 4)
     assert units.reach_um[0] <= 30
 
@@ -128,5 +128,5 @@ def test_features_without_geometry_are_counted_and_not_fatal(tmp_path, caplog):
     ]
     (tmp_path / "c.geojson").write_text(json.dumps([*empty, cell]))
     assert list(read_cells(tmp_path / "c.geojson", 0.5, SIZE).barcodes) == ["a"]
-    assert "3 features are no polygons or have no geometry" in caplog.text
+    assert "PixNet leaves out 3 features without polygons or without geometry" in caplog.text
     assert "3 polygons of fewer than three points" in caplog.text

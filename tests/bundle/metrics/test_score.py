@@ -40,7 +40,7 @@ def _oracle(units: Units):
 def test_a_perfect_prediction_scores_one_at_every_scale():
     units = make_units()
     scores = score_slide(_oracle(units), units, GENES, 1.0, [200.0])
-    on_y = [s for s in scores if s.target == "y"]
+    on_y = [s for s in scores if s.target == "log1p_cp10k"]
     assert {s.scale_um for s in on_y} == {NATIVE, 200.0}
     assert len([s for s in on_y if s.scale_um == 200.0]) == 4
     for score in on_y:
@@ -56,7 +56,7 @@ def test_a_cell_is_normalised_after_its_counts_are_summed():
         return np.random.default_rng(0).normal(size=(groups.shape[0], 6)), None
 
     scores = score_slide(predict, units, GENES, 1.0, [200.0])
-    score = next(s for s in scores if s.scale_um == 200.0 and s.offset == 0 and s.target == "y")
+    score = next(s for s in scores if s.scale_um == 200.0 and s.offset == 0 and s.target == "log1p_cp10k")
     counts = units.counts_of(GENES).reshape(7, 2, 7, 2, 6).sum((1, 3)).reshape(-1, 6)
     expected = log1p_cp10k(counts, counts.sum(1))
     np.testing.assert_allclose(score.moments[:, 2], expected.mean(0), rtol=1e-6)
@@ -71,7 +71,7 @@ def test_small_units_are_scored_on_counts_with_one_size_factor():
         return np.log1p(1e4 * np.full((groups.shape[0], 6), 1 / 6)), None
 
     (score,) = score_slide(predict, units, GENES, 1.0)
-    assert score.target == "counts"
+    assert score.target == "log1p_counts"
     expected = truth.sum(1).mean() / 6  # nothing of a unit's own depth
     np.testing.assert_allclose(score.moments[:, 1], np.log1p(expected), rtol=1e-5)
     assert np.isfinite(score.deviance).all()
