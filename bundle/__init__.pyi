@@ -14,7 +14,6 @@ from .files.weights import LoadCheckpoint, load_weights, read_weights
 from .inference import (
     MapInferer,
     PredictionDataset,
-    PredictionWriter,
     SlideInferer,
     UnitInferer,
     expression_of,
@@ -33,6 +32,7 @@ from .training.metrics_csv import MetricsCsv
 from .training.ridge_fit import fit_texture
 from .training.run_folder import RunFolder
 from .training.tracking import MLFlowTracking
+from .writers.prediction import PredictionWriter
 
 __all__ = [
     "BestModel",

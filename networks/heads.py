@@ -44,6 +44,15 @@ class Head(nn.Module, ABC):
         """Mean over a unit (..., channels) -> counts per µm² (..., G + 1), last all other genes; None if unknown."""
 
     @abstractmethod
+    def affine(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Weight and bias of the head's linear map, so that nobody has to probe it.
+
+        A head without a rate gives weight (G, channels) and bias (G,), with `project(x) = x @ weight.T + bias`, log1p
+        CP10k. A head with a rate gives weight (G + 1, channels) and bias (G + 1,), with `rate(x) = x @ weight.T + bias`
+        in counts per µm²; the last row is all other genes together.
+        """
+
+    @abstractmethod
     def initialize(self, *, mean: Any = None, std: Any = None, loadings: Any = None, components: Any = None) -> None:
         """Start from statistics of the training units, taking those this head uses.
 
@@ -87,6 +96,10 @@ class LinearHead(Head):
     def rate(self, pooled: torch.Tensor) -> None:
         """None: a map in log space has no rate."""
         return None
+
+    def affine(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Weight (G, channels) and bias (G,) of log1p CP10k; see `Head`."""
+        return self.std[:, None] * self.weight.weight, self.std * self.weight.bias + self.mean
 
     def initialize(self, *, mean: Any = None, std: Any = None, loadings: Any = None, components: Any = None) -> None:
         """Take `mean`, `std` and, where given, `components` as the weights of the first channels; see `Head`."""
@@ -137,6 +150,10 @@ class ProgramsHead(Head):
     def rate(self, pooled: torch.Tensor) -> torch.Tensor:
         """See `Head`."""
         return self.scale * F.linear(pooled, F.softplus(self.raw_loadings), F.softplus(self.raw_bias))
+
+    def affine(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Weight (G + 1, channels) and bias (G + 1,) of the counts per µm²; see `Head`."""
+        return self.scale[:, None] * F.softplus(self.raw_loadings), self.scale * F.softplus(self.raw_bias)
 
     def project(self, pooled: torch.Tensor) -> torch.Tensor:
         """See `Head`."""

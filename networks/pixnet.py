@@ -122,6 +122,10 @@ class ExpressionModel(nn.Module, ABC):
         """Means over units (..., channels) -> log1p of counts per 10 000, (..., G), unclipped; see `Head.project`."""
         return self.head.project(pooled)
 
+    def affine(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Weight (R, channels) and bias (R,) of the linear map from pooled features; see `Head.affine`."""
+        return self.head.affine()
+
     def rate(self, pooled: torch.Tensor) -> torch.Tensor | None:
         """Means over units (..., channels) -> counts per µm² (..., G + 1), or None where the head knows no rate."""
         return self.head.rate(pooled)
@@ -216,3 +220,10 @@ class PixNet(ExpressionModel):
         if self.texture is None or pooled.shape[-1] == self.head.channels:
             return own
         return (own + self.texture.project(pooled[..., self.head.channels :])) / 2
+
+    def affine(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """See `ExpressionModel`; with a texture, the channels of both side by side."""
+        weight, bias = self.head.affine()
+        if self.texture is None:
+            return weight, bias
+        return torch.cat([weight, self.texture.loadings], dim=1) / 2, (bias + self.texture.bias) / 2

@@ -193,7 +193,7 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--standard-error", action="store_true", help="of every unit and gene, as a layer; eight times the work"
     )
-    p.add_argument("--runtime", choices=("torch", "onnx", "openvino"), help="what computes the map; torch by default")
+    p.add_argument("--runtime", help=argparse.SUPPRESS)  # of earlier versions
     p.add_argument("--mpp", type=_positive, metavar="M", help="the slide's µm per pixel, where its file does not say")
     p.add_argument(
         "--genes", type=_genes, metavar="LIST", help="comma-separated, a file of them, or a run's panel.json"

@@ -105,6 +105,7 @@ class Band:
     """Some rows of a lattice, all columns.
 
     Attributes:
+        lattice: whose rows they are.
         rows: row numbers, (R,).
         columns: column numbers, (K,).
         x_um: centres of the columns, (R, K): rows of a hex lattice are shifted.
@@ -112,6 +113,7 @@ class Band:
         fraction: share of each unit that is tissue, (R, K).
     """
 
+    lattice: GridUnits
     rows: np.ndarray
     columns: np.ndarray
     x_um: np.ndarray
@@ -200,7 +202,7 @@ class GridUnits:
             x, y, width, height = self.region_um
             inside = (x_um >= x) & (x_um < x + width) & ((y_um >= y) & (y_um < y + height))[:, None]
             fraction = np.where(inside, fraction, np.float32(0))
-        return Band(rows, columns, x_um, y_um, fraction)
+        return Band(self, rows, columns, x_um, y_um, fraction)
 
     @cached_property
     def digest(self) -> str:

@@ -15,8 +15,9 @@ from ..errors import InputError
 from ..files.atomic import alone_at, make_folder
 from ..files.ownership import check_output
 from ..inference.lattices import file_suffixes, unit_grids
-from ..inference.memory import keep_freed_memory
+from ..inference.old_names import current_settings
 from ..inference.uncertainty import with_standard_error
+from ..speed.memory import keep_freed_memory
 from .trained_run import trained_run
 
 __all__ = ["check_prediction", "predict"]
@@ -41,7 +42,7 @@ def predict(
     Returns:
         The files written.
     """
-    settings = dict(settings)
+    settings = current_settings(settings)
     if settings.pop("standard_error", False):
         run, _ = trained_run(run, trust)
         with_standard_error(lambda image, path, keys: predict(image, path, run, keys, trust), slide, out, run, settings)
@@ -107,5 +108,6 @@ def check_prediction(
         InputError: if a setting or a gene is not usable with the run, or the run needs `trust`.
     """
     run, model = trained_run(run, trust)
+    settings = current_settings(settings)
     merge_config([bundle_root() / "configs" / "inference.json", model], {**settings, "model_dir": str(run / "models")})
     load_panel(run / "models" / "panel.json").refuse_unknown(genes or [], run / "models" / "panel.json")
