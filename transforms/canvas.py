@@ -13,7 +13,7 @@ MARGIN_PX = 1  # drawn around the region: a unit small enough to lose all its pi
 
 
 class UnitError(ValueError):
-    """Units that cannot be drawn, told in a sentence: what is wrong, where, and what to do."""
+    """Units that cannot be drawn. The sentence says what is wrong, where, and what to do."""
 
     for_user = True  # the command line prints the sentence alone
 

@@ -1,4 +1,4 @@
-"""A slide becomes an answer by three verbs: compute the map, pool units, express genes.
+"""A slide becomes a prediction by three verbs: compute the map, pool units, express genes.
 
     dense = compute_map(slide, network, blocks, settings, folder)  # features at every map pixel, on disk
     features = pool(dense, units, rasterize)                       # mean features of units, (U, C)

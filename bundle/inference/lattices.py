@@ -1,6 +1,6 @@
 """Units to predict where none were measured: lattices of spots and grids of bins over the tissue.
 
-A lattice is arithmetic: rows, columns and a pitch. Its units are never held as a table, but given band by band.
+A lattice is arithmetic: rows, columns and a pitch. Its units come band by band, never as one table.
 """
 
 from __future__ import annotations
@@ -206,12 +206,12 @@ class GridUnits:
 
     @cached_property
     def digest(self) -> str:
-        """What tells these units from others: the arrangement, its place and the tissue."""
+        """Identifies these units: the arrangement, its place and the tissue."""
         about = (self.grid, self.rows, self.columns, self.region_um, self.tissue.mpp, self.tissue.mask.shape)
         return hashlib.sha256(repr(about).encode() + np.packbits(self.tissue.mask).tobytes()).hexdigest()
 
     def _fraction(self, x_um: np.ndarray, y_um: np.ndarray) -> np.ndarray:
-        """As `tissue_fraction`, row by row: rows share their x, so the mask is taken at row and column numbers."""
+        """The same as `tissue_fraction`, row by row: rows share their x, so rows and columns index the mask."""
         tissue, size = self.tissue, self.size_um
         n = int(np.clip(np.ceil(size / tissue.mpp), 1, 7))
         steps = ((np.arange(n) + 0.5) / n - 0.5) * size
@@ -252,7 +252,7 @@ class GridUnits:
 
 
 def file_suffixes(grids: Sequence[UnitGrid]) -> list[str]:
-    """What tells each arrangement's file from the others': nothing where there is one."""
+    """What distinguishes the file of each arrangement; nothing where there is one."""
     return [f"_{grid.size_um:g}um" for grid in grids] if len(grids) > 1 else [""]
 
 
@@ -262,7 +262,7 @@ def unit_grids(
     lattice: str = "square",
     bin_um: float | list[float] | None = None,
 ) -> list[UnitGrid]:
-    """The arrangements of units asked for; none where each slide brings its own.
+    """The arrangements of units that a command names; none where each slide brings its own units.
 
     Args:
         spot_um: diameter of spots.
@@ -271,11 +271,11 @@ def unit_grids(
         bin_um: side of square bins, or several.
 
     Raises:
-        InputError: if spots and bins are asked for at once, or an arrangement is incomplete.
+        InputError: if there are both spots and bins, or an arrangement is incomplete.
     """
     if bin_um is not None:
         if spot_um is not None or pitch_um is not None:
-            raise InputError("Ask for bins or for spots, not both: give --bin-um, or --spot-um with --pitch-um.")
+            raise InputError("PixNet predicts bins or spots at once, not both: give --bin-um, or --spot-um.")
         sizes = list(bin_um) if isinstance(bin_um, (list, tuple)) else [bin_um]
         return [UnitGrid("square", float(size), float(size)) for size in dict.fromkeys(sizes)]
     if spot_um is None:

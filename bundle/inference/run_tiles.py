@@ -111,12 +111,12 @@ def run_tiles(
 
         ahead = deque(begin(number) for number in range(min(readers, len(tiles))))
         for number, tile in enumerate(tiles):
+            use_free_cores()  # its first look takes a moment, in which the first tile is read
             for part in ahead.popleft():
                 part.result()
             if number + readers < len(tiles):
                 ahead.append(begin(number + readers))
             image = place(number)
-            use_free_cores()
             with torch.inference_mode():
                 features = network.features(image.to(device))
             _check_finite(features, tile)

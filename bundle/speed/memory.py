@@ -1,4 +1,8 @@
-"""Keep the memory that a large tile needed for the next one."""
+"""Keep the memory that a large tile needed for the next one.
+
+On tiles of 2560² px the default network computes 1.1 to 1.4 times as many pixels a second (`python -m
+benchmarks.limit`), and the process holds 150 to 220 MB more. The switch is not to call `keep_freed_memory`.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +15,14 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8  # glibc's malloc.h
 
 
 def keep_freed_memory() -> bool:
-    """Have glibc keep freed blocks instead of giving them back to the system; whether it could.
+    """Have glibc keep freed blocks instead of giving them back to the system.
 
-    PyTorch on a CPU asks for each layer's output anew. Above 32 MB glibc maps such a block for the occasion, and the
-    system has to clear its pages every time: on tiles of 2560² px that takes longer than the network's arithmetic
-    (`python -m benchmarks.limit`). The process then holds its largest tile's memory until it ends, so this is for
-    commands, not for libraries to call on import. See mallopt(3).
+    PyTorch on a CPU allocates each layer's output anew. Above 32 MB glibc maps such a block for the occasion, and the
+    system has to clear its pages every time. With this call the process holds its largest tile's memory until it ends,
+    so it is for commands, not for libraries to call on import. See mallopt(3).
+
+    Returns:
+        Whether this C library could.
     """
     if not sys.platform.startswith("linux"):
         return False
