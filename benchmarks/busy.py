@@ -44,7 +44,7 @@ def _training() -> Callable[[], Any]:
     """A step of `configs/efficientnet_lite.json`, without the optimizer's: a crop of 384 px with 16 units."""
     import torch
 
-    from bundle.inference.inferer import UnitInferer
+    from bundle.inference import UnitInferer
 
     network = _network("efficientnet_lite.json").train()
     label = torch.arange(1, 17).view(1, 1, 4, 4).repeat_interleave(96, 2).repeat_interleave(96, 3)
@@ -55,13 +55,12 @@ def _training() -> Callable[[], Any]:
 
 def _prediction() -> Callable[[], Any]:
     """A tile of 1024 px of the default network's map."""
-    from bundle.inference.inferer import SlideInferer
+    from bundle.inference.run_tiles import TileSettings, run_tiles
 
     network = _network().eval()
-    unused: Any = None
-    inferer = SlideInferer(unused, lambda pixels: pixels / 255, unused, mpp=2.0, tile_px=512)
-    tiles = list(inferer.tiles(network, (0, 0), (512, 512)))
-    return lambda: [None for _ in inferer.maps(_Pixels(), network, tiles)]  # type: ignore[arg-type]
+    settings = TileSettings(lambda pixels: pixels / 255, mpp=2.0, tile_px=512)
+    tiles = list(settings.tiles(network, (0, 0), (512, 512)))
+    return lambda: [None for _ in run_tiles(_Pixels(), network, tiles, settings)]  # type: ignore[arg-type]
 
 
 class _Pixels:
@@ -85,9 +84,9 @@ def _network(config: str | None = None) -> Any:
 def _child(workload: str, case: str, seconds: float) -> None:
     """In a process of its own: print the mean seconds of a step."""
     if case in ("before", "passive"):  # torch's own number of threads
-        from bundle.inference import inferer, tiled
+        from bundle.inference import inferers, run_tiles
 
-        inferer.use_free_cores = tiled.use_free_cores = lambda: None
+        inferers.use_free_cores = run_tiles.use_free_cores = lambda: None
     step = {"training": _training, "prediction": _prediction}[workload]()
     for _ in range(_WARM_UP):
         step()

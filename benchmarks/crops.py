@@ -21,7 +21,7 @@ import zarr
 from monai.networks.nets import DenseNet121
 from monai.utils.type_conversion import convert_to_tensor
 
-from bundle.inference.memory import keep_freed_memory
+from bundle.speed.memory import keep_freed_memory
 
 from .workload import arguments, default_run, evaluator, finish, phantom_slide, prepared_section, row, workspace
 
@@ -105,17 +105,17 @@ def _compute(name: str, model: torch.nn.Module, batch: int) -> Callable[[torch.T
     return compute
 
 
-def _dense(slide: Path, run: Path, work: Path, size_um: float, runtime: str) -> tuple[np.ndarray, float]:
+def _dense(slide: Path, run: Path, work: Path, size_um: float) -> tuple[np.ndarray, float]:
     """Centres of all units, level-0 pixels (U, 2), and seconds of the whole pipeline at one size."""
-    engine, _, out = _pipeline(slide, run, work, size_um, runtime)
+    engine, _, out = _pipeline(slide, run, work, size_um)
     seconds = _seconds(engine)
     return zarr.open_group(out, mode="r")["obsm/spatial"][:], seconds  # type: ignore[index, return-value]
 
 
 def _frozen(slide: Path, work: Path, size_um: float) -> float:
     """Seconds of the pipeline with the encoder's finest features for the decoder's map, and without the ridge."""
-    without: dict[str, Any] = {"network_def#ridge": None}
-    engine, parser, _ = _pipeline(slide, default_run(work, **without), work, size_um, "torch")
+    without: dict[str, Any] = {"network_def#texture": None}
+    engine, parser, _ = _pipeline(slide, default_run(work, **without), work, size_um)
     network = parser.get_parsed_content("network")
 
     def decode(image: torch.Tensor) -> torch.Tensor:
@@ -126,10 +126,10 @@ def _frozen(slide: Path, work: Path, size_um: float) -> float:
     return _seconds(engine)
 
 
-def _pipeline(slide: Path, run: Path, work: Path, size_um: float, runtime: str) -> tuple[Any, Any, str]:
+def _pipeline(slide: Path, run: Path, work: Path, size_um: float) -> tuple[Any, Any, str]:
     units = {"spot_um": size_um, "pitch_um": size_um} if size_um >= 55 else {"bin_um": size_um}
     out = str(work / f"dense_{size_um:g}.zarr")
-    engine, parser = evaluator(slide, run, work, **units, output=out, runtime=runtime)
+    engine, parser = evaluator(slide, run, work, **units, output=out)
     return engine, parser, out
 
 
@@ -199,18 +199,18 @@ class _Crops:
 
 
 def _table(
-    slide: Path, run: Path, work: Path, runtime: str, seconds: float, longest_s: float, like: _Crops | None
+    slide: Path, run: Path, work: Path, seconds: float, longest_s: float, like: _Crops | None
 ) -> tuple[_Crops, dict[str, float]]:
     """One slide's pipeline at every size against crops."""
-    places, _ = _dense(slide, run, work, 100.0, runtime)  # warm: the next ones find slide and network
+    places, _ = _dense(slide, run, work, 100.0)  # warm: the next ones find slide and network
     crops = _Crops(slide, run, work, places, seconds, like)
     rate, own_rate = crops.densenet[2], crops.own[2]
-    print(f"{slide.name}: dense with {runtime}; frozen is our encoder's dense features alone")
+    print(f"{slide.name}: frozen is our encoder's dense features alone")
     row("units", "number", "dense s", "dense/s", "crops s", "ratio", "own encoder", "frozen s", "ratio", widths=_WIDTHS)
     result: dict[str, float] = {}
     cheaper = 0.0
     for size_um in SIZES_UM:
-        places, wall = _dense(slide, run, work, size_um, runtime)
+        places, wall = _dense(slide, run, work, size_um)
         n, frozen_s = len(places), _frozen(slide, work, size_um)
         measured = n / rate <= longest_s
         crop_s = crops.seconds(places) if measured else n / rate
@@ -228,7 +228,6 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Run it."""
     parser = arguments(__doc__)
     parser.add_argument("--seconds", type=float, default=8.0, help="for each measured rate")
-    parser.add_argument("--runtime", default="torch", help="of the dense network")
     parser.add_argument("--longest-s", type=float, default=900.0, help="crops that would take longer are extrapolated")
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
@@ -237,10 +236,10 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         section = None if args.quick else prepared_section(work)
         keep_freed_memory()
         seconds = 1.0 if args.quick else args.seconds
-        crops, found = _table(phantom, run, work, args.runtime, seconds, args.longest_s, None)
+        crops, found = _table(phantom, run, work, seconds, args.longest_s, None)
         result: dict[str, Any] = dict(found)
         if section is not None:
-            result["section"] = _table(section[0], run, work, args.runtime, seconds, args.longest_s, crops)[1]
+            result["section"] = _table(section[0], run, work, seconds, args.longest_s, crops)[1]
     finish(result)
     return result
 

@@ -1,10 +1,9 @@
-"""Exports against PyTorch: how far apart, and how fast, on a region and on a whole slide.
+"""Exports against PyTorch: how far apart, and how fast, on a region.
 
-`python -m benchmarks.export [--work DIR] [--model RUN]` runs ONNX as `pixnet export` writes it, and TorchScript as the
-model card's command traces it, on one region (1024 px) of a generated slide; then `pixnet predict --runtime onnx` and
-`--runtime torch` on the whole slide. Without a model it takes the default network with random weights, since speed does
-not depend on weights. PyTorch keeps freed memory, as in `pixnet predict`. Calls run in turn; ratios are medians over
-the turns.
+`python -m benchmarks.export [--work DIR] [--model RUN]`: ONNX as `pixnet export` writes it and TorchScript as the model
+card's command traces it, of one region (1024 px) of a generated slide. Without a model, the default network with
+weights drawn from a seed: speed does not depend on what was learned, the differences are of its own values' range.
+PyTorch keeps freed memory, as in `pixnet predict`. Times are of calls in turn, ratios medians over the turns.
 """
 
 from __future__ import annotations
@@ -15,18 +14,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import anndata as ad
 import numpy as np
 import torch
 from monai.bundle import ckpt_export
 
 from bundle.config.root import bundle_root
 from bundle.errors import InputError
-from bundle.inference.memory import keep_freed_memory
-from bundle.inference.runtime import onnx_session
-from bundle.integrations.onnx_file import SIZE_PX, export_onnx, load_network
+from bundle.integrations.onnx_file import SIZE_PX, export_onnx, load_network, onnx_session
+from bundle.speed.memory import keep_freed_memory
 
-from .workload import arguments, default_run, evaluator, finish, phantom_slide, predict, quiet, row, workspace
+from .workload import arguments, default_run, evaluator, finish, phantom_slide, quiet, row, workspace
 
 __all__ = ["main", "torchscript"]
 
@@ -77,25 +74,6 @@ def _ratio(over: Sequence[float], under: Sequence[float]) -> float:
     return statistics.median(a / b for a, b in zip(over, under, strict=True))
 
 
-def _whole_slide(slide: Path, run: Path, work: Path, threads: int, times: int) -> tuple[float, float, float]:
-    """Largest difference of bins' predictions, their range, and the ratio of the commands' times."""
-    seconds: dict[str, list[float]] = {"torch": [], "onnx": []}
-    tables: dict[str, Any] = {}
-    for turn in range(times + 1):  # converted and kept in the first, which is not counted
-        for runtime in seconds:
-            out = work / f"by_{runtime}.h5ad"
-            command = [str(slide), str(out), "--model", str(run), "--bin-um", "16", "--runtime", runtime]
-            took = predict([*command, "--set", "tile_px=512", "--set", "device=cpu"], threads).seconds
-            if turn:
-                seconds[runtime].append(took)
-            tables[runtime] = ad.read_h5ad(out)
-    by_torch, by_onnx = tables["torch"], tables["onnx"]
-    if list(by_torch.obs_names) != list(by_onnx.obs_names):
-        raise RuntimeError("The two runtimes predicted different bins.")
-    difference = float(np.abs(by_torch.X - by_onnx.X).max())
-    return difference, float(np.ptp(by_torch.X)), _ratio(seconds["torch"], seconds["onnx"])
-
-
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Run it."""
     parser = arguments(__doc__)
@@ -135,10 +113,6 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
             if name != "PyTorch":
                 result |= {f"{key}_diff": difference, f"{key}_diff_of_range": difference / span, f"{key}_speed": speed}
         print(f"range of the network's values: {span:.3g}")
-        if onnx is not None:
-            difference, span, speed = _whole_slide(slide, run, work, args.threads, min(runs, 3))
-            row("pixnet predict, 16 µm bins, by ONNX", f"{difference:.1e}", f"{difference / span:.1e}", "", speed)
-            result |= {"slide_diff": difference, "slide_diff_of_range": difference / span, "slide_speed": speed}
     finish(result)
     return result
 

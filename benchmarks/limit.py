@@ -18,15 +18,14 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from bundle.inference.memory import keep_freed_memory
-from bundle.inference.runtime import build_runtime
-from bundle.inference.tiles import Tile, margin_px
+from bundle.inference.tiles import margin_px
+from bundle.speed.memory import keep_freed_memory
 
 from .workload import arguments, default_run, evaluator, finish, phantom_slide, prepared_section, row, workspace
 
 __all__ = ["main"]
 
-_RUNTIMES = ("torch", "torch, kept memory", "torch.compile", "onnx", "openvino")
+_WAYS = ("torch", "torch, kept memory", "torch.compile")
 
 
 def _median(call: Callable[[], Any], times: int) -> float:
@@ -39,20 +38,17 @@ def _median(call: Callable[[], Any], times: int) -> float:
     return statistics.median(found)
 
 
-def _runtime(name: str, network: Any, size_px: int, cache: Path) -> Callable[[torch.Tensor], torch.Tensor]:
-    if name in ("onnx", "openvino"):
-        return build_runtime(name, network, size_px, size_px, cache_dir=cache)
-    if name == "torch.compile":
-        compiled = torch.compile(network.features)
-
-        def run(image: torch.Tensor) -> torch.Tensor:
-            with torch.inference_mode():
-                return compiled(image)
-
-        return run
+def _way(name: str, network: Any) -> Callable[[torch.Tensor], torch.Tensor]:
+    """One way to compute the network's map."""
     if name == "torch, kept memory":
         keep_freed_memory()
-    return build_runtime("torch", network, size_px, size_px)
+    features = torch.compile(network.features) if name == "torch.compile" else network.features
+
+    def run(image: torch.Tensor) -> torch.Tensor:
+        with torch.inference_mode():
+            return features(image)
+
+    return run
 
 
 def _forward(name: str, run: Path, slide: Path, work: Path, size_px: int, threads: int, times: int) -> None:
@@ -60,7 +56,7 @@ def _forward(name: str, run: Path, slide: Path, work: Path, size_px: int, thread
     torch.set_num_threads(threads)
     _, parser = evaluator(slide, run, work)
     network = parser.get_parsed_content("network").eval()
-    compute = _runtime(name, network, size_px, run / "models" / "converted")
+    compute = _way(name, network)
     image = torch.randn(1, 3, size_px, size_px)
     print(f"seconds {_median(lambda: compute(image), times):.6f}")
 
@@ -76,32 +72,21 @@ def _elsewhere(*argv: Any) -> float | None:
     return float(lines[-1].split()[1])
 
 
-def _pipeline(slide: Path, run: Path, work: Path, runtime: str, times: int) -> tuple[float, float, float, float]:
+def _pipeline(slide: Path, run: Path, work: Path, times: int) -> tuple[float, float, float, float]:
     """The pipeline over the forward on the same tiles; the pipeline's seconds; mm² of tissue; megapixels computed."""
     ratios, walls, forwards = [], [], []
-    keys = {"spot_um": 100.0, "pitch_um": 100.0, "runtime": runtime}
-    engine, parser = evaluator(slide, run, work / "pipeline", **keys)
+    engine, parser = evaluator(slide, run, work / "pipeline", spot_um=100.0, pitch_um=100.0)
     inferer, network = parser.get_parsed_content("inferer"), parser.get_parsed_content("network")
-    tiles: list[Tile] = []
-    maps = inferer.maps
-
-    def counting(opened: Any, net: Any, wanted: Any, *args: Any) -> Any:
-        tiles[:] = wanted
-        return maps(opened, net, wanted, *args)
-
-    inferer.maps = counting
-    engine.run()  # warm: checkpoint loaded, conversion cached
+    engine.run()  # warm: checkpoint loaded
     network.eval()
+    sample = parser.get_parsed_content("dataset")[0]
+    tiles = inferer.tiles(sample, network)
     opened = parser.get_parsed_content("reader").open(str(slide))
-    size = max(t.region[3] for t in tiles), max(t.region[2] for t in tiles)
-    compute = build_runtime(runtime, network, *size, cache_dir=run / "models" / "converted")
-    transform = parser.get_parsed_content("preprocessing")
+    compute, transform = _way("torch", network), parser.get_parsed_content("preprocessing")
     images = []
     for tile in tiles:
         x, y, width, height = tile.region
-        if runtime != "torch":
-            height, width = size
-        pixels = opened.read_region(x, y, width, height, inferer.mpp)
+        pixels = opened.read_region(x, y, width, height, inferer.settings.mpp)
         images.append(torch.as_tensor(transform(pixels.transpose(2, 0, 1).astype("float32")))[None])
     for _ in range(times):
         started = time.perf_counter()
@@ -112,11 +97,11 @@ def _pipeline(slide: Path, run: Path, work: Path, runtime: str, times: int) -> t
             compute(image)
         forwards.append(time.perf_counter() - started)
         ratios.append(walls[-1] / forwards[-1])
-    tissue = parser.get_parsed_content("dataset")[0]["requests"][0].units.tissue
+    tissue = sample["tissue"]
     mm2 = float(tissue.mask.sum()) * tissue.mpp**2 / 1e6
     mpx = sum(t.region[2] * t.region[3] for t in tiles) / 1e6
     print(
-        f"{slide.name}, {runtime}: pipeline {statistics.median(walls):.2f} s, "
+        f"{slide.name}: pipeline {statistics.median(walls):.2f} s, "
         f"forward {statistics.median(forwards):.2f} s, "
         f"{len(tiles)} tiles, {mpx / statistics.median(walls):.2f} Mpx/s computed, "
         f"{mm2 / statistics.median(walls):.2f} mm²/s of tissue; "
@@ -130,8 +115,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any] | None:
     parser = arguments(__doc__)
     parser.add_argument("--runs", type=int, default=2)
     parser.add_argument("--regions-px", type=int, nargs="+", default=[1024, 2560, 3584])
-    parser.add_argument("--only", choices=("torch", "onnx", "openvino"), help="compare nothing: this one's pipeline")
-    parser.add_argument("--section-only", action="store_true", help="the Her2ST section's pipeline, by --only or torch")
+    parser.add_argument("--only", choices=("torch",), help="measure the pipeline alone")
     parser.add_argument("--forward", nargs=7, help="(used by itself)")
     args = parser.parse_args(argv)
     if args.forward:
@@ -146,7 +130,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any] | None:
             if section is None:
                 parser.error("there is no Her2ST section: set PIXNET_DATA")
             keep_freed_memory()
-            ratio = _pipeline(section[0], default_run(work), work, args.only or "torch", args.runs)[0]
+            ratio = _pipeline(section[0], default_run(work), work, args.runs)[0]
             result: dict[str, Any] = {"section": {"pipeline_over_forward": ratio}}
             finish(result)
             return result
@@ -156,7 +140,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any] | None:
         margin = 2 * margin_px(network.grid_px, network.halo_px, network.stride)
         if args.only:
             keep_freed_memory()
-            ratio, wall, mm2, mpx = _pipeline(slide, run, work, args.only, args.runs)
+            ratio, wall, mm2, mpx = _pipeline(slide, run, work, args.runs)
             result = {"pipeline_over_forward": ratio, "mm2_per_s": mm2 / wall, "mpx_per_s": mpx / wall}
             finish(result)
             return result
@@ -166,9 +150,9 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any] | None:
             network.features(torch.randn(1, 3, 512, 512))
         flops_per_px = counter.get_total_flops() / 512**2
         print(f"default network at {config['mpp']:g} µm/px: {flops_per_px / 1e3:.1f} kFLOP a pixel")
-        row("runtime", "region px", "threads", "Mpx/s", "needed Mpx/s")
+        row("way", "region px", "threads", "Mpx/s", "needed Mpx/s")
         speeds: dict[tuple[str, int, int], float] = {}
-        cases = [(name, main_px, args.threads) for name in _RUNTIMES]
+        cases = [(name, main_px, args.threads) for name in _WAYS]
         cases += [("torch, kept memory", size, args.threads) for size in regions if size != main_px]
         cases += [("torch, kept memory", main_px, 1)]
         for name, size, threads in cases:
@@ -186,14 +170,11 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any] | None:
         gflops = at_main[best] * 1e6 * flops_per_px
         print(f"fastest: {best}; {gflops / 1e9:.0f} GFLOP/s of {peak / 1e9:.0f} in a {n} x {n} matrix product")
         keep_freed_memory()
-        runtime = best if best in ("onnx", "openvino") else "torch"
-        found = {name: _pipeline(slide, run, work, name, args.runs) for name in dict.fromkeys((runtime, "torch"))}
+        ratio, wall, mm2, mpx = _pipeline(slide, run, work, args.runs)
         section = None if args.quick else prepared_section(work)
-        of_section = None if section is None else _pipeline(section[0], run, work, runtime, args.runs)[0]
-    ratio, wall, mm2, mpx = found[runtime]
+        of_section = None if section is None else _pipeline(section[0], run, work, args.runs)[0]
     result = {
         "pipeline_over_forward": ratio,
-        "pipeline_over_forward_torch": found["torch"][0],
         "best_over_eager": at_main[best] / at_main["torch"],
         "gflops_share": gflops / peak,
         "mm2_per_s": mm2 / wall,

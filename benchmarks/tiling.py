@@ -11,7 +11,6 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -31,26 +30,20 @@ def _map(slide: Path, run: Path, work: Path, tile_px: int) -> tuple[np.ndarray, 
     shutil.rmtree(folder, ignore_errors=True)  # or it would go on with what an earlier call kept
     _, parser = evaluator(slide, run, folder, map=str(folder / "m.zarr"), output=None, tile_px=tile_px)
     inferer, network = parser.get_parsed_content("inferer"), parser.get_parsed_content("network").eval()
-    counted: list[tuple[int, int]] = []
-    maps = inferer.maps
-
-    def counting(opened: Any, net: Any, tiles: Any, *args: Any) -> Any:
-        counted.extend((t.region[2] * t.region[3], t.width_px * t.height_px) for t in tiles)
-        return maps(opened, net, tiles, *args)
-
-    inferer.maps = counting
-    request = parser.get_parsed_content("dataset")[0]
+    slide_sample = parser.get_parsed_content("dataset")[0]
+    tiles = inferer.tiles(slide_sample, network)
     with torch.inference_mode():
-        dense = inferer(request, network)
+        dense = inferer(slide_sample, network)
     features = dense.array[:]
     side_px = block_px(network.grid_px, network.stride)
-    side, (x_px, y_px) = side_px // network.stride, dense.origin_px
-    for row_number, column in request["blocks"](side_px * inferer.mpp, network.stride * inferer.mpp):
-        top, left = row_number * side - y_px // network.stride, column * side - x_px // network.stride
-        block = features[:, top : top + side, left : left + side]
-        assert block.shape[1:] == (side, side)
+    cells, (x_px, y_px) = side_px // network.stride, dense.origin_px
+    for row_number, column in inferer.blocks(slide_sample, network):
+        top, left = row_number * cells - y_px // network.stride, column * cells - x_px // network.stride
+        block = features[:, top : top + cells, left : left + cells]
+        assert block.shape[1:] == (cells, cells)
         assert np.isfinite(block).all()
-    return features, sum(c for c, _ in counted), sum(n for _, n in counted)
+    computed, needed = (t.region[2] * t.region[3] for t in tiles), (t.width_px * t.height_px for t in tiles)
+    return features, sum(computed), sum(needed)
 
 
 def _read_rates(slide: Path, tile_px: int, n: int, workers: int) -> tuple[float, float]:

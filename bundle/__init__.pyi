@@ -17,7 +17,6 @@ from .files.weights import LoadCheckpoint, load_weights, read_weights
 from .inference import (
     MapInferer,
     PredictionDataset,
-    PredictionWriter,
     SlideInferer,
     UnitInferer,
     expression_of,
@@ -37,6 +36,7 @@ from .training.ridge_fit import RidgeFit, fit_ridge
 from .training.run_folder import RunFolder
 from .training.tracking import MLFlowTracking
 from .training.unit_loss import UnitLoss
+from .writers.prediction import PredictionWriter
 
 __all__ = [
     "EMA",

@@ -50,10 +50,9 @@ class Head(nn.Module, ABC):
     def affine(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Weight and bias of the head's linear map, so that nobody has to probe it.
 
-        Without a rate: weight (G, channels) and bias (G,), with `project(x) = x @ weight.T + bias` in log1p CP10k.
-
-        With a rate: weight (G + 1, channels) and bias (G + 1,), with `rate(x) = x @ weight.T + bias` in counts per
-        µm². The last row is all other genes together.
+        A head without a rate gives weight (G, channels) and bias (G,), with `project(x) = x @ weight.T + bias`, log1p
+        CP10k. A head with a rate gives weight (G + 1, channels) and bias (G + 1,), with `rate(x) = x @ weight.T + bias`
+        in counts per µm²; the last row is all other genes together.
         """
 
     @abstractmethod

@@ -74,7 +74,10 @@ class TissueMask(Transform):
 
 
 def _otsu(values: np.ndarray) -> tuple[float, float]:
-    """The threshold that splits values of 0..1 into two classes of least variance, and the lower class's mean."""
+    """The threshold that splits values of 0..1 into two classes of least variance, and the lower class's mean.
+
+    scikit-image's `threshold_otsu` gives the threshold alone, and would be a dependency for ten lines.
+    """
     counts, edges = np.histogram(values, bins=256, range=(0, 1))
     middle = (edges[:-1] + edges[1:]) / 2
     below = np.cumsum(counts)

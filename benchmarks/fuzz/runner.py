@@ -132,7 +132,7 @@ def _pixnet(arguments: list[str]) -> int:
 
 def _interrupted(arguments: list[str]) -> int:
     """The command, killed when it begins to write the first result: its work folder stays."""
-    from bundle.inference.prediction_writer import PredictionWriter
+    from bundle.writers.prediction import PredictionWriter
 
     def die(*_: object) -> None:
         os._exit(0)

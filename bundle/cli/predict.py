@@ -17,7 +17,9 @@ NOT_OF_A_SLIDE = {"command", "module", "slide", "out", "model", "scheduler", "wo
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("slide", metavar="SLIDE", help="a slide, or COHORT.csv with a column slide (docs/cohorts.md)")
+    parser.add_argument(
+        "slide", metavar="SLIDE", help="a slide, or a CSV of slides (docs/guide/cohorts.md)"
+    )
     parser.add_argument(
         "out", metavar="OUT", nargs="?", help="OUT.h5ad; OUT.zarr for more than a million units; a folder for a cohort"
     )
@@ -39,9 +41,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--standard-error", action="store_true", help="add a layer with each value's standard error; 8 times the work"
-    )
-    parser.add_argument(
-        "--runtime", choices=("torch", "onnx", "openvino"), help="library that runs the network; torch by default"
     )
     parser.add_argument("--mpp", type=positive, metavar="M", help="µm per pixel of the slide, if its file has none")
     parser.add_argument(
@@ -113,7 +112,6 @@ def _settings(args: argparse.Namespace) -> dict[str, Any]:
         "bin_um": args.bin_um,
         "region_px": args.region,
         "standard_error": args.standard_error,
-        "runtime": args.runtime,
         "slide_mpp": args.mpp,
         "genes": args.genes,
         **dict(args.settings),

@@ -22,6 +22,7 @@ _ARGUMENTS = {"networks.PixNet": {"texture": "ridge"}}
 #: Keys of a configuration.
 _KEYS = {
     "average": "ema",
+    "bounded": "clip",
     "network_def#texture": "network_def#ridge",
     "sampler": "dataloader#sampler",
     "symmetries": "test_time_augmentation",
@@ -33,6 +34,7 @@ _KEYS = {
 GONE = {
     "checkpoint_handlers": "Add handlers with +train#handlers.",
     "kept_network": "Use $@ema.network.",
+    "runtime": "PixNet computes maps with PyTorch; `pixnet export` writes the network as ONNX for other programs.",
     "texture_start": "PixNet fits the ridge branch unless it is fitted already. To train without it, set "
     "network_def#ridge=null.",
 }

@@ -1,4 +1,4 @@
-"""How many predicted values were clipped to what log1p CP10k can be, and what a file says of it."""
+"""Count the predicted values that were clipped to the range of log1p CP10k, and describe them in the file."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from ..data.normalisation import MAX_LOG_CP10K
 
-__all__ = ["CLIPPED", "NOT_CLIPPED", "clipped_genes", "told_clipped"]
+__all__ = ["CLIPPED", "NOT_CLIPPED", "clipped_genes", "clipping_summary"]
 
 #: Column of `obs`: how many genes of each unit were clipped.
 CLIPPED = "clipped_genes"
@@ -19,12 +19,12 @@ _NOTEWORTHY = 0.01
 
 
 def clipped_genes(y: np.ndarray) -> np.ndarray:
-    """How many genes of each unit lie outside the range of y, int32 (...,) from (..., G); NaN does not count."""
+    """Genes of each unit outside the range of log1p CP10k, int32 (...,) from (..., G); NaN does not count."""
     return ((y < 0) | (y > MAX_LOG_CP10K)).sum(-1, dtype=np.int32)
 
 
-def told_clipped(n_clipped: int, n_values: int) -> tuple[dict[str, Any], str | None]:
-    """What `uns["pixnet"]["clipped"]` holds, and a warning where the share is noteworthy."""
+def clipping_summary(n_clipped: int, n_values: int) -> tuple[dict[str, Any], str | None]:
+    """The content of `uns["pixnet"]["clipped"]`, and a warning where the share is noteworthy."""
     share = n_clipped / max(n_values, 1)
     about = {"values": n_clipped, "share": share}
     if share < _NOTEWORTHY:

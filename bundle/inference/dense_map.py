@@ -1,62 +1,63 @@
-"""The map of a slide on disk: OME-Zarr of features, chunk by chunk, and any gene computed from it on demand.
+"""The map of a slide on disk: features at every map pixel, and any gene computed from them on demand.
 
-Format: OME-Zarr 0.5 (https://ngff.openmicroscopy.org/0.5), axes c, y, x; what PixNet adds stands under `pixnet` in the
-group's attributes, the head's arrays under `projection/`.
+A Zarr group: the array `0` with axes c, y, x, what PixNet adds under `pixnet` in the attributes, and the head's arrays
+under `projection/`. `bundle.writers.ome_zarr` writes it as an OME-Zarr for the user.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import pairwise, product
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 import zarr
-from zarr.codecs import BloscCodec
 
-from ..data.normalisation import bounded
 from ..errors import InputError, did_you_mean, missing_extra
-from ..files.atomic import replacing_folder
 from ..files.reading import reading
-from .clipping import clipped_genes
-from .projection import Projection
-from .threads import keep_to_cores
+from ..speed import raw_chunks
+from ..speed.threads import keep_to_cores
+from .express import Projection, express
+from .tiles import Tile
 
-__all__ = ["DenseMap", "create_map", "in_blocks", "open_map", "write_map"]
+__all__ = ["DenseMap", "create_map", "in_blocks", "open_map", "write_projection"]
 
-_GENES_AT_ONCE = 64
-_TOP_CELLS = 512  # the coarsest level's longer side is at most this
-_NGFF = "0.5"
+_WINDOW_PIXELS = 512  # side of what is read at once; a larger unit is summed over several
 #: Reads a map's next rows while the last ones are pooled.
 _AHEAD = ThreadPoolExecutor(1, initializer=keep_to_cores)
 
 
 class DenseMap:
-    """Features of a slide at every cell of the map, (C, H, W); NaN where no tile was computed.
+    """Features of a slide at every map pixel, (C, H, W); NaN where no tile was computed.
 
     Attributes:
         path: the Zarr group.
-        about: what else is known: `working_mpp`, `slide`, `checkpoint_sha256`, ...
-        stride: working pixels per cell.
-        mpp: micrometres per working pixel (`about["slide_mpp"]` is the slide's).
-        origin_px: (x, y) of the map's corner from the slide's in working pixels: cell (row, column) begins at
-            x = `origin_px[0] * mpp + column * resolution_um` and y = `origin_px[1] * mpp + row * resolution_um`
-            micrometres; divide by the slide's mpp for level-0 pixels.
+        about: what else is known: `working_mpp`, `slide`, `slide_mpp`, `checkpoint_sha256`, ...
         array: the Zarr array.
+        channels: features at each map pixel, C.
+        stride: working pixels per map pixel.
+        mpp: micrometres per working pixel.
+        slide_mpp: micrometres per level-0 pixel of the slide.
+        origin_px: (x, y) of the map's corner from the slide's in working pixels: map pixel (row, column) begins at
+            x = `origin_px[0] * mpp + column * resolution_um` and y = `origin_px[1] * mpp + row * resolution_um`
+            micrometres; divide by `slide_mpp` for level-0 pixels.
+        group_pixels: see `bundle.inference.pool.FeatureMap`.
     """
+
+    group_pixels: int | None = 256
 
     def __init__(self, path: str | Path, mode: str = "r") -> None:
         self.path = Path(path)
         self.group = zarr.open_group(str(path), mode=mode)  # type: ignore[arg-type]
         self.about: dict[str, Any] = dict(self.group.attrs["pixnet"])  # type: ignore[arg-type]
+        self.array = cast(Any, self.group["0"])
+        self.channels = int(self.array.shape[0])
         self.stride = int(self.about["stride"])
         self.mpp = float(self.about["working_mpp"])
+        self.slide_mpp = float(self.about["slide_mpp"])
         self.origin_px = tuple(int(v) for v in self.about["origin_px"])
-        self.array: Any = self.group["0"]
         self._strips: dict[int, np.ndarray] = {}
         self._coming: dict[int, Future[np.ndarray]] = {}
 
@@ -65,13 +66,13 @@ class DenseMap:
         holds = "features" if "projection" in self.group else "genes"
         x, y = self.origin_px
         return (
-            f"DenseMap({self.path.name}: {channels} {holds}, {height} x {width} cells of {self.resolution_um:g} µm, "
+            f"DenseMap({self.path.name}: {channels} {holds}, {height} x {width} pixels of {self.resolution_um:g} µm, "
             f"corner at ({x * self.mpp:g}, {y * self.mpp:g}) µm of the slide)"
         )
 
     @property
     def resolution_um(self) -> float:
-        """Side of a cell in micrometres."""
+        """Side of a map pixel in micrometres."""
         return self.stride * self.mpp
 
     @property
@@ -89,12 +90,12 @@ class DenseMap:
 
     @property
     def genes(self) -> list[str]:
-        """Genes that the map answers for."""
+        """Genes that the map gives."""
         projection = self.projection
         return list(projection.genes) if projection is not None else list(self.about["channels"])
 
     def read(self, x: int, y: int, width: int, height: int) -> np.ndarray:
-        """Features of a rectangle of cells, float32 (height, width, C); beyond the map the nearest cell's.
+        """Features of a rectangle of map pixels, float32 (height, width, C); beyond the map the nearest pixel's.
 
         Args:
             x: first column, counted from the slide's corner.
@@ -112,7 +113,7 @@ class DenseMap:
         return part
 
     def column(self, x: np.ndarray) -> np.ndarray:
-        """Where columns counted from the slide's corner stand in the array; beyond it, the nearest one."""
+        """Columns of the array for columns counted from the slide's corner; beyond the map the nearest one."""
         return np.clip(x - self.origin_px[0] // self.stride, 0, self.array.shape[2] - 1)
 
     def read_rows(self, y: int, height: int) -> np.ndarray:
@@ -136,49 +137,45 @@ class DenseMap:
             parts.append(self._strips[strip][rows[rows // side == strip] - strip * side])
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
+    def windows(
+        self, low_px: Sequence[float], high_px: Sequence[float], wanted: Callable[[Tile], bool]
+    ) -> Iterator[tuple[Tile, torch.Tensor]]:
+        """See `bundle.inference.pool.FeatureMap`."""
+        x0, y0 = (int(np.floor(v / self.stride)) for v in low_px)
+        x1, y1 = (int(np.floor(v / self.stride)) + 1 for v in high_px)
+        for y in range(y0, y1, _WINDOW_PIXELS):
+            for x in range(x0, x1, _WINDOW_PIXELS):
+                width, height = min(_WINDOW_PIXELS, x1 - x), min(_WINDOW_PIXELS, y1 - y)
+                tile = Tile(*(v * self.stride for v in (x, y, width, height, 1)))
+                if wanted(tile):
+                    features = self.read(x - 1, y - 1, width + 2, height + 2)
+                    yield tile, torch.from_numpy(features).permute(2, 0, 1)[None]
+
+    @property
+    def _folder(self) -> Path:
+        """The array's folder."""
+        return self.path / "0"
+
     def _read_strip(self, number: int) -> np.ndarray:
         """All columns of a row of blocks, (rows, W, C); none beyond the last."""
         channels, side, _ = self.array.chunks
         if number * side >= self.array.shape[1]:
             return np.empty((0, self.array.shape[2], channels), np.float32)
-        if self.array.compressors:  # `write_map` wrote it
-            part = self.array[:, number * side : (number + 1) * side]
-            return np.nan_to_num(np.ascontiguousarray(part.transpose(1, 2, 0)))
-        strip = torch.empty((side, self.array.shape[2], channels), dtype=torch.float32, device="cpu")
-        block = np.empty((channels, side, side), "<f4")
-        for left in range(0, self.array.shape[2], side):
-            path = self._block(number, left // side)
-            try:
-                with path.open("rb", buffering=0) as file:
-                    whole = file.readinto(block.data) == block.nbytes
-            except FileNotFoundError:
-                # Bins are products of whole rows and columns, and 0 x NaN of a tile that nothing needs would be NaN.
-                strip[:, left : left + side] = 0
-            else:
-                if not whole:
-                    raise InputError(f"{path} is cut short: remove {self.path.parent} and start the command again.")
-                strip[:, left : left + side] = torch.from_numpy(block).permute(1, 2, 0)
-        return strip.numpy()
-
-    def _block(self, row: int, column: int) -> Path:
-        """A chunk's file in a map that is not compressed: its values' bytes, as Zarr keeps them.
-
-        Read and written without Zarr, whose own threads would take cores from the network.
-        """
-        return self.path / "0" / "c" / "0" / str(row) / str(column)
+        if self.array.compressors:  # the user's
+            return raw_chunks.plain_rows(self.array, number)
+        return raw_chunks.read_rows(self.array, self._folder, number)
 
     def holds(self, x: int, y: int, width: int, height: int) -> bool:
-        """Whether every block of a rectangle of cells is there and whole, in a map that is not compressed."""
-        side, size = self.array.chunks[1], int(np.prod(self.array.chunks)) * self.array.dtype.itemsize
-        left, top = (at - origin // self.stride for at, origin in zip((x, y), self.origin_px, strict=True))
-        places = product(range(top // side, (top + height) // side), range(left // side, (left + width) // side))
-        return all(path.is_file() and path.stat().st_size == size for path in (self._block(*at) for at in places))
+        """Whether every block of a rectangle of map pixels is there and whole, in a map in the making."""
+        side, (left, top) = self.array.chunks[1], self._place(x, y)
+        rows, columns = (range(at // side, (at + n) // side) for at, n in ((top, height), (left, width)))
+        return raw_chunks.holds_blocks(self.array, self._folder, rows, columns)
 
     def write(self, x: int, y: int, blocks: np.ndarray) -> None:
         """Write a rectangle of whole blocks of a map that `create_map` made.
 
         Args:
-            x: first column of cells, counted from the slide's corner.
+            x: first column of map pixels, counted from the slide's corner.
             y: first row.
             blocks: float32; see `in_blocks`.
 
@@ -187,19 +184,19 @@ class DenseMap:
         """
         if self.array.compressors or self.group.read_only:
             raise ValueError(f"{self.path} is not a map in the making.")
-        side = self.array.chunks[1]
-        left, top = (at - origin // self.stride for at, origin in zip((x, y), self.origin_px, strict=True))
+        side, (left, top) = self.array.chunks[1], self._place(x, y)
         inside = 0 <= top <= self.array.shape[1] - side * len(blocks)
         inside &= 0 <= left <= self.array.shape[2] - side * blocks.shape[1]
         if not inside or left % side or top % side:
-            raise ValueError(f"No block of {side} cells begins at row {top}, column {left} of the map.")
+            raise ValueError(f"No block of {side} map pixels begins at row {top}, column {left} of the map.")
         if blocks.dtype != np.float32 or blocks.shape[2:] != self.array.chunks:
             raise ValueError(f"Blocks of {blocks.dtype} {blocks.shape[2:]}: the map's are float32 {self.array.chunks}.")
-        for row, strip in enumerate(blocks, top // side):
-            for column, block in enumerate(strip, left // side):
-                path = self._block(row, column)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(block.data)
+        raw_chunks.write_blocks(self.array, self._folder, top // side, left // side, blocks)
+
+    def _place(self, x: int, y: int) -> tuple[int, int]:
+        """Column and row of the array for those counted from the slide's corner."""
+        left, top = (at - origin // self.stride for at, origin in zip((x, y), self.origin_px, strict=True))
+        return left, top
 
     def gene(self, name: str) -> Any:
         """One gene's map as a lazy array, float32 (H, W): dask reads and projects only what is computed.
@@ -221,12 +218,12 @@ class DenseMap:
             return lazy[self.genes.index(name)]
         one = projection.columns([name])
         return da.map_blocks(
-            lambda block: one.expression(block.transpose(1, 2, 0))[..., 0], lazy, drop_axis=0, dtype=np.float32
+            lambda block: express(block.transpose(1, 2, 0), one).clipped[..., 0], lazy, drop_axis=0, dtype=np.float32
         )
 
 
 class _Chunks:
-    """The array of a map for dask; a damaged chunk is a sentence."""
+    """The array of a map for dask; it says in a sentence which chunk is damaged."""
 
     def __init__(self, dense: DenseMap) -> None:
         self.path, self.array = dense.path, dense.array
@@ -238,12 +235,12 @@ class _Chunks:
 
 
 def open_map(path: str | Path) -> DenseMap:
-    """Open what `pixnet predict --map` wrote. Glass has values too, which say nothing: tissue is not masked.
+    """Open what `pixnet predict --map` wrote. Values on glass mean nothing: the map does not mask tissue.
 
     Example::
 
         dense = open_map("C5_map.zarr")
-        erbb2 = dense.gene("ERBB2")  # lazy, (H, W); a cell is dense.resolution_um wide
+        erbb2 = dense.gene("ERBB2")  # lazy, (H, W); a map pixel is dense.resolution_um wide
         picture = erbb2[::4, ::4].compute()
         x_um, y_um = (v * dense.mpp for v in dense.origin_px)  # where the map begins on the slide
 
@@ -257,9 +254,9 @@ def open_map(path: str | Path) -> DenseMap:
     return dense
 
 
-def in_blocks(cells: torch.Tensor, side: int) -> torch.Tensor:
-    """A view of cells (C, H, W) as whole blocks, (rows, columns, C, side, side)."""
-    return cells.unflatten(2, (-1, side)).unflatten(1, (-1, side)).permute(1, 3, 0, 2, 4)
+def in_blocks(features: torch.Tensor, side: int) -> torch.Tensor:
+    """A view of a map (C, H, W) as whole blocks, (rows, columns, C, side, side)."""
+    return features.unflatten(2, (-1, side)).unflatten(1, (-1, side)).permute(1, 3, 0, 2, 4)
 
 
 def create_map(
@@ -287,11 +284,12 @@ def create_map(
         dimension_names=("c", "y", "x"),
     )
     group.attrs["pixnet"] = {**about, "stride": stride, "origin_px": [int(v) for v in low_px]}
-    _write_projection(group, projection)
+    write_projection(group, projection)
     return DenseMap(path, "r+")
 
 
-def _write_projection(group: Any, projection: Projection | None) -> None:
+def write_projection(group: Any, projection: Projection | None) -> None:
+    """Write a head's arrays beside the map that they turn into genes; nothing where there is none."""
     if projection is None:
         return
     content = projection.to_dict()
@@ -302,125 +300,3 @@ def _write_projection(group: Any, projection: Projection | None) -> None:
     for name in ("loadings", "bias", "total"):
         if name in content:
             stored.create_array(name, data=content[name], config={"write_empty_chunks": True})
-
-
-def write_map(source: DenseMap, path: str | Path, name: str, genes: Sequence[str] | None = None) -> None:
-    """Copy a map to where the user wants it: compressed, multiscale, in one move.
-
-    Args:
-        source: a map of features.
-        path: the OME-Zarr to write.
-        name: of the image.
-        genes: write y = log1p CP10k of these, one channel each, and how many values were clipped to its range; the
-            features by default, which give any gene.
-    """
-    projection = source.projection
-    if projection is None:
-        raise InputError(f"{source.path} holds genes, not features.")
-    part = None if genes is None else projection.columns(list(genes))
-    n_channels = source.array.shape[0] if part is None else len(part.genes)
-    labels = [f"feature {i}" for i in range(n_channels)] if part is None else list(part.genes)
-    height, width = source.array.shape[1:]
-    depth = max(0, math.ceil(math.log2(max(height, width) / _TOP_CELLS)))
-    side = source.array.chunks[1]
-    with replacing_folder(path) as temporary:
-        group = zarr.open_group(str(temporary), mode="w", zarr_format=3)
-        arrays = []
-        for level in range(depth + 1):
-            shape = tuple(-(-v // 2**level) for v in (height, width))
-            arrays.append(
-                group.create_array(
-                    str(level),
-                    shape=(n_channels, *shape),
-                    # genes are looked at one by one, features are projected together
-                    chunks=(
-                        1 if part is not None else n_channels,
-                        *(min(side * 4 if part is not None else side, v) for v in shape),
-                    ),
-                    dtype="float32",
-                    fill_value=np.nan,
-                    compressors=BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle"),
-                    dimension_names=("c", "y", "x"),
-                )
-            )
-        low, high = np.full(n_channels, np.inf), np.full(n_channels, -np.inf)
-        n_clipped = 0
-        for top, left in _blocks(arrays[0].shape, 4 * side):
-            features = source.array[:, top : top + 4 * side, left : left + 4 * side]
-            for first in range(0, n_channels, _GENES_AT_ONCE if part is not None else n_channels):
-                block, last = features, n_channels
-                if part is not None:
-                    last = min(first + _GENES_AT_ONCE, n_channels)
-                    y = projection.columns(labels[first:last]).unbounded(features.transpose(1, 2, 0))
-                    n_clipped += int(clipped_genes(y).sum())
-                    block = bounded(y).transpose(2, 0, 1)
-                known = np.isfinite(block)
-                low[first:last] = np.fmin(low[first:last], np.where(known, block, np.inf).min((1, 2)))
-                high[first:last] = np.fmax(high[first:last], np.where(known, block, -np.inf).max((1, 2)))
-                arrays[0][first:last, top : top + block.shape[1], left : left + block.shape[2]] = block
-        for finer, array in pairwise(arrays):  # so that memory does not grow with the slide
-            reach = array.chunks[1]
-            for first in range(0, n_channels, array.chunks[0]):
-                last = first + array.chunks[0]
-                for top, left in _blocks(array.shape, reach):
-                    fine = finer[first:last, 2 * top : 2 * (top + reach), 2 * left : 2 * (left + reach)]
-                    block = _halve(np.asarray(fine))
-                    array[first:last, top : top + block.shape[1], left : left + block.shape[2]] = block
-        group.attrs["ome"] = _ome(name, source, depth, labels, low, high)
-        group.attrs["pixnet"] = {
-            **source.about,
-            "channels": labels,
-            "unit": "features" if part is None else "log1p of counts per 10,000, predicted",
-            "genes": None if part is not None else list(projection.genes),
-            **({} if part is None or part.has_rate else {"clipped_values": n_clipped}),
-        }
-        if part is None:
-            _write_projection(group, projection)
-
-
-def _blocks(shape: Sequence[int], side: int) -> Iterator[tuple[int, int]]:
-    """Upper left corners of the blocks that cover an array's last two axes."""
-    return ((top, left) for top in range(0, shape[-2], side) for left in range(0, shape[-1], side))
-
-
-def _halve(block: np.ndarray) -> np.ndarray:
-    """Means of 2 x 2 cells; an odd last row or column stands for itself, cells without a value are left out."""
-    padded = np.pad(block, ((0, 0), (0, block.shape[1] % 2), (0, block.shape[2] % 2)), constant_values=np.nan)
-    four = np.stack([padded[:, i::2, j::2] for i in (0, 1) for j in (0, 1)])
-    known = np.isfinite(four)
-    count = known.sum(0)
-    total = np.where(known, four, 0).sum(0, dtype=np.float32)
-    return np.divide(total, count, out=np.full(total.shape, np.nan, np.float32), where=count > 0).astype(np.float32)
-
-
-def _ome(
-    name: str, source: DenseMap, depth: int, labels: list[str], low: np.ndarray, high: np.ndarray
-) -> dict[str, Any]:
-    um = source.resolution_um
-    x0, y0 = (v * source.mpp for v in source.origin_px)
-    datasets = [
-        {
-            "path": str(level),
-            "coordinateTransformations": [
-                {"type": "scale", "scale": [1.0, um * 2**level, um * 2**level]},
-                # the place of the first cell's centre, in micrometres from the slide's corner
-                {"type": "translation", "translation": [0.0, y0 + um * 2**level / 2, x0 + um * 2**level / 2]},
-            ],
-        }
-        for level in range(depth + 1)
-    ]
-    axes = [
-        {"name": "c", "type": "channel"},
-        {"name": "y", "type": "space", "unit": "micrometer"},
-        {"name": "x", "type": "space", "unit": "micrometer"},
-    ]
-    channels = []
-    for number, label in enumerate(labels):
-        ends = (float(low[number]), float(high[number])) if np.isfinite(low[number]) else (0.0, 1.0)
-        window = {"min": ends[0], "max": ends[1], "start": ends[0], "end": ends[1]}
-        channels.append({"label": label, "color": "FFFFFF", "active": number == 0, "window": window})
-    return {
-        "version": _NGFF,
-        "multiscales": [{"name": name, "axes": axes, "datasets": datasets, "type": "mean of 2 x 2"}],
-        "omero": {"channels": channels},
-    }

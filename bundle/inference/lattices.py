@@ -1,6 +1,6 @@
 """Units to predict where none were measured: lattices of spots and grids of bins over the tissue.
 
-A lattice is arithmetic: rows, columns and a pitch. Its units are never held as a table, but given band by band.
+A lattice is arithmetic: rows, columns and a pitch. Its units come band by band, never as one table.
 """
 
 from __future__ import annotations
@@ -105,6 +105,7 @@ class Band:
     """Some rows of a lattice, all columns.
 
     Attributes:
+        lattice: whose rows they are.
         rows: row numbers, (R,).
         columns: column numbers, (K,).
         x_um: centres of the columns, (R, K): rows of a hex lattice are shifted.
@@ -112,6 +113,7 @@ class Band:
         fraction: share of each unit that is tissue, (R, K).
     """
 
+    lattice: GridUnits
     rows: np.ndarray
     columns: np.ndarray
     x_um: np.ndarray
@@ -200,16 +202,16 @@ class GridUnits:
             x, y, width, height = self.region_um
             inside = (x_um >= x) & (x_um < x + width) & ((y_um >= y) & (y_um < y + height))[:, None]
             fraction = np.where(inside, fraction, np.float32(0))
-        return Band(rows, columns, x_um, y_um, fraction)
+        return Band(self, rows, columns, x_um, y_um, fraction)
 
     @cached_property
     def digest(self) -> str:
-        """What tells these units from others: the arrangement, its place and the tissue."""
+        """Identifies these units: the arrangement, its place and the tissue."""
         about = (self.grid, self.rows, self.columns, self.region_um, self.tissue.mpp, self.tissue.mask.shape)
         return hashlib.sha256(repr(about).encode() + np.packbits(self.tissue.mask).tobytes()).hexdigest()
 
     def _fraction(self, x_um: np.ndarray, y_um: np.ndarray) -> np.ndarray:
-        """As `tissue_fraction`, row by row: rows share their x, so the mask is taken at row and column numbers."""
+        """The same as `tissue_fraction`, row by row: rows share their x, so rows and columns index the mask."""
         tissue, size = self.tissue, self.size_um
         n = int(np.clip(np.ceil(size / tissue.mpp), 1, 7))
         steps = ((np.arange(n) + 0.5) / n - 0.5) * size
@@ -250,7 +252,7 @@ class GridUnits:
 
 
 def file_suffixes(grids: Sequence[UnitGrid]) -> list[str]:
-    """What tells each arrangement's file from the others': nothing where there is one."""
+    """What distinguishes the file of each arrangement; nothing where there is one."""
     return [f"_{grid.size_um:g}um" for grid in grids] if len(grids) > 1 else [""]
 
 
@@ -260,7 +262,7 @@ def unit_grids(
     lattice: str = "square",
     bin_um: float | list[float] | None = None,
 ) -> list[UnitGrid]:
-    """The arrangements of units asked for; none where each slide brings its own.
+    """The arrangements of units that a command names; none where each slide brings its own units.
 
     Args:
         spot_um: diameter of spots.
@@ -269,11 +271,11 @@ def unit_grids(
         bin_um: side of square bins, or several.
 
     Raises:
-        InputError: if spots and bins are asked for at once, or an arrangement is incomplete.
+        InputError: if there are both spots and bins, or an arrangement is incomplete.
     """
     if bin_um is not None:
         if spot_um is not None or pitch_um is not None:
-            raise InputError("Ask for bins or for spots, not both: give --bin-um, or --spot-um with --pitch-um.")
+            raise InputError("PixNet predicts bins or spots at once, not both: give --bin-um, or --spot-um.")
         sizes = list(bin_um) if isinstance(bin_um, (list, tuple)) else [bin_um]
         return [UnitGrid("square", float(size), float(size)) for size in dict.fromkeys(sizes)]
     if spot_um is None:

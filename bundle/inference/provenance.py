@@ -1,4 +1,4 @@
-"""What a prediction says of itself beside its units: the genes and their trust, the model, and warnings."""
+"""The provenance of a prediction: its genes and how far to trust them, the model, and warnings."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from ..files.reading import read_json, reading
 from ..files.schemas import EVALUATION
 from ..version import bundle_version
 from .clipping import NOT_CLIPPED
-from .prediction_dataset import Request
-from .projection import Projection
+from .express import Projection
+from .prediction_dataset import UnitSet
 
-__all__ = ["Header", "model_sha256"]
+__all__ = ["Provenance", "model_sha256"]
 
 logger = logging.getLogger(__name__)
 
 
 def model_sha256(path: str | Path) -> str:
-    """What identifies a model: the hash of its weights; empty where there are none."""
+    """Identify a model by the hash of its weights; empty where there are none."""
     path = Path(path)
     if not path.is_file():
         return ""
@@ -40,59 +40,60 @@ def model_sha256(path: str | Path) -> str:
 
 @lru_cache(maxsize=8)
 def _sha256(path: Path, size: int, mtime_ns: int) -> str:
-    """Read once as long as size and time stay."""
+    """The file is read once as long as its size and time stay."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @dataclass(frozen=True, eq=False)
-class Header:
-    """What is known of a model.
+class Provenance:
+    """What a prediction's file says of the model.
 
     Attributes:
         panel: the genes and what was measured about them.
         mpp: working resolution.
-        resolution_um: side of a cell of the map.
+        resolution_um: side of a map pixel.
         model_file: the weights, whose hash identifies the model.
-        bounded: whether X is clipped to its range.
+        clip: whether X is clipped to its range.
     """
 
     panel: GenePanel
     mpp: float
     resolution_um: float
     model_file: Path
-    bounded: bool = True
+    clip: bool = True
 
-    def build(
+    def describe(
         self,
         slide: Mapping[str, Any],
-        request: Request,
+        unit_set: UnitSet,
         projection: Projection,
         names: list[str],
         factors: bool,
         left_out: Sequence[str] = (),
         with_X: bool = True,
     ) -> dict[str, Any]:
-        """`var`, `varm` and `uns` of one request's file.
+        """`var`, `varm` and `uns` of one file.
 
         Args:
-            slide: what `PredictionDataset` or `SlideDataset` says of the slide.
-            request: the units.
+            slide: a slide as `PredictionDataset` or `SlideDataset` gives it.
+            unit_set: the file's units.
             projection: from features to genes.
-            names: genes that are written.
-            factors: the file keeps features, from which any gene is computed.
-            left_out: genes that are not written because validation does not trust them.
-            with_X: whether values are written, not the features alone.
+            names: genes that the file holds.
+            factors: the file holds features, from which any gene is computed.
+            left_out: genes that the file lacks because they failed on the validation slides.
+            with_X: whether the file holds values, not the features alone.
         """
-        units, var = request.units, self.trust(names)
+        units, var = unit_set.units, self.trust(names)
         scalefactors = {"spot_diameter_fullres": units.size_um / slide["mpp"]}
         spatial: dict[str, Any] = {"scalefactors": scalefactors, "metadata": {"mpp": slide["mpp"]}, "images": {}}
         if slide.get("hires") is not None:
             spatial["images"]["hires"] = slide["hires"]
             scalefactors["tissue_hires_scalef"] = slide["hires_scale"]
+        warnings = self._warnings(slide, unit_set, projection.has_rate, len(left_out), with_X)
         about: dict[str, Any] = {
             "unit_of_X": f"log1p of counts per 10,000 ({self.panel.transcriptome} transcriptome), predicted"
-            + ("" if self.bounded else NOT_CLIPPED),
+            + ("" if self.clip else NOT_CLIPPED),
             "slide_mpp": slide["mpp"],
             "working_mpp": self.mpp,
             "effective_resolution_um": self.resolution_um,
@@ -107,7 +108,7 @@ class Header:
             "checkpoint_sha256": model_sha256(self.model_file),
             "version": bundle_version(),
             "genes_left_out": np.array(left_out, dtype=str),
-            "warnings": np.array(self._warnings(slide, request, projection.has_rate, len(left_out), with_X), dtype=str),
+            "warnings": np.array(warnings, dtype=str),
         }
         if np.isfinite(stain := self._stain(slide)):
             about["stain_distance"] = stain
@@ -127,7 +128,7 @@ class Header:
         return {"var": var, "varm": varm, "uns": uns}
 
     def trust(self, genes: Sequence[str]) -> pd.DataFrame:
-        """How well each gene was predicted on the validation slides; no column where there were none."""
+        """How well the model predicted each gene on the validation slides; no columns where there were none."""
         table = self.model_file.parent.parent / "evaluation" / "validation_genes.csv"
         summary = table.with_name("validation.json")
         frame = pd.DataFrame(index=list(genes))
@@ -143,13 +144,13 @@ class Header:
         return frame
 
     def _stain(self, slide: Mapping[str, Any]) -> float:
-        """See `stain_distance`; NaN where it is not known."""
+        """See `stain_distance`; NaN where it is unknown."""
         return stain_distance(slide["stain"], self.panel.extra.get("stain", [])) if "stain" in slide else float("nan")
 
     def _warnings(
-        self, slide: Mapping[str, Any], request: Request, has_rate: bool, n_left_out: int, with_X: bool
+        self, slide: Mapping[str, Any], unit_set: UnitSet, has_rate: bool, n_left_out: int, with_X: bool
     ) -> list[str]:
-        units = request.units
+        units = unit_set.units
         found = []
         if slide["mpp"] > self.mpp * 1.01:
             found.append(f"The slide has {slide['mpp']:.3g} µm per pixel, the model {self.mpp:.3g}: it was enlarged.")
@@ -162,14 +163,14 @@ class Header:
             trained = ", ".join(f"{s:g}" for s in sizes)
             found.append(f"The linear head was trained on {trained} µm units; {units.size_um:g} µm is approximate.")
         if units.size_um < LARGE_UNIT_UM:
-            found.append("Below 55 µm y is the logarithm of an expected rate, not of a count that could be measured.")
+            found.append("Below 55 µm X is the logarithm of an expected rate, not of a count that could be measured.")
         stain = self._stain(slide)
         if stain > STAIN_LIMIT:
             found.append(
                 f"The slide is stained unlike every training slide, {stain:.2g} from the nearest. Slides of one "
                 f"laboratory lie within {STAIN_OWN:g}, H&E of other laboratories within {STAIN_FOREIGN:g}. Is it H&E?"
             )
-        fraction = request.tissue_fraction
+        fraction = unit_set.tissue_fraction
         if fraction is not None and len(fraction) and float(np.mean(fraction > 0)) < 0.5:
             found.append("More than half of the units lie off the tissue that was found on the slide.")
         if n_left_out:
@@ -182,7 +183,7 @@ class Header:
                 f"{len(units)} units x {len(self.panel)} genes are too many values to write: the file has no X but the "
                 "features, from which expression_of computes any gene; --genes writes the genes it names."
             )
-        found += request.doubts
+        found += unit_set.doubts
         for message in found:
             logger.warning("%s: %s", slide["section"], message)
-        return [*slide.get("doubts", ()), *found]  # those were told when the slide was opened
+        return [*slide.get("doubts", ()), *found]  # the log named the slide's own doubts when it was opened

@@ -1,8 +1,9 @@
-"""Which blocks of a slide's map are needed to answer for its units."""
+"""Which blocks of a slide's map its units require."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -11,9 +12,38 @@ from ..data.units import Units
 from .lattices import GridUnits
 from .tiles import Tile
 
-__all__ = ["blocks_of_grid", "blocks_of_rectangle", "blocks_of_tissue", "blocks_of_units", "tiles_with"]
+__all__ = [
+    "Blocks",
+    "blocks_of_grid",
+    "blocks_of_rectangle",
+    "blocks_of_tissue",
+    "blocks_of_units",
+    "required_blocks",
+    "tiles_with",
+]
 
 Blocks = np.ndarray  # (n, 2), unique (row, column) of blocks counted from the slide's corner
+
+
+def required_blocks(sample: Mapping[str, Any], block_um: float, margin_um: float) -> Blocks:
+    """The blocks that a slide's units reach into, and those of its tissue or region where the map itself is wanted.
+
+    Args:
+        sample: a slide as `PredictionDataset` gives it: `unit_sets`, `mpp`, `tissue`, `region_um`, `whole_map`.
+        block_um: side of a block.
+        margin_um: what pooling reads around a unit: a map pixel.
+    """
+    found = [np.zeros((0, 2), np.int64)]
+    for unit_set in sample["unit_sets"]:
+        if isinstance(unit_set.units, GridUnits):
+            found.append(blocks_of_grid(unit_set.units, block_um, margin_um))
+        else:
+            found.append(blocks_of_units(unit_set.units, sample["mpp"], block_um, margin_um))
+    if sample["whole_map"] and sample["region_um"] is not None:
+        found.append(blocks_of_rectangle(sample["region_um"], block_um))
+    elif sample["whole_map"]:
+        found.append(blocks_of_tissue(sample["tissue"], block_um, 0.0))
+    return np.unique(np.concatenate(found), axis=0)
 
 
 def blocks_of_units(units: Units, slide_mpp: float, block_um: float, margin_um: float) -> Blocks:

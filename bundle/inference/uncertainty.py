@@ -1,8 +1,8 @@
-"""A standard error for every gene and unit, from how much a prediction changes when the slide is flipped and turned.
+"""A standard error for every gene and unit: how much the prediction changes when the slide is flipped and turned.
 
-The spread over the eight symmetries is small beside the error: it knows nothing of what no picture shows, nor of the
-noise of counts. So it is scaled, gene by gene, to the error that was measured on the validation slides, and holds for
-tissue, stain and units like theirs.
+The spread over the eight flips and turns is far smaller than the error: it misses what no picture shows, and the noise
+of counts. So PixNet scales it, gene by gene, to the error on the validation slides. It holds for tissue, stain and
+units like theirs.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from ..files.ownership import check_output, claim, remove_ours
 from ..files.reading import read_json
 from ..files.schemas import STANDARD_ERROR, TRAINED
 from ..metrics import coverage_95
-from .clipping import CLIPPED, NOT_CLIPPED, clipped_genes, told_clipped
-from .prediction_dataset import Request
+from .clipping import CLIPPED, NOT_CLIPPED, clipped_genes, clipping_summary
+from .prediction_dataset import UnitSet
 from .provenance import model_sha256
 
 __all__ = ["calibration", "check_asked", "combine", "with_standard_error"]
@@ -43,7 +43,7 @@ _MEMBERS = 8
 #: What is in a folder of members.
 _FILES = ("[0-7].h5ad", "[0-7].h5ad.work", "units.h5ad", ".*.lock", ".*.part*", ".*.old.*")
 #: Keys of a prediction that say how it is computed, not what.
-_HOW = ("device", "runtime", "tile_px", "num_readers")
+_HOW = ("device", "tile_px", "num_readers")
 
 #: Predict (slide, output, settings).
 Predict = Callable[[str, Path, Mapping[str, Any]], Any]
@@ -52,9 +52,10 @@ Predict = Callable[[str, Path, Mapping[str, Any]], Any]
 def with_standard_error(
     predict: Predict, slide: str | Path, out: str | Path | None, run: Path, settings: Mapping[str, Any]
 ) -> None:
-    """Predict under each of the eight symmetries; write their mean and, as a layer, the standard error.
+    """Predict under each of the eight flips and turns; write their mean and, as a layer, the standard error.
 
-    Eight predictions, and for a model's first slide eight of each validation slide besides. A stopped call goes on.
+    That takes eight predictions, and for a model's first slide eight more of each validation slide. A call that was
+    stopped goes on where it was.
 
     Args:
         predict: one prediction, as `workflows.predict` makes it.
@@ -64,7 +65,7 @@ def with_standard_error(
         settings: keys of the prediction.
 
     Raises:
-        InputError: if anything but one file of units is asked for.
+        InputError: if the settings name anything but one file of units.
     """
     out = Path(out or "")
     check_asked(out.suffix, settings)
@@ -92,26 +93,28 @@ def with_standard_error(
 
 
 def check_asked(ending: str, settings: Mapping[str, Any]) -> None:
-    """Refuse what no standard error is written for; `ending` is the output's.
+    """Refuse settings that do not go with a standard error; `ending` is the output's.
 
     Raises:
-        InputError: if anything but one file of units is asked for.
+        InputError: if the settings name anything but one file of units.
     """
     several = isinstance(settings.get("bin_um"), (list, tuple)) and len(settings["bin_um"]) > 1
     if ending != ".h5ad" or several or settings.get("map") or settings.get("nifti"):
-        raise InputError("A standard error is written for one size of units, into OUT.h5ad; ask for that alone.")
+        raise InputError(
+            "A standard error is for one size of units in one OUT.h5ad: leave further sizes, --map and --nifti out."
+        )
 
 
 def combine(members: Sequence[Path]) -> ad.AnnData:
     """The mean of several predictions of the same units, with `layers["standard_error"]`, their spread (n - 1).
 
-    The members' X are not clipped to the range of log1p CP10k (`PredictionWriter.bounded`), or their mean and their
+    The members' X are not clipped to the range of log1p CP10k (`PredictionWriter.clip`), or their mean and their
     spread would depend on where the range ends; their mean is.
 
-    They are read one after the other (Welford 1962), so that memory does not grow with their number.
+    They are read one after the other (Welford 1962), so memory does not grow with their number.
 
     Args:
-        members: `.h5ad` files of one model under several symmetries, or of several models.
+        members: `.h5ad` files of one model under several flips and turns, or of several models.
 
     Raises:
         InputError: if they are fewer than two, or of other units or genes.
@@ -148,7 +151,7 @@ def _clip(adata: ad.AnnData, y: np.ndarray) -> None:
     if "rate_per_um2" in adata.layers:
         return
     adata.obs[CLIPPED] = clipped_genes(y)
-    about["clipped"], message = told_clipped(int(adata.obs[CLIPPED].sum()), y.size)
+    about["clipped"], message = clipping_summary(int(adata.obs[CLIPPED].sum()), y.size)
     if message is not None:
         logger.warning("%s", message)
         about["warnings"] = np.array([*about["warnings"], message], dtype=str)
@@ -158,14 +161,14 @@ def _values(path: Path) -> ad.AnnData:
     adata = ad.read_h5ad(path)
     if adata.X is None:
         raise InputError(
-            f"{adata.n_obs:,} units of all genes are too many values for a standard error: name --genes, or ask for "
+            f"{adata.n_obs:,} units of all genes are too many values for a standard error: name --genes, or predict "
             "fewer units."
         )
     return adata
 
 
 def calibration(predict: Predict, run: Path, how: Mapping[str, Any]) -> dict[str, Any]:
-    """How the spread relates to the error on the validation slides; measured once and kept in the run folder.
+    """Measure how the spread relates to the error on the validation slides, once for each model.
 
     Args:
         predict: one prediction.
@@ -173,10 +176,10 @@ def calibration(predict: Predict, run: Path, how: Mapping[str, Any]) -> dict[str
         how: keys of the predictions that say how they are computed, such as `device`.
 
     Returns:
-        `factor`: gene to what its spread is multiplied with, so that the mean squared error in multiples of the
-        standard error is 1; empty where there is no validation slide. Beside it the `coverage_95` of ±1.96 standard
-        errors, and `ranking`: the mean over genes of the correlation of standard error and absolute error over units,
-        near 0 where the spread does not tell good units from bad ones.
+        `factor`: of each gene, what its spread is multiplied with, so that the mean squared error in multiples of the
+        standard error is 1; empty where there is no validation slide. `coverage_95`: of ±1.96 standard errors.
+        `ranking`: the mean over genes of the correlation of standard error and absolute error over units, near 0 where
+        the spread does not distinguish good units from bad ones.
     """
     sha = model_sha256(run / "models" / "model.pt")
     path = run / "evaluation" / "standard_error.json"
@@ -207,7 +210,7 @@ def _measured(predict: Predict, run: Path, how: Mapping[str, Any], sha: str, pat
                 units.size_um,
             )
             continue
-        places = _digest(Request(units).digest)
+        places = _digest(UnitSet(units).digest)
         folder = run / "evaluation" / f".members_{sha[:8]}_{record['section']}_{places}"
         claim(folder, "members", ())
         _write(units, folder / "units.h5ad")
@@ -247,7 +250,7 @@ def _members(
     paths = [folder / f"{symmetry}.h5ad" for symmetry in range(first or _MEMBERS)]
     for number, path in enumerate(paths):
         if not path.is_file():
-            predict(slide, path, {**settings, "test_time_augmentation": [number], "bounded": False})
+            predict(slide, path, {**settings, "test_time_augmentation": [number], "clip": False})
     return paths
 
 
@@ -308,6 +311,6 @@ def _scale(adata: ad.AnnData, found: Mapping[str, Any]) -> None:
         )
     else:
         about["holds"] = (
-            "nowhere: it is the bare spread over symmetries, without a validation slide of units of 55 µm or more"
+            "nowhere: it is the bare spread over flips and turns, without a validation slide of units of 55 µm or more"
         )
     adata.uns["pixnet"]["standard_error"] = about

@@ -1,8 +1,8 @@
-"""Predicted units in pieces that fit into memory, in the order in which they are written."""
+"""Units with their features in pieces that fit into memory, in the order in which they are written."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,26 +14,25 @@ import torch
 from ..data.units import Units, units_table
 from ..files.atomic import open_array
 from .dense_map import DenseMap
-from .lattice_pooling import pool_band
 from .lattices import GridUnits
-from .pooling import pool_units
-from .prediction_dataset import Request
+from .pool import pool
+from .prediction_dataset import UnitSet
 
-__all__ = ["Answer", "answers"]
+__all__ = ["UnitBatch", "unit_batches"]
 
 _UNITS_AT_ONCE = 2**18
-# What a band of units may cover of the map, in cells: large ones in rows, on a wide slide in all.
-_ROWS_AT_ONCE, _CELLS_AT_ONCE = 128, 2**16
+# What a band of a lattice may cover of the map, in map pixels: large units in rows, on a wide slide in all.
+_ROWS_AT_ONCE, _PIXELS_AT_ONCE = 128, 2**16
 
 
 @dataclass(frozen=True, eq=False)
-class Answer:
+class UnitBatch:
     """Some units and their features.
 
     Attributes:
         names: bytes or str, (n,).
         centers_um: (x, y) from the slide's corner, (n, 2).
-        features: (n, C), in single or half precision.
+        features: (n, C), float32 or float16.
         obs: further columns, each (n,).
         done: so many of the first were written before. They stay, since a product's rounding depends on its size.
     """
@@ -47,69 +46,64 @@ class Answer:
     def __len__(self) -> int:
         return len(self.names)
 
-    def part(self, first: int, last: int | None = None) -> Answer:
+    def part(self, first: int, last: int | None = None) -> UnitBatch:
         """The units from `first` up to `last`, not copied."""
         some = slice(first, last)
         columns = {key: values[some] for key, values in self.obs.items()}
         done = max(self.done - first, 0)
-        return Answer(self.names[some], self.centers_um[some], self.features[some], columns, done)
+        return UnitBatch(self.names[some], self.centers_um[some], self.features[some], columns, done)
 
 
-def answers(
-    request: Request,
-    pred: DenseMap | torch.Tensor,
+def unit_batches(
+    unit_set: UnitSet,
+    source: DenseMap | torch.Tensor,
     slide_mpp: float,
-    rasterize: Callable[..., Any] | None,
-    scratch: Path | None,
+    rasterize: Any = None,
+    scratch: Path | None = None,
     skip: int = 0,
-    half: bool = False,
-) -> Iterator[Answer]:
-    """Answer for a request's units, in their order.
+    dtype: Any = np.float32,
+) -> Iterator[UnitBatch]:
+    """The units of one file with their features, in their order.
 
     Args:
-        request: the units.
-        pred: the slide's map, or the units' pooled features (U, C).
+        unit_set: the units.
+        source: the slide's map, or the units' pooled features (U, C).
         slide_mpp: micrometres per level-0 pixel.
-        rasterize: see `UnitAccumulator`; needed for given units with a map.
+        rasterize: see `pool`; needed for given units with a map.
         scratch: folder for the features of given units, which are pooled in another order than they are written.
-        skip: so many units were answered for already; see `Answer.done`.
-        half: features in half precision are enough.
+        skip: so many units were written before; see `UnitBatch.done`.
+        dtype: of a lattice's features, float32 or float16.
     """
-    units = request.units
+    units = unit_set.units
     if isinstance(units, GridUnits):
-        assert isinstance(pred, DenseMap)
-        yield from _of_grid(units, pred, skip, half)
+        assert isinstance(source, DenseMap)
+        yield from _lattice_batches(units, source, skip, dtype)
         return
-    if isinstance(pred, DenseMap):
-        assert rasterize is not None
+    if isinstance(source, DenseMap):
         assert scratch is not None
-        features: np.ndarray = open_array(
-            scratch / f"pooled{request.suffix}.npy", (len(units), pred.array.shape[0]), np.float32
-        )
-        for index, pooled in pool_units(pred, units, slide_mpp, rasterize):
-            features[index] = pooled
+        shape = (len(units), source.channels)
+        kept = open_array(scratch / f"pooled{unit_set.suffix}.npy", shape, np.float32)
+        features: np.ndarray = pool(source, units, rasterize, out=kept)
     else:
-        features = pred.float().cpu().numpy()
+        features = source.float().cpu().numpy()
     for first in range(skip // _UNITS_AT_ONCE * _UNITS_AT_ONCE, len(units), _UNITS_AT_ONCE):
-        answer = _of_units(units, request, features, slide_mpp, slice(first, first + _UNITS_AT_ONCE))
-        yield replace(answer, done=max(skip - first, 0))
+        batch = _given_batch(units, unit_set, features, slide_mpp, slice(first, first + _UNITS_AT_ONCE))
+        yield replace(batch, done=max(skip - first, 0))
 
 
-def _of_units(units: Units, request: Request, features: np.ndarray, slide_mpp: float, part: slice) -> Answer:
-    if request.tissue_fraction is None:  # an evaluation's units are measured ones
-        obs = {"in_tissue": units.in_tissue[part]}
-    else:
-        fraction = request.tissue_fraction[part].astype(np.float32)
-        obs = {"in_tissue": units.in_tissue[part], "tissue_fraction": fraction}  # the source's own mark is kept
+def _given_batch(units: Units, unit_set: UnitSet, features: np.ndarray, slide_mpp: float, part: slice) -> UnitBatch:
+    obs = {"in_tissue": units.in_tissue[part]}  # the source's own mark is kept
+    if unit_set.tissue_fraction is not None:  # an evaluation's units have none
+        obs["tissue_fraction"] = unit_set.tissue_fraction[part].astype(np.float32)
     for name, column in units_table(units).iloc[part].items():
         text = isinstance(column.dtype, pd.CategoricalDtype) or column.dtype == object
         obs[str(name)] = column.astype(object).fillna("").to_numpy(object) if text else column.to_numpy()
-    return Answer(units.barcodes[part], units.centers_px[part] * slide_mpp, np.asarray(features[part]), obs)
+    return UnitBatch(units.barcodes[part], units.centers_px[part] * slide_mpp, np.asarray(features[part]), obs)
 
 
-def _of_grid(units: GridUnits, dense: DenseMap, skip: int, half: bool) -> Iterator[Answer]:
+def _lattice_batches(units: GridUnits, dense: DenseMap, skip: int, dtype: Any) -> Iterator[UnitBatch]:
     done = 0
-    height = min(_ROWS_AT_ONCE, _CELLS_AT_ONCE // dense.array.shape[2])
+    height = min(_ROWS_AT_ONCE, _PIXELS_AT_ONCE // dense.array.shape[2])
     for band in units.bands(_UNITS_AT_ONCE, height * dense.resolution_um):
         row, column = band.places
         n = len(row)
@@ -126,5 +120,5 @@ def _of_grid(units: GridUnits, dense: DenseMap, skip: int, half: bool) -> Iterat
             "array_row": array_row.astype(np.int32),
             "array_col": array_col.astype(np.int32),
         }
-        features = pool_band(dense, units, band, half)
-        yield Answer(units.names(band), band.centers_um, features, obs, max(n - (done - skip), 0))
+        features = pool(dense, band, dtype=dtype)
+        yield UnitBatch(units.names(band), band.centers_um, features, obs, max(n - (done - skip), 0))

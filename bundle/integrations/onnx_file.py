@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import importlib
 import json
+import logging
 import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any, cast
 
+import numpy as np
 import torch
 from monai.bundle import ConfigParser
 
@@ -21,14 +28,19 @@ from ..errors import InputError
 from ..files.atomic import replacing
 from ..files.ownership import check_output
 from ..files.weights import load_weights
-from ..inference.runtime import check_equal, onnx_model, onnx_session
 from ..version import bundle_version
 from ..workflows.trained_run import trained_run
 
-__all__ = ["SIZE_PX", "export_onnx", "load_network"]
+__all__ = ["SIZE_PX", "export_onnx", "load_network", "onnx_session"]
 
 #: Default side of the exported region, rounded up to the network's grid.
 SIZE_PX = 1024
+#: Largest difference from PyTorch, as a share of the range of its values, that an exported model may have.
+TOLERANCE = 1e-4
+
+_OPSET = 18
+
+logger = logging.getLogger(__name__)
 
 
 def load_network(run: str | Path, trust: bool = False) -> tuple[Any, dict[str, Any]]:
@@ -97,13 +109,13 @@ def export_onnx(run: str | Path, out: str | Path, size_px: int | None = None, tr
     model = _Expression(network).eval()
     with torch.no_grad():
         expected = model(image)
-    proto = onnx_model(model, image, ["pred", "rate_per_um2"][: len(expected)])
+    proto = _onnx_model(model, image, ["pred", "rate_per_um2"][: len(expected)])
     for key, value in _about(Path(run), network, config, size_px).items():
         proto.metadata_props.add(key=key, value=value if isinstance(value, str) else json.dumps(value))
     content = proto.SerializeToString()
     found = onnx_session(content, torch.get_num_threads())(image.numpy())
     for got, wanted in zip(found, expected, strict=True):
-        check_equal("onnx", torch.from_numpy(got), wanted)
+        _check_equal(torch.from_numpy(got), wanted)
     try:
         with replacing(out) as temporary:
             temporary.write_bytes(content)
@@ -131,3 +143,78 @@ def _about(run: Path, network: Any, config: dict[str, Any], size_px: int) -> dic
         "checkpoint_sha256": hashlib.sha256(weights).hexdigest(),
         "intended_use": "Research only. Not for diagnosis or any clinical decision.",
     }
+
+
+def onnx_session(model: bytes, threads: int) -> Callable[[np.ndarray], list[np.ndarray]]:
+    """ONNX Runtime on the CPU: from `image` to the model's outputs.
+
+    Raises:
+        InputError: if the packages of the extra `onnx` are missing.
+    """
+    onnxruntime: Any = _import("onnxruntime")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    return lambda image: session.run(None, {"image": image})
+
+
+def _onnx_model(network: torch.nn.Module, image: torch.Tensor, outputs: Sequence[str]) -> Any:
+    """`network(image)` as an `onnx.ModelProto` for the size of `image`; its input is called `image`."""
+    _import("onnx")
+    _import("onnxscript")
+    with _quietly(), torch.no_grad():
+        program = torch.onnx.export(
+            network,
+            (image,),
+            dynamo=True,
+            opset_version=_OPSET,
+            input_names=["image"],
+            output_names=list(outputs),
+            verbose=False,
+        )
+    return cast(Any, program).model_proto
+
+
+def _check_equal(got: torch.Tensor, expected: torch.Tensor) -> None:
+    """Refuse an exported model that does not give the network's values.
+
+    Raises:
+        InputError: if shapes differ, or any value by more than `TOLERANCE` of the range of the network's.
+    """
+    if got.shape != expected.shape:
+        raise InputError(
+            f"The ONNX model gives an array of {tuple(got.shape)}, the network one of {tuple(expected.shape)}. "
+            "PixNet did not write it."
+        )
+    difference = (got - expected).abs().max().item()
+    spread = (expected.max() - expected.min()).item()
+    if not difference <= TOLERANCE * max(spread, torch.finfo(torch.float32).tiny):  # also where either is not finite
+        raise InputError(
+            f"The ONNX model differs from the network by {difference:.2g}; the network's values span {spread:.2g}. "
+            "PixNet did not write it."
+        )
+    logger.info("ONNX: largest difference from PyTorch %.1e of the values' range", difference / (spread or 1))
+
+
+def _import(package: str) -> ModuleType:
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        raise InputError(
+            f"{package} is not installed (or does not work: {error}): pip install '.[onnx]' in a clone of PixNet."
+        ) from error
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Silence the exporter: tracers warn of every Python number in a network, and the result is checked afterwards."""
+    exporter = logging.getLogger("torch.onnx")
+    level = exporter.level
+    exporter.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        exporter.setLevel(level)

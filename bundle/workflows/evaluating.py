@@ -17,7 +17,7 @@ from ..files.naming import check_name
 from ..files.ownership import claim_run
 from ..files.reading import read_json
 from ..files.schemas import TRAINED
-from ..inference.memory import keep_freed_memory
+from ..speed.memory import keep_freed_memory
 from .trained_run import trained_run
 
 __all__ = ["evaluate"]

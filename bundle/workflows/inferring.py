@@ -37,7 +37,7 @@ def predict(
     from ..files.atomic import make_folder
     from ..files.lock import output_lock
     from ..files.ownership import check_output
-    from ..inference.memory import keep_freed_memory
+    from ..speed.memory import keep_freed_memory
     from .trained_run import trained_run
 
     if settings.pop("standard_error", False):

@@ -20,6 +20,7 @@ from anndata.io import write_elem
 from zarr.codecs import BloscCodec
 
 from ..files.atomic import read_state, remove, remove_begun, replacing, write_json
+from ..speed.names import names_chunk
 
 __all__ = ["StreamedAnnData"]
 
@@ -34,10 +35,10 @@ class StreamedAnnData:
     kill can leave unreadable, is begun anew.
 
     Args:
-        path: the file or folder in the making; its ending tells the form.
+        path: the file or folder in the making; its ending says which form.
         n_units: rows in the end.
         header: `var`, `varm`, `uns`: what does not grow with the units; written at once.
-        identity: told apart by this from what another command left there.
+        identity: what distinguishes it from what another command left there.
     """
 
     def __init__(self, path: Path, n_units: int, header: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
@@ -73,7 +74,7 @@ class StreamedAnnData:
         obs.attrs["_index"] = "_index"
 
     def _found(self) -> int:
-        """Rows that an earlier command wrote of the same."""
+        """Rows that an earlier command wrote of the same file."""
         if not self.zarr or not self._state.is_file() or not self.path.is_dir():
             return 0
         state = read_state(self._state)
@@ -130,46 +131,27 @@ class StreamedAnnData:
         first = self.written
         self.written += n
 
-        def write(name: str, parts: list[np.ndarray]) -> None:
-            if not self.zarr or not _as_it_is(parts[0]):
-                self._array(name, parts[0])[first : first + n] = _strings(np.concatenate(parts), self.zarr)
-                return
-            for at in range(0, n, self._chunk):
-                self._write_chunk(name, (first + at) // self._chunk, list(_between(parts, at, at + self._chunk)))
-
         for name, parts in rows.items():
             self._array(name, parts[0])  # made one after the other
         if self.zarr:
             largest = sorted(rows.items(), key=lambda item: -item[1][0].nbytes)  # first, so that none is left for last
-            self._pending = [self._pool.submit(write, name, parts) for name, parts in largest]
+            self._pending = [self._pool.submit(self._write, name, parts, first, n) for name, parts in largest]
         else:
             for name, parts in rows.items():
-                write(name, parts)
+                self._write(name, parts, first, n)
 
-    def _write_chunk(self, name: str, number: int, parts: list[np.ndarray]) -> None:
-        """Write a chunk that is not compressed: what takes most of the time where there are millions of units.
-
-        A chunk is its values' bytes; one of names (Zarr's `vlen-utf8`) is the number of strings, then each one's length
-        and bytes (https://github.com/zarr-developers/zarr-extensions/tree/main/codecs/vlen-utf8). Each is of full
-        length: the last is filled up with zeros, which are empty names.
-        """
-        missing = self._chunk - sum(len(part) for part in parts)
-        place = "/".join(["c", str(number), *["0"] * (parts[0].ndim - 1)])
-        with replacing(self.path / name / place) as temporary, temporary.open("wb") as file:
-            if parts[0].dtype.kind == "S":
-                file.write(np.uint32(self._chunk).astype("<u4").tobytes())
-            for part in parts:
-                if part.dtype.kind == "S":
-                    text = np.empty(len(part), dtype=[("length", "<u4"), ("text", part.dtype)])
-                    text["length"], text["text"] = part.dtype.itemsize, part
-                    file.write(text.tobytes())
-                else:
-                    file.write(np.ascontiguousarray(part).data)
-            row_bytes = 4 if parts[0].dtype.kind == "S" else parts[0][:1].nbytes
-            file.truncate(file.tell() + missing * row_bytes)
+    def _write(self, name: str, parts: list[np.ndarray], first: int, n: int) -> None:
+        """Write rows `first` to `first + n` of one array."""
+        if self.zarr and parts[0].dtype.kind == "S":
+            for at in range(0, n, self._chunk):
+                names = np.concatenate(list(_between(parts, at, at + self._chunk)))
+                with replacing(self.path / name / "c" / str((first + at) // self._chunk)) as temporary:
+                    temporary.write_bytes(names_chunk(names, self._chunk))
+            return
+        self._array(name, parts[0])[first : first + n] = _strings(np.concatenate(parts), self.zarr)
 
     def _settle(self) -> None:
-        """Wait until what was handed over is on disk, and only then count it."""
+        """Wait until the rows in flight are on disk, and only then count them."""
         for future in self._pending:
             future.result()
         self._pending = []
@@ -185,8 +167,9 @@ class StreamedAnnData:
             chunks = (self._chunk, *(max(v, 1) for v in values.shape[1:]))
             text = values.dtype.kind in "SUTO"
             if self.zarr:
-                # half precision does not shrink, names have a form of their own; all else shrinks at little cost
-                packed = None if text or _as_it_is(values) else BloscCodec(cname="lz4", clevel=1, shuffle="shuffle")
+                # text and half precision hardly shrink; all else shrinks at little cost
+                plain = text or values.dtype == np.float16
+                packed = None if plain else BloscCodec(cname="lz4", clevel=1, shuffle="shuffle")
                 array = self.group.create_array(
                     name,
                     shape=shape,
@@ -219,11 +202,6 @@ def _chunk_units(rows: Mapping[str, np.ndarray], n_units: int) -> int:
     row_bytes = max(sum(values.nbytes for values in rows.values()) // n_rows, 1)
     most = max(min(CHUNK_UNITS, CHUNK_BYTES // row_bytes), 1)
     return max(math.ceil(n_units / max(math.ceil(n_units / most), 1)), 1)
-
-
-def _as_it_is(values: np.ndarray) -> bool:
-    """Whether chunks are written without Zarr: names of one length, and features in half precision."""
-    return values.dtype.kind == "S" or values.dtype == np.dtype("<f2")
 
 
 def _strings(values: np.ndarray, zarr_form: bool) -> np.ndarray:

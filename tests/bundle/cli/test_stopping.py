@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import signal
@@ -21,15 +22,15 @@ from bundle import config, workflows
 from bundle.cli.main import main
 from bundle.errors import InputError
 from bundle.files.lock import output_lock
-from bundle.inference import inferer
 
 ROOT = Path(__file__).parents[3]
+compute_map = importlib.import_module("bundle.inference.compute_map")  # beside the function of its name
 
 
 def test_a_terminated_command_leaves_what_it_goes_on_with_and_nothing_else(
     tiny_run, phantom, tmp_path, monkeypatch, capsys
 ):
-    out, whole, keep, kept = tmp_path / "o.h5ad", tmp_path / "whole.h5ad", inferer._keep, []
+    out, whole, keep, kept = tmp_path / "o.h5ad", tmp_path / "whole.h5ad", compute_map._keep, []
 
     def keep_three(*arguments: Any) -> None:
         keep(*arguments)
@@ -41,7 +42,7 @@ def test_a_terminated_command_leaves_what_it_goes_on_with_and_nothing_else(
         asked = ("predict", phantom / "slides" / "P3.tif", to, "--model", tiny_run, "--bin-um", 50)
         return main([*map(str, asked), "--set", "tile_px=32", "--set", "mpp=1"])
 
-    monkeypatch.setattr(inferer, "_keep", keep_three)
+    monkeypatch.setattr(compute_map, "_keep", keep_three)
     assert predict(out) == 143
     said = capsys.readouterr()
     assert "Stopped. The same command goes on" in said.err

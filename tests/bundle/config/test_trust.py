@@ -26,7 +26,7 @@ from bundle.cli.main import main
 from bundle.config import trust
 from bundle.data.panel import load_panel
 from bundle.errors import InputError
-from bundle.inference.provenance import Header
+from bundle.inference.provenance import Provenance
 from bundle.integrations import bundle_zip as archive
 from bundle.integrations.monai_label.infer import infer
 from bundle.integrations.monai_label.models import fine_tune
@@ -258,7 +258,7 @@ def test_damaged_figures_are_told_in_one_sentence(fault: str, stranger):
 def test_what_predictions_repeat_of_a_run_is_checked(file: str, content: str, stranger):
     (stranger / "evaluation" / file).write_text(content)
     panel = load_panel(stranger / "models" / "panel.json")
-    header = Header(panel, 2.0, 8.0, stranger / "models" / "model.pt")
+    header = Provenance(panel, 2.0, 8.0, stranger / "models" / "model.pt")
     with pytest.raises(InputError, match=re.escape(file)):
         header.trust([*panel.genes[:3], "GENE001"])
 

@@ -18,7 +18,6 @@ from bundle.audit import audit
 from bundle.datasets.phantom import make_phantom
 from bundle.errors import InputError
 from bundle.files.ownership import MARKER, check_output, claim, clear, remove_ours
-from bundle.inference import inferer
 from bundle.integrations.bundle_zip import export_bundle
 from bundle.integrations.monai_label.models import fine_tune
 from bundle.readers import prepare
@@ -201,7 +200,7 @@ def test_folders_of_others_get_no_data_set_run_audit_or_demo(tmp_path, phantom):
 
 def test_an_earlier_versions_work_folder_is_gone_on_with(tmp_path):
     (tmp_path / "plan.json").write_text('{"tiles": []}')
-    claim(tmp_path, "work", None, inferer._EARLIER)
+    claim(tmp_path, "work", None, {"plan.json": "tiles"})
     assert (tmp_path / MARKER).is_file()
 
 

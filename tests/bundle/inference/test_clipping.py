@@ -21,10 +21,10 @@ from bundle.data.normalisation import MAX_LOG_CP10K, bounded
 from bundle.data.panel import load_panel
 from bundle.data.slide_units import load_units
 from bundle.errors import InputError
-from bundle.inference import prediction_writer as prediction
-from bundle.inference.clipping import told_clipped
+from bundle.inference.clipping import clipping_summary
 from bundle.inference.uncertainty import combine
 from bundle.metrics.moments import correlation, moments
+from bundle.writers import unit_table
 from networks import PixNet
 
 
@@ -52,7 +52,7 @@ def _predict(run: Path, slide: str | Path, out: Path, **settings: Any) -> ad.Ann
 @pytest.fixture(scope="module")
 def raw(steep, slide, tmp_path_factory) -> np.ndarray:
     """What the head gives before it is clipped."""
-    return np.asarray(_predict(steep, slide, tmp_path_factory.mktemp("raw") / "o.h5ad", bounded=False).X)
+    return np.asarray(_predict(steep, slide, tmp_path_factory.mktemp("raw") / "o.h5ad", clip=False).X)
 
 
 def in_range(values: Any) -> bool:
@@ -75,7 +75,7 @@ def test_tables_hold_what_the_head_gives_clipped_and_counted(steep, slide, raw, 
 
 
 def test_features_give_clipped_genes(steep, slide, raw, tmp_path, monkeypatch):
-    monkeypatch.setattr(prediction, "MAX_VALUES", 10)
+    monkeypatch.setattr(unit_table, "MAX_VALUES", 10)
     adata = _predict(steep, slide, tmp_path / "o.h5ad")
     assert adata.X is None
     found = expression_of(adata, load_panel(steep / "models" / "panel.json").genes)
@@ -120,7 +120,7 @@ def test_figures_are_those_of_what_is_written(steep, phantom):
 def test_the_mean_over_flips_and_turns_is_clipped_after(steep, slide, tmp_path):
     numbers = [0, 3]
     members = [tmp_path / f"{n}.h5ad" for n in numbers]
-    settings = [{"test_time_augmentation": [n], "bounded": False} for n in numbers]
+    settings = [{"test_time_augmentation": [n], "clip": False} for n in numbers]
     raws = [np.asarray(_predict(steep, slide, p, **more).X) for p, more in zip(members, settings, strict=True)]
     together = _predict(steep, slide, tmp_path / "both.h5ad", test_time_augmentation=numbers)
     combined = combine(members)
@@ -151,6 +151,6 @@ def test_values_that_are_not_finite_are_never_written(tiny_run, slide, tmp_path,
 
 
 def test_a_few_clipped_values_need_no_warning():
-    assert told_clipped(9, 1000)[1] is None
-    assert "6%" in str(told_clipped(6, 100)[1])
-    assert told_clipped(0, 0) == ({"values": 0, "share": 0.0}, None)
+    assert clipping_summary(9, 1000)[1] is None
+    assert "6%" in str(clipping_summary(6, 100)[1])
+    assert clipping_summary(0, 0) == ({"values": 0, "share": 0.0}, None)

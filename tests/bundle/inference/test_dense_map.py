@@ -7,9 +7,11 @@ import zarr
 
 from bundle.errors import InputError
 from bundle.inference import dense_map
-from bundle.inference.dense_map import create_map, in_blocks, open_map, write_map
-from bundle.inference.projection import Projection
+from bundle.inference.dense_map import create_map, in_blocks, open_map, write_projection
+from bundle.inference.express import Projection, express
+from bundle.writers import ome_zarr
 from bundle.writers.nifti import write_nifti
+from bundle.writers.ome_zarr import write_map
 
 
 @pytest.fixture
@@ -23,7 +25,7 @@ def dense(tmp_path):
         high_px=(512 + 7 * 256, -256 + 10 * 256),
         stride=4,
         block_px=256,
-        about={"working_mpp": 2.0},
+        about={"working_mpp": 2.0, "slide_mpp": 0.5},
         projection=projection,
     )
     values = rng.random(dense.array.shape, np.float32)
@@ -41,7 +43,7 @@ def test_blocks_are_what_zarr_would_write(dense):
     files = {p.relative_to(dense.path): p.read_bytes() for p in dense.path.rglob("c/0/*/*")}
     dense.array[:] = values
     assert {p.relative_to(dense.path): p.read_bytes() for p in dense.path.rglob("c/0/*/*")} == files
-    with pytest.raises(ValueError, match="No block of 64 cells begins at row 64, column 1 "):
+    with pytest.raises(ValueError, match="No block of 64 map pixels begins at row 64, column 1 "):
         dense.write(512 // 4 + 1, 0, np.zeros((1, 1, 4, 64, 64), np.float32))
     with pytest.raises(ValueError, match="No block"):
         dense.write(512 // 4 - 64, 0, np.zeros((1, 1, 4, 64, 64), np.float32))
@@ -106,23 +108,23 @@ def test_levels_are_means_and_what_is_unknown_stays_so(dense, tmp_path):
 
 
 def test_many_genes_and_levels_are_written_block_by_block(dense, tmp_path, monkeypatch):
-    monkeypatch.setattr(dense_map, "_TOP_CELLS", 50)
-    monkeypatch.setattr(dense_map, "_GENES_AT_ONCE", 2)
+    monkeypatch.setattr(ome_zarr, "_TOP_PIXELS", 50)
+    monkeypatch.setattr(ome_zarr, "_GENES_AT_ONCE", 2)
     genes = ("a", "b", "c", "d", "e")
     rng = np.random.default_rng(1)
     del dense.group["projection"]
-    dense_map._write_projection(dense.group, Projection(genes, rng.random((5, 4), np.float32), np.ones(5, np.float32)))
+    write_projection(dense.group, Projection(genes, rng.random((5, 4), np.float32), np.ones(5, np.float32)))
     order = ["e", "a", "d", "b", "c"]
     write_map(dense, tmp_path / "m.zarr", "s", order)
     group = zarr.open_group(tmp_path / "m.zarr", mode="r")
     part = dense.projection.columns(order)
-    level = part.expression(dense.array[:].transpose(1, 2, 0)).transpose(2, 0, 1)
+    level = express(dense.array[:].transpose(1, 2, 0), part).clipped.transpose(2, 0, 1)
     for number in range(5):
         np.testing.assert_allclose(group[str(number)][:], level, rtol=1e-5)
-        level = dense_map._halve(level)
+        level = ome_zarr._halve(level)
     assert max(group["4"].shape[1:]) <= 50
     assert repr(open_map(tmp_path / "m.zarr")) == (
-        "DenseMap(m.zarr: 5 genes, 640 x 448 cells of 8 µm, corner at (1024, -512) µm of the slide)"
+        "DenseMap(m.zarr: 5 genes, 640 x 448 pixels of 8 µm, corner at (1024, -512) µm of the slide)"
     )
 
 
@@ -130,7 +132,7 @@ def test_a_gene_is_a_lazy_array_of_what_the_projection_says(dense, tmp_path):
     pytest.importorskip("dask.array", reason="the extra `cohort` is not installed")
     write_map(dense, tmp_path / "features.zarr", "s")
     write_map(dense, tmp_path / "genes.zarr", "s", ["b"])
-    expected = dense.projection.expression(dense.array[:].transpose(1, 2, 0))[..., 1]
+    expected = express(dense.array[:].transpose(1, 2, 0), dense.projection).clipped[..., 1]
     for name in ("features.zarr", "genes.zarr"):
         lazy = open_map(tmp_path / name).gene("b")
         assert lazy.shape == expected.shape
@@ -151,8 +153,8 @@ def test_a_region_as_nifti_keeps_place_and_size(dense, tmp_path):
     image = nib.load(tmp_path / "r.nii.gz")
     assert image.shape == (10, 20, 1, 2)
     np.testing.assert_allclose(image.header.get_zooms()[:3], 0.008)
-    cells = dense.read(2056 // 8, 400 // 8, 10, 20)
-    expected = dense.projection.columns(["b", "a"]).expression(cells)
+    pixels = dense.read(2056 // 8, 400 // 8, 10, 20)
+    expected = express(pixels, dense.projection.columns(["b", "a"])).clipped
     np.testing.assert_allclose(np.asarray(image.dataobj)[:, :, 0], expected.transpose(1, 0, 2), rtol=1e-6)
     np.testing.assert_allclose(image.affine[:2, 3], ((2056 + 4) / 1000, (400 + 4) / 1000))
     assert [p.name for p in tmp_path.iterdir() if "part" in p.name] == []
@@ -163,17 +165,16 @@ def test_a_region_too_large_for_nifti_is_refused_and_the_largest_is_not(dense, t
     monkeypatch.setattr("bundle.writers.nifti._MAX_VALUES", 10 * 20 * 2)
     write_nifti(dense, tmp_path / "r.nii", ["b", "a"], region)
     monkeypatch.setattr("bundle.writers.nifti._MAX_VALUES", 10 * 20 * 2 - 1)
-    with pytest.raises(InputError, match="10 x 20 cells of 2 genes"):
+    with pytest.raises(InputError, match="10 x 20 map pixels of 2 genes"):
         write_nifti(dense, tmp_path / "s.nii", ["b", "a"], region)
     assert [p.name for p in tmp_path.glob("*.nii")] == ["r.nii"]
 
 
 @pytest.mark.parametrize("part", ["bias", "loadings"])
 def test_a_map_that_lost_a_part_of_its_head_is_refused(tmp_path, part):
-    projection = Projection.of(
-        ["A", "B"], 3, lambda x: x[:, :2] * 0, lambda x: None, torch.zeros(1)
-    )  # zeros, which Zarr would not write
-    about = {"working_mpp": 1.0}
+    zeros = np.zeros((2, 3), np.float32)  # Zarr would not write them
+    projection = Projection(("A", "B"), zeros, zeros[:, 0])
+    about = {"working_mpp": 1.0, "slide_mpp": 0.5}
     create_map(
         tmp_path / "m.zarr",
         channels=3,

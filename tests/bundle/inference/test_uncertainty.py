@@ -211,7 +211,7 @@ def test_a_data_set_that_was_away_is_used_when_it_is_back(run, phantom, tmp_path
     assert not asked
     assert not kept.exists()
     away.symlink_to(phantom)
-    how = {"device": "cpu", "runtime": "openvino", "tile_px": 256}
+    how = {"device": "cpu", "tile_px": 256}
     (tmp_path / "slide.tif").touch()
 
     def predict_here(slide, path, settings):
@@ -260,7 +260,7 @@ def test_a_standard_error_of_anything_but_one_file_is_refused(run, phantom, tmp_
     slide = str(phantom / "slides" / "P3.tif")
     command = ["predict", slide, str(tmp_path / more[0]), *more[1:], "--model", str(run)]
     assert main([*command, "--standard-error"]) == 2
-    assert "one size of units, into OUT.h5ad" in capsys.readouterr().err
+    assert "one size of units in one OUT.h5ad" in capsys.readouterr().err
 
 
 def test_genes_that_validation_does_not_trust_are_written_on_request(run, phantom, tmp_path):

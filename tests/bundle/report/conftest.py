@@ -15,9 +15,9 @@ from bundle.data.manifest import read_split, write_manifest
 from bundle.data.normalisation import passes_quality_control
 from bundle.data.slide_units import load_units
 from bundle.files.atomic import write_json
-from bundle.inference import PredictionWriter
-from bundle.inference.prediction_dataset import Request
+from bundle.inference.prediction_dataset import UnitSet
 from bundle.metrics import EvaluationWriter, ExpressionMetric
+from bundle.writers.prediction import PredictionWriter
 
 MPP = 0.5
 GENES = [f"G{i}" for i in range(10)] + ["<b>&GENE", "NA"]
@@ -92,9 +92,10 @@ def _make_run(
     for split in ("validation", "test"):
         records = read_split(data, split)
         metric = ExpressionMetric(panel, records, project, rate, scales_um=(4 * size_um,))
-        writer = PredictionWriter(
-            str(run / "predictions" / split), panel, project, rate, 4, 2.0, str(run / "models" / "model.pt")
-        )
+        rows = len(panel) + (head == "programs")
+        network = SimpleNamespace(stride=4, affine=lambda rows=rows: (torch.eye(rows), torch.zeros(rows)))
+        model = str(run / "models" / "model.pt")
+        writer = PredictionWriter(str(run / "predictions" / split), panel, network, mpp=2.0, model_file=model)
         for index, record in enumerate(records):
             (units,) = load_units(record)
             keep = passes_quality_control(units, panel.min_total)
@@ -106,7 +107,7 @@ def _make_run(
             pooled = pooled if head == "programs" else normalised(pooled)
             slide = {**record, "units": units, "index": index, "filtered_units": int((~keep).sum()), "mpp": MPP}
             metric(y_pred=[pooled], y=[slide])
-            writer.write(slide, Request(units), pooled)
+            writer.write(slide, UnitSet(units), pooled)
         state = SimpleNamespace(evaluation=metric.aggregate())
         about = {"dataset": str(data)} if split == "test" else {}
         EvaluationWriter(str(run), split, panel, records, about=about)(SimpleNamespace(state=state))  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Pool a map into units, tile by tile: sums over a unit's pixels add up whatever the tiles."""
+"""Sums of a map over units, tile by tile: they add up to the same whatever the tiles."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from ..data.layers import layer_of, take_layer
 from ..data.units import Units
 from .tiles import Tile
 
-__all__ = ["UnitAccumulator"]
+__all__ = ["UnitSums"]
 
 
-class UnitAccumulator:
-    """Mean of a feature map over each unit of one slide.
+class UnitSums:
+    """Sum of a map over each unit of one slide.
 
     As in training, a unit's features are the mean over the working pixels whose centre it covers, whatever other units
     cover them too. A unit smaller than a map pixel is sampled bilinearly at its centre. (Training sees such a unit's
@@ -85,8 +85,8 @@ class UnitAccumulator:
         for dy in (0, 1):
             for dx in (0, 1):
                 weight = (share[:, 0] if dx else 1 - share[:, 0]) * (share[:, 1] if dy else 1 - share[:, 1])
-                cells = features[0][:, (row + dy).to(features.device), (column + dx).to(features.device)]
-                values += weight[:, None] * cells.T.double().cpu()
+                corner = features[0][:, (row + dy).to(features.device), (column + dx).to(features.device)]
+                values += weight[:, None] * corner.T.double().cpu()
         return values
 
     def _average(self, units: np.ndarray, tile: Tile, features: torch.Tensor) -> None:
@@ -96,16 +96,16 @@ class UnitAccumulator:
         near = take_layer(self.layer, units)
         unit, rows, columns = self.rasterize.pixels(near, (tile.height_px, tile.width_px), origin_um, self.mpp)
         core = features[0, :, margin : features.shape[2] - margin, margin : features.shape[3] - margin]
-        cell = (rows // self.stride) * core.shape[2] + columns // self.stride
-        # How many pixels of each unit each cell holds; a cell that several units share counts for each.
+        place = (rows // self.stride) * core.shape[2] + columns // self.stride
+        # How many working pixels of each unit lie in each map pixel; one that several units share counts for each.
         shape = (len(units), core.shape[1] * core.shape[2])
-        pixels = sp.csr_matrix((np.ones(len(rows)), (unit, cell)), shape=shape)
-        cells = core.permute(1, 2, 0).double().cpu().contiguous().flatten(0, 1).numpy()
-        self.sums[units] += torch.from_numpy(pixels @ cells)
+        pixels = sp.csr_matrix((np.ones(len(rows)), (unit, place)), shape=shape)
+        values = core.permute(1, 2, 0).double().cpu().contiguous().flatten(0, 1).numpy()
+        self.sums[units] += torch.from_numpy(pixels @ values)
         self.weights[units] += torch.from_numpy(np.asarray(pixels.sum(1)).ravel())
 
-    def pooled(self) -> torch.Tensor:
+    def means(self) -> np.ndarray:
         """Mean features, float32 (U, C)."""
         if self.sums is None:
             raise RuntimeError("No tile was added.")
-        return (self.sums / self.weights.clamp(min=1)[:, None]).float()
+        return (self.sums / self.weights.clamp(min=1)[:, None]).float().numpy()

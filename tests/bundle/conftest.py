@@ -1,4 +1,4 @@
-"""Fixtures of inference."""
+"""Fixtures of several rooms."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import anndata as ad
 import numpy as np
@@ -11,9 +12,9 @@ import torch
 from bundle.data.fit_panel import fit_panel
 from bundle.data.manifest import read_split
 from bundle.data.slide_units import load_units
-from bundle.inference import PredictionWriter
-from bundle.inference import prediction_writer as prediction
-from bundle.inference.prediction_dataset import Request
+from bundle.inference.prediction_dataset import UnitSet
+from bundle.writers import unit_table
+from bundle.writers.prediction import PredictionWriter
 
 
 def test_two_ranks_that_write_one_slide_at_once_both_succeed(
@@ -26,28 +27,27 @@ def test_two_ranks_that_write_one_slide_at_once_both_succeed(
     units = load_units(record)[0]
     slide = {**record, "section": "P", "units": units, "mpp": 0.5}
     answer = torch.rand(len(units), len(panel), generator=torch.Generator().manual_seed(0))
-    writer = PredictionWriter(
-        str(tmp_path / "out"), panel, lambda x: x, lambda _: None, 4, 2.0, str(tmp_path / "model.pt")
-    )
-    move, moved = prediction.move, []
+    network = SimpleNamespace(stride=4, affine=lambda: (torch.eye(len(panel)), torch.zeros(len(panel))))
+    writer = PredictionWriter(str(tmp_path / "out"), panel, network, mpp=2.0, model_file=str(tmp_path / "model.pt"))
+    move, moved = unit_table.move, []
 
     def other_rank_first(source: Path, target: Path) -> None:
         """The first that is about to move finds that the other rank has written all of the same file."""
         moved.append(source)
         if len(moved) == 1:
-            monkeypatch.setattr(prediction.idist, "get_rank", lambda: 1)
-            writer.write(slide, Request(units), answer)
+            monkeypatch.setattr(unit_table.idist, "get_rank", lambda: 1)
+            writer.write(slide, UnitSet(units), answer)
         move(source, target)
 
-    monkeypatch.setattr(prediction, "move", other_rank_first)
-    path = writer.write(slide, Request(units), answer)
+    monkeypatch.setattr(unit_table, "move", other_rank_first)
+    path = writer.write(slide, UnitSet(units), answer)
     assert len(moved) == 2
     np.testing.assert_array_equal(ad.read_h5ad(path).X, answer)
     assert [p.name for p in path.parent.iterdir()] == [path.name]
 
 
 @pytest.mark.parametrize("end", ["whole", "closed", "failed"])
-def test_answers_are_made_by_half_of_the_threads_and_the_others_keep_theirs(four_threads: int, end: str) -> None:
+def test_batches_are_made_by_half_of_the_threads_and_the_others_keep_theirs(four_threads: int, end: str) -> None:
     made_by: list[int] = []
 
     def items() -> Iterator[int]:
@@ -57,7 +57,7 @@ def test_answers_are_made_by_half_of_the_threads_and_the_others_keep_theirs(four
         if end == "failed":
             raise OSError("disk")
 
-    ahead = prediction._ahead(items())
+    ahead = unit_table._ahead(items())
     assert next(ahead) == 1
     assert torch.get_num_threads() == four_threads
     if end == "closed":
@@ -72,7 +72,7 @@ def test_answers_are_made_by_half_of_the_threads_and_the_others_keep_theirs(four
 
 
 def test_predictions_that_overlap_leave_all_threads(four_threads: int) -> None:
-    first, second = (prediction._ahead(iter((1, 2))) for _ in range(2))
+    first, second = (unit_table._ahead(iter((1, 2))) for _ in range(2))
     assert (next(first), next(second)) == (1, 1)
     first.close()
     assert list(second) == [2]

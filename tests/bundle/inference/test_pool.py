@@ -6,19 +6,17 @@ import numpy as np
 import pytest
 import torch
 
-from bundle.inference import unit_batches as answering
-from bundle.inference.accumulate import UnitAccumulator
+from bundle.inference import pool, unit_batches
 from bundle.inference.dense_map import create_map
-from bundle.inference.lattice_pooling import pool_band
 from bundle.inference.lattices import UnitGrid, empty_units
-from bundle.inference.pooling import pool_units
-from bundle.inference.prediction_dataset import Request
+from bundle.inference.prediction_dataset import UnitSet
 from bundle.inference.required_blocks import blocks_of_grid, blocks_of_units
 from bundle.inference.tiles import Tile
+from bundle.inference.unit_sums import UnitSums
 from transforms import RasterizeUnits
 
 MPP, STRIDE, LOW = 1.5, 4, (-256, 256)
-CELLS = 256  # a side, on a slide of which tissue lies well inside the map
+PIXELS = 256  # a side, on a slide of which tissue lies well inside the map
 
 
 class _Tissue:
@@ -40,8 +38,8 @@ class _Tissue:
 @pytest.fixture(scope="module")
 def dense(tmp_path_factory):
     path = tmp_path_factory.mktemp("map") / "m.zarr"
-    high = tuple(v + CELLS * STRIDE for v in LOW)
-    about = {"working_mpp": MPP}
+    high = tuple(v + PIXELS * STRIDE for v in LOW)
+    about = {"working_mpp": MPP, "slide_mpp": 1.0}
     dense = create_map(
         path, channels=3, low_px=LOW, high_px=high, stride=STRIDE, block_px=256, about=about, projection=None
     )
@@ -50,10 +48,10 @@ def dense(tmp_path_factory):
 
 
 def _in_memory(dense, units) -> np.ndarray:
-    pool = UnitAccumulator(units, 1.0, MPP, STRIDE, RasterizeUnits(drop_cut=False))
-    inner = Tile(LOW[0] + STRIDE, LOW[1] + STRIDE, (CELLS - 2) * STRIDE, (CELLS - 2) * STRIDE, STRIDE)
-    pool.add(inner, torch.from_numpy(dense.array[:])[None])
-    return pool.pooled().numpy()
+    sums = UnitSums(units, 1.0, MPP, STRIDE, RasterizeUnits(drop_cut=False))
+    inner = Tile(LOW[0] + STRIDE, LOW[1] + STRIDE, (PIXELS - 2) * STRIDE, (PIXELS - 2) * STRIDE, STRIDE)
+    sums.add(inner, torch.from_numpy(dense.array[:])[None])
+    return sums.means()
 
 
 @pytest.mark.parametrize(("shape", "size_um"), [("circle", 60.0), ("square", 9.0), ("square", 2.0), ("circle", 500.0)])
@@ -63,10 +61,7 @@ def test_given_units(dense, shape, size_um):
     grid = np.stack(np.meshgrid(200 + steps, 700 + steps), -1).reshape(-1, 2)
     centers = grid[rng.permutation(len(grid))[:300]]
     units = empty_units(np.arange(len(centers)).astype(str), centers, shape, size_um, "u")
-    found = np.full((len(units), 3), np.nan, np.float32)
-    for index, features in pool_units(dense, units, 1.0, RasterizeUnits(drop_cut=False)):
-        assert np.isnan(found[index]).all()
-        found[index] = features
+    found = pool(dense, units, RasterizeUnits(drop_cut=False))
     np.testing.assert_allclose(found, _in_memory(dense, units), atol=1e-5)
 
 
@@ -92,7 +87,7 @@ def test_lattices(dense, grid, max_units):
         max_units = 700  # a row a time would take a while
     units = grid.over(_Tissue(), "s")
     bands = list(units.bands(max_units))
-    found = np.concatenate([pool_band(dense, units, band) for band in bands])
+    found = np.concatenate([pool(dense, band) for band in bands])
     centers = np.concatenate([band.centers_um for band in bands])
     explicit = empty_units(np.arange(len(centers)).astype(str), centers, grid.shape, grid.size_um, "u")
     np.testing.assert_allclose(found, _in_memory(dense, explicit), atol=1e-5)
@@ -103,10 +98,10 @@ def test_half_precision_rounds_and_does_no_more(dense, grid):
     units = grid.over(_Tissue(), "s")
     largest = float(np.abs(dense.array[:]).max())
     for band in units.bands(20_000):
-        half = pool_band(dense, units, band, half=True)
+        half = pool(dense, band, dtype=np.float16)
         assert half.dtype == np.float16
         # twice at the most, by half a unit in the last place of what lies beside it
-        np.testing.assert_allclose(half, pool_band(dense, units, band), atol=largest * 2**-10, rtol=0)
+        np.testing.assert_allclose(half, pool(dense, band), atol=largest * 2**-10, rtol=0)
 
 
 @pytest.mark.parametrize("grid", GRIDS, ids=str)
@@ -133,8 +128,8 @@ def test_the_blocks_of_a_lattice_hold_those_of_its_units(grid):
 def test_what_no_unit_needs_is_not_read(dense, grid, tmp_path):
     """Tiles that were not computed are NaN on disk; the units beside them must not notice."""
     units = grid.over(_Tissue(), "s")
-    about, side = {"working_mpp": MPP}, 256
-    high = tuple(v + CELLS * STRIDE for v in LOW)
+    about, side = {"working_mpp": MPP, "slide_mpp": 1.0}, 256
+    high = tuple(v + PIXELS * STRIDE for v in LOW)
     part = create_map(
         tmp_path / "m", channels=3, low_px=LOW, high_px=high, stride=STRIDE, block_px=side, about=about, projection=None
     )
@@ -144,30 +139,30 @@ def test_what_no_unit_needs_is_not_read(dense, grid, tmp_path):
         part.array[:, y : y + cells, x : x + cells] = dense.array[:, y : y + cells, x : x + cells]
     assert np.isnan(part.array[:]).any()
     for band in units.bands(20_000):
-        expected = pool_band(dense, units, band)
-        np.testing.assert_allclose(pool_band(part, units, band), expected, atol=1e-6)
+        expected = pool(dense, band)
+        np.testing.assert_allclose(pool(part, band), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("given", [False, True])
 def test_what_goes_on_makes_the_same_pieces_whole_and_tells_what_of_them_is_done(dense, monkeypatch, tmp_path, given):
     """A product is rounded as its size has it: a piece that began where a killed process stopped would differ."""
-    monkeypatch.setattr(answering, "_UNITS_AT_ONCE", 500)
+    monkeypatch.setattr(unit_batches, "_UNITS_AT_ONCE", 500)
     units = UnitGrid("square", 16.0, 16.0).over(_Tissue(), "s")
     if given:
         centers = np.concatenate([band.centers_um for band in units.bands(500)])
         units = empty_units(np.arange(len(centers)).astype(str), centers, "square", 16.0, "u")
     rasterize = RasterizeUnits(drop_cut=False)
 
-    def answers(skip: int) -> list[answering.Answer]:
-        request = Request(units, tissue_fraction=np.ones(len(units)) if given else None)
-        return list(answering.answers(request, dense, 1.0, rasterize, tmp_path, skip))
+    def batches(skip: int) -> list[unit_batches.UnitBatch]:
+        unit_set = UnitSet(units, tissue_fraction=np.ones(len(units)) if given else None)
+        return list(unit_batches.unit_batches(unit_set, dense, 1.0, rasterize, tmp_path, skip))
 
-    whole = answers(0)
+    whole = batches(0)
     assert len(whole) > 2
     for skip in (1, 499, 500, 733, len(units) - 1):
-        resumed = answers(skip)
-        left = np.concatenate([answer.names[answer.done :] for answer in resumed])
-        np.testing.assert_array_equal(left, np.concatenate([answer.names for answer in whole])[skip:])
+        resumed = batches(skip)
+        left = np.concatenate([batch.names[batch.done :] for batch in resumed])
+        np.testing.assert_array_equal(left, np.concatenate([batch.names for batch in whole])[skip:])
         assert [list(a.names) for a in resumed] == [list(a.names) for a in whole[-len(resumed) :]]
         piece = resumed[0].part(2, 5)
         assert (len(piece), piece.done) == (3, max(resumed[0].done - 2, 0))

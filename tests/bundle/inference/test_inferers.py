@@ -13,7 +13,7 @@ import torch
 from monai.transforms import NormalizeIntensity
 
 from bundle.data.units import Units
-from bundle.inference.inferer import MapInferer, SlideInferer
+from bundle.inference import MapInferer, SlideInferer, inferers
 from networks import PixNet, SwinEncoder
 from transforms import RasterizeUnits, SlideReader
 
@@ -98,12 +98,9 @@ def _map(slide, network, work, tile_px: int, blocks=None, sha: str = "sha", back
         SlideReader(backends), NormalizeIntensity(127.0, 60.0), 1.0, ["a", "b", "c", "d"], str(work), tile_px, sha, **kw
     )
     everywhere = np.array([(row, column) for row in range(2) for column in range(2)])
-    inputs = {
-        "image": str(slide),
-        "section": "s",
-        "blocks": lambda side_um, cell_um: everywhere if blocks is None else blocks,
-    }
-    return inferer(inputs, network)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(inferers, "required_blocks", lambda *_: everywhere if blocks is None else blocks)
+        return inferer({"image": str(slide), "section": "s"}, network)
 
 
 def test_the_map_on_disk_does_not_depend_on_the_tiles(slide, network, tmp_path):

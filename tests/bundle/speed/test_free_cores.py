@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from bundle.cli import main as cli
-from bundle.inference import threads
+from bundle.speed import threads
 
 CORES = set(range(4))
 

@@ -1,20 +1,27 @@
-"""Answer for a lattice of units from a map on disk: what a unit averages is arithmetic, so no mask is drawn."""
+"""Pool a lattice of units from a map on disk: which pixels a unit averages is arithmetic, so no mask is drawn.
+
+`bundle.inference.pool` of the same units as a list is the plain twin; drawing takes tens of times as long for millions
+of bins (`python -m benchmarks.flat`).
+"""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy.sparse as sp
 import torch
 
-from .dense_map import DenseMap
-from .lattices import Band, GridUnits
+if TYPE_CHECKING:
+    from ..inference.dense_map import DenseMap
+    from ..inference.lattices import Band, GridUnits
 
 __all__ = ["pool_band"]
 
 _COLUMNS = 128  # bins of a row pooled by one matrix product
 
 
-def pool_band(dense: DenseMap, units: GridUnits, band: Band, half: bool = False) -> np.ndarray:
+def pool_band(dense: DenseMap, band: Band, half: bool = False) -> np.ndarray:
     """Mean features of a band's kept units, row by row, (n, C).
 
     A unit averages the working pixels whose centres lie in it, as where units are drawn (`transforms.RasterizeUnits`).
@@ -23,11 +30,10 @@ def pool_band(dense: DenseMap, units: GridUnits, band: Band, half: bool = False)
 
     Args:
         dense: the map, computed wherever a unit reaches.
-        units: the lattice.
-        band: some of its rows.
+        band: some rows of a lattice.
         half: compute in half precision what there is most of, which saves half of the time of millions of bins.
     """
-    kept, channels = band.kept, dense.array.shape[0]
+    units, kept, channels = band.lattice, band.kept, dense.channels
     dtype = torch.float16 if half else torch.float32
     if not kept.any():
         return torch.empty((0, channels), dtype=dtype).numpy()
@@ -55,33 +61,33 @@ def _fill(
     lattice, x_um = lattice[:, wanted], x_um[wanted]
     at = y_um / dense.resolution_um - 0.5
     above = np.floor(at).astype(np.int64)
-    n_cells = int(above[-1] - above[0]) + 2
-    if not units.is_interpolated(dense.resolution_um) or len(y_um) < n_cells:
+    n_pixels = int(above[-1] - above[0]) + 2
+    if not units.is_interpolated(dense.resolution_um) or len(y_um) < n_pixels:
         y_low, y_weight = _weights(y_um, units, dense)
         strip = torch.from_numpy(dense.read_rows(y_low, y_weight.shape[1]))
         rows = torch.from_numpy(y_weight) @ strip.flatten(1)
         _fill_columns(lattice, rows.unflatten(1, strip.shape[1:]), dense, units, x_um)
         return
-    # More rows of units than of cells: each lies between two rows of cells, and is made and written in one pass.
-    strip = torch.from_numpy(dense.read_rows(int(above[0]), n_cells))
-    cells = torch.empty((n_cells, *lattice.shape[1:]), dtype=lattice.dtype)
-    _fill_columns(cells, strip, dense, units, x_um)
-    for row, cell, weight in zip(lattice, above - above[0], at - above, strict=True):
-        torch.lerp(cells[cell], cells[cell + 1], float(weight), out=row)
+    # More rows of units than of map pixels: each lies between two rows of those, and is made and written in one pass.
+    strip = torch.from_numpy(dense.read_rows(int(above[0]), n_pixels))
+    lines = torch.empty((n_pixels, *lattice.shape[1:]), dtype=lattice.dtype)
+    _fill_columns(lines, strip, dense, units, x_um)
+    for row, line, weight in zip(lattice, above - above[0], at - above, strict=True):
+        torch.lerp(lines[line], lines[line + 1], float(weight), out=row)
 
 
 def _fill_columns(
     lattice: torch.Tensor, rows: torch.Tensor, dense: DenseMap, units: GridUnits, x_um: np.ndarray
 ) -> None:
-    """From rows of cells, (rows, W, C), to rows of units at `x_um`."""
+    """From rows of map pixels, (rows, W, C), to rows of units at `x_um`."""
     for first in range(0, len(x_um), _COLUMNS):
         low, weight = _weights(x_um[first : first + _COLUMNS], units, dense)
-        cells = rows[:, torch.from_numpy(dense.column(np.arange(low, low + weight.shape[1])))]
-        lattice[:, first : first + _COLUMNS] = torch.matmul(torch.from_numpy(weight), cells)
+        some = rows[:, torch.from_numpy(dense.column(np.arange(low, low + weight.shape[1])))]
+        lattice[:, first : first + _COLUMNS] = torch.matmul(torch.from_numpy(weight), some)
 
 
 def _weights(center_um: np.ndarray, units: GridUnits, dense: DenseMap) -> tuple[int, np.ndarray]:
-    """Weights of cells along one axis: the first cell, and float32 (units, cells)."""
+    """Weights of map pixels along one axis: the first pixel, and float32 (units, pixels)."""
     stride = dense.stride
     center = center_um / dense.mpp
     if units.is_interpolated(dense.resolution_um):
@@ -97,12 +103,12 @@ def _weights(center_um: np.ndarray, units: GridUnits, dense: DenseMap) -> tuple[
         overlap = np.minimum(stop[:, None], (reach + 1) * stride) - np.maximum(start[:, None], reach * stride)
         share = np.clip(overlap, 0, None) / (stop - start)[:, None]
         entries = [(reach[:, i], share[:, i]) for i in range(reach.shape[1])]
-    low = int(min(cell.min() for cell, _ in entries))
-    width = int(max(cell[weight > 0].max(initial=low) for cell, weight in entries)) - low + 1
+    low = int(min(pixel.min() for pixel, _ in entries))
+    width = int(max(pixel[weight > 0].max(initial=low) for pixel, weight in entries)) - low + 1
     weights = np.zeros((len(center), width), np.float32)
-    for cell, weight in entries:
+    for pixel, weight in entries:
         some = weight > 0
-        weights[np.flatnonzero(some), cell[some] - low] += weight[some]
+        weights[np.flatnonzero(some), pixel[some] - low] += weight[some]
     return low, weights
 
 
@@ -116,23 +122,23 @@ def _disks(dense: DenseMap, size_um: float, x_um: np.ndarray, y_um: float) -> np
         y_um: likewise, of all.
     """
     if len(x_um) == 0:
-        return np.empty((0, dense.array.shape[0]), np.float32)
+        return np.empty((0, dense.channels), np.float32)
     stride, radius, x, y = dense.stride, size_um / dense.mpp / 2, x_um / dense.mpp, y_um / dense.mpp
-    row = np.arange(np.floor(y - radius), np.floor(y + radius) + 1, dtype=np.int64)  # of pixels
+    row = np.arange(np.floor(y - radius), np.floor(y + radius) + 1, dtype=np.int64)  # of working pixels
     half = np.sqrt(np.clip(radius**2 - (row + 0.5 - y) ** 2, 0, None))
     start = np.floor(x[:, None] - half - 0.5).astype(np.int64) + 1
     stop = np.ceil(x[:, None] + half - 0.5).astype(np.int64)
     first = np.floor(x - radius).astype(np.int64) // stride
     edge = (first[:, None] + np.arange(2 * radius // stride + 3, dtype=np.int64)) * stride
     shared = np.minimum(stop[..., None], edge[:, None] + stride) - np.maximum(start[..., None], edge[:, None])
-    cell_row = row // stride
-    begins = np.flatnonzero(np.diff(cell_row, prepend=cell_row[0] - 1))
-    pixels = np.add.reduceat(np.clip(shared, 0, None), begins, axis=1)  # (n, rows, columns) of cells
+    map_row = row // stride
+    begins = np.flatnonzero(np.diff(map_row, prepend=map_row[0] - 1))
+    pixels = np.add.reduceat(np.clip(shared, 0, None), begins, axis=1)  # (n, rows, columns) of the map
     empty = pixels.sum((1, 2)) == 0  # no pixel's centre: the pixel that its own centre lies in
     if empty.any():
         home = np.floor(x[empty]).astype(np.int64) // stride - first[empty]
-        pixels[empty, int(np.floor(y)) // stride - cell_row[0], home] = 1
-    strip = dense.read_rows(int(cell_row[0]), len(begins))
+        pixels[empty, int(np.floor(y)) // stride - map_row[0], home] = 1
+    strip = dense.read_rows(int(map_row[0]), len(begins))
     place = np.arange(len(begins))[:, None] * strip.shape[1] + dense.column(edge // stride)[:, None]
     weights = pixels / pixels.sum((1, 2), keepdims=True)
     each = pixels[0].size

@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
-from bundle.inference.threads import keep_to_cores
+from bundle.speed.threads import keep_to_cores
 
 
 def test_a_helper_computes_alone_and_the_network_with_all_threads(four_threads: int):
