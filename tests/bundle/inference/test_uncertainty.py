@@ -252,7 +252,7 @@ def test_a_slide_that_is_not_there_is_told_before_anything_is_predicted(run, tmp
     for slide, more in {"none.svs": ["--bin-um", "100"], "slide.tif": ["--spots", str(tmp_path / "none.h5ad")]}.items():
         command = ["predict", str(tmp_path / slide), str(tmp_path / "o.h5ad"), "--model", str(run), *more]
         assert main([*command, "--standard-error"]) == 2
-        assert "No such file" in capsys.readouterr().err
+        assert "No such slide" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("more", [["o.zarr", "--bin-um", "16"], ["o.h5ad", "--bin-um", "16,8"]])
