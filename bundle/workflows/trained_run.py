@@ -5,9 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..config.trust import read_model, refuse_links
-from ..data.panel import load_panel
 from ..errors import InputError
-from ..files.weights import check_archive
 
 __all__ = ["trained_run"]
 
@@ -25,11 +23,17 @@ def trained_run(run: str | Path, trust: bool = False) -> tuple[Path, Path]:
     """
     run = Path(run).resolve()
     refuse_links(run)
-    model = run / "configs" / "model.json"
-    load_panel(run / "models" / "panel.json")
-    for needed in (model, run / "models" / "model.pt"):
+    panel, model, weights = (run / name for name in ("models/panel.json", "configs/model.json", "models/model.pt"))
+    for needed in (panel, model, weights):
         if not needed.is_file():
-            raise InputError(f"{run} is not a finished training run: {needed.relative_to(run)} is missing.")
-    check_archive(run / "models" / "model.pt")
+            raise InputError(
+                f"{run} is not a finished training run: {needed.relative_to(run)} is missing. Train one with "
+                "`pixnet train`."
+            )
     read_model(model, trust)
+    from ..data.panel import load_panel  # these two are slow to import
+    from ..files.weights import check_archive
+
+    load_panel(panel)
+    check_archive(weights)
     return run, model
