@@ -25,7 +25,7 @@ from bundle import config, expression_of, open_map, workflows
 from bundle.cli.main import main
 from bundle.data.normalisation import MAX_Y
 from bundle.errors import InputError
-from bundle.inference import prediction
+from bundle.inference import prediction_writer as prediction
 from tests import forking
 
 ROOT = Path(__file__).parents[1]

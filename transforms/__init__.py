@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from .canvas import UnitError
-from .label_image import LabelImage
-from .labels import LabelLayer
-from .polygons import PolygonLayer
-from .rasterize import RasterizeUnits, RasterizeUnitsD, RasterizeUnitsd, RasterizeUnitsDict, UnitLayer
+from .rasterize import (
+    LabelImage,
+    LabelLayer,
+    PolygonLayer,
+    RasterizeUnits,
+    RasterizeUnitsD,
+    RasterizeUnitsd,
+    RasterizeUnitsDict,
+    UnitError,
+    UnitLayer,
+)
 from .read_region import ReadRegion, ReadRegionD, ReadRegiond, ReadRegionDict
 from .slide import Slide, SlideError, SlideReader
 from .stain import HEStain, RandHEStain, RandHEStainD, RandHEStaind, RandHEStainDict

@@ -20,7 +20,7 @@ from bundle.data.manifest import read_split
 from bundle.data.normalisation import MAX_Y, bounded
 from bundle.data.panel import load_panel, load_units
 from bundle.errors import InputError
-from bundle.inference import prediction
+from bundle.inference import prediction_writer as prediction
 from bundle.inference.clipping import told_clipped
 from bundle.inference.uncertainty import combine
 from bundle.metrics.moments import correlation, moments

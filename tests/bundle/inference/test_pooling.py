@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from bundle.inference import answers as answering
+from bundle.inference import unit_batches as answering
 from bundle.inference.accumulate import UnitAccumulator
 from bundle.inference.dense_map import create_map
 from bundle.inference.lattice_pooling import pool_band

@@ -10,7 +10,8 @@ import torch
 
 from bundle.data.manifest import read_split
 from bundle.data.panel import fit_panel, load_units
-from bundle.inference import PredictionWriter, prediction
+from bundle.inference import PredictionWriter
+from bundle.inference import prediction_writer as prediction
 from bundle.inference.prediction_dataset import Request
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bundle.inference import streamed
+from bundle.writers import anndata as streamed
 from bundle.writers.anndata import StreamedAnnData
 
 

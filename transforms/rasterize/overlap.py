@@ -6,13 +6,13 @@ import numpy as np
 
 from .canvas import UnitError
 
-__all__ = ["MOST_LAYERS", "layers_apart"]
+__all__ = ["MOST_LAYERS", "split_overlapping"]
 
 #: More units than this over one pixel are no arrangement of spots, bins or cells.
 MOST_LAYERS = 64
 
 
-def layers_apart(pixel: np.ndarray, unit: np.ndarray, n_units: int) -> np.ndarray:
+def split_overlapping(pixel: np.ndarray, unit: np.ndarray, n_units: int) -> np.ndarray:
     """The mask layer of each unit, int64 (n_units,): all 0 where no two share a pixel.
 
     Jones & Plassmann, "A parallel graph coloring heuristic", 1993: of the units that share pixels, those of the highest

@@ -14,9 +14,9 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform, Transform
 from monai.utils.enums import TransformBackends
 
-from .apart import layers_apart
 from .canvas import EPSILON_PX, Canvas, UnitError
 from .labels import LabelLayer
+from .overlap import split_overlapping
 from .polygons import PolygonLayer
 
 __all__ = ["RasterizeUnits", "RasterizeUnitsD", "RasterizeUnitsDict", "RasterizeUnitsd", "UnitLayer"]
@@ -173,7 +173,7 @@ class RasterizeUnits(Transform):
                 kept &= layer.contained(canvas)
             drawn = inside & kept[unit]
             pixel, unit = pixel[drawn], unit[drawn]
-            mask = layers_apart(pixel, unit, n_units)
+            mask = split_overlapping(pixel, unit, n_units)
             for m in range(int(mask.max(initial=0)) + 1):
                 units = np.flatnonzero(kept & (mask == m))
                 here = mask[unit] == m

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import tifffile
 
-from transforms import LabelImage, LabelLayer, RasterizeUnits, label_image
+from transforms import LabelImage, LabelLayer, RasterizeUnits
+from transforms.rasterize import label_image
 
 DRAW = RasterizeUnits(drop_cut=False)
 
