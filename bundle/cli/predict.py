@@ -17,9 +17,7 @@ NOT_OF_A_SLIDE = {"command", "module", "slide", "out", "model", "scheduler", "wo
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument(
-        "slide", metavar="SLIDE", help="a slide, or a CSV of slides (docs/guide/cohorts.md)"
-    )
+    parser.add_argument("slide", metavar="SLIDE", help="a slide, or a CSV of slides (docs/guide/cohorts.md)")
     parser.add_argument(
         "out", metavar="OUT", nargs="?", help="OUT.h5ad; OUT.zarr for more than a million units; a folder for a cohort"
     )

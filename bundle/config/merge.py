@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,43 +12,18 @@ from monai.bundle.utils import merge_kv
 
 from ..errors import InputError, did_you_mean
 from ..files.checking import check
-from ..files.reading import read_json
 from ..files.schemas import MODEL
+from .config_file import ConfigFile, read_config
 from .defaults import arguments_of
 from .earlier import GONE, today, today_key
 from .literals import as_code, escape
-from .root import bundle_root
 from .values import check_value
 from .written import as_written
 
-__all__ = ["ConfigFile", "merge_config", "read_config"]
+__all__ = ["merge_config"]
 
 #: Keys that an override may add.
 _MAY_ADD = {"finalize", "start_from"}
-
-
-@dataclass(frozen=True)
-class ConfigFile:
-    """A configuration file that has been read, to pass on in the place of its path."""
-
-    path: Path
-    content: dict[str, Any]
-
-
-def read_config(file: str | Path | ConfigFile) -> ConfigFile:
-    """Read a configuration file, unless it has been.
-
-    Raises:
-        InputError: if it does not exist or is no configuration.
-    """
-    if isinstance(file, ConfigFile):
-        return file
-    if not Path(file).is_file():
-        raise InputError(f"No such configuration: {file}. PixNet's own are in {bundle_root() / 'configs'}.")
-    content = read_json(file)
-    if not isinstance(content, dict):
-        raise InputError(f'{file} is not a configuration: it must hold keys and values, {{"max_epochs": 20}}.')
-    return ConfigFile(Path(file), content)
 
 
 def merge_config(files: Sequence[str | Path | ConfigFile], overrides: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import user_message
+from .config_file import ConfigFile, read_config
 from .literals import Code, as_code
-from .merge import ConfigFile, merge_config, read_config
+from .merge import merge_config
 from .problems import config_errors
 from .root import bundle_root
 from .trust import code_in_current_folder, is_of_a_run

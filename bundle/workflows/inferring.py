@@ -9,6 +9,7 @@ from typing import Any
 
 from ..config.root import bundle_root
 from ..errors import InputError, require_extra
+from .trained_run import trained_run
 
 __all__ = ["check_prediction", "predict"]
 
@@ -32,25 +33,23 @@ def predict(
     """
     settings = dict(settings)
     _check_request(slide, out, settings)
-    # Imported here, and not above: what can be refused without these takes a moment instead of seconds.
+    run, model = trained_run(run, trust)
+    # Imported here, and not above: PixNet refuses what it can before it spends seconds on these.
     from ..config.run import run_config
     from ..files.atomic import make_folder
     from ..files.lock import output_lock
     from ..files.ownership import check_output
     from ..speed.memory import keep_freed_memory
-    from .trained_run import trained_run
 
     if settings.pop("standard_error", False):
         from ..inference.uncertainty import with_standard_error
 
-        run, _ = trained_run(run, trust)
         with_standard_error(lambda image, path, keys: predict(image, path, run, keys, trust), slide, out, run, settings)
         return [Path(str(out))]
     written = _files(out, settings)
     for path in written:
         check_output(path, (slide, settings.get("units"), *_parts(run)))
         make_folder(path.resolve().parent)
-    run, model = trained_run(run, trust)
     overrides = {
         "slides": str(Path(slide).resolve()),
         "output": None if out is None else str(Path(out).resolve()),
@@ -123,7 +122,6 @@ def check_prediction(
     """
     from ..config.merge import merge_config
     from ..data.panel import load_panel
-    from .trained_run import trained_run
 
     run, model = trained_run(run, trust)
     merge_config([bundle_root() / "configs" / "inference.json", model], {**settings, "model_dir": str(run / "models")})

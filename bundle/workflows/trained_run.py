@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..config.merge import ConfigFile
+from ..config.config_file import ConfigFile
 from ..config.trust import read_model, refuse_links
 from ..errors import InputError
-from ..files.weights import check_archive
 
 __all__ = ["trained_run"]
 
@@ -25,11 +24,15 @@ def trained_run(run: str | Path, trust: bool = False) -> tuple[Path, ConfigFile]
     """
     run = Path(run).resolve()
     refuse_links(run)
-    model, panel = run / "configs" / "model.json", run / "models" / "panel.json"
-    if not panel.is_file():
-        raise InputError(f"No trained model at {panel.parent}: panel.json is missing. Train one with `pixnet train`.")
-    for needed in (model, run / "models" / "model.pt"):
+    panel, model, weights = (run / name for name in ("models/panel.json", "configs/model.json", "models/model.pt"))
+    for needed in (panel, model, weights):
         if not needed.is_file():
-            raise InputError(f"{run} is not a finished training run: {needed.relative_to(run)} is missing.")
-    check_archive(run / "models" / "model.pt")
-    return run, ConfigFile(model, read_model(model, trust))
+            raise InputError(
+                f"{run} is not a finished training run: {needed.relative_to(run)} is missing. Train one with "
+                "`pixnet train`."
+            )
+    content = read_model(model, trust)
+    from ..files.weights import check_archive  # slow to import
+
+    check_archive(weights)
+    return run, ConfigFile(model, content)

@@ -511,6 +511,7 @@ def test_a_command_says_what_it_did_and_nothing_of_how_monai_was_called(tiny_run
         (["predict", "--bin-mu", "16"], "[]"),
         (["predict", "none.tif", "o.h5ad", "--model", "run"], "Predicting none.tif with run"),
         (["predict", "README.md", "o.txt", "--model", "run"], "Predicting README.md with run"),
+        (["predict", "README.md", "o.h5ad", "--model", "docs"], "Predicting README.md with docs"),
     ],
 )
 def test_the_first_line_and_plain_refusals_do_not_wait_for_slow_libraries(arguments, first):
