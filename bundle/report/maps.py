@@ -10,7 +10,7 @@ import numpy as np
 
 from ..data.manifest import read_split
 from ..errors import InputError, plural
-from .figures import landmarks
+from .genes import landmarks
 from .raster import Canvas, colours, jpeg_uri, make_canvas
 from .run import Evaluation, Run
 from .slides import SlideMaps, read_picture, read_slide_maps
