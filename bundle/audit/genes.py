@@ -36,7 +36,7 @@ def shared_genes(read: Sequence[tuple[Pair, Predicted, Units]]) -> list[str]:
 def asked_panels(
     genes: Sequence[str] | Mapping[str, Sequence[str]] | None, predictions: Sequence[Predicted], shared: Sequence[str]
 ) -> dict[str, list[str]]:
-    """The panels to score: those asked for, else those that all predictions name, if the first of them is whole."""
+    """The panels to score: the given ones, else those that all predictions name, if the first of them is whole."""
     if isinstance(genes, Mapping):
         return {name: list(dict.fromkeys(panel)) for name, panel in genes.items()}
     if genes is not None:
@@ -53,9 +53,9 @@ def panels_to_score(shared: list[str], asked: Mapping[str, Sequence[str]]) -> di
     if asked and not next(iter(chosen.values())):
         wanted = next(iter(asked.values()))
         if not wanted:
-            raise InputError("No gene is asked for: name one, or leave genes out to score all shared ones.")
+            raise InputError("No gene is given: name one, or leave genes out to score all shared ones.")
         raise InputError(
-            f"None of the {plural(len(wanted), 'gene')} asked for is among the {len(shared)} that predictions and "
+            f"None of the {plural(len(wanted), 'gene')} is among the {len(shared)} that predictions and "
             f"measurements share ({', '.join(shared[:3])}, ...).{did_you_mean(wanted[0], shared)}"
         )
     return {**{name: panel for name, panel in chosen.items() if panel}, "shared": shared}

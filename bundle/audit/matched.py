@@ -49,14 +49,14 @@ def match_slide(
     scored = keep[match.truth]
     if scored.sum() < MIN_UNITS:
         raise InputError(
-            f"{predicted.name} answers for {int(scored.sum())} units of {units.name} on tissue with {min_total:g} "
+            f"{predicted.name} predicts {int(scored.sum())} units of {units.name} on tissue with {min_total:g} "
             f"counts or more; at least {MIN_UNITS} are needed. Lower --min-total, or check the counts."
         )
     kept = units.take(match.truth[scored])
     rows, columns = match.pred[scored], predicted.columns(genes)
     predict = predicted.for_groups(rows, columns)
     filtered = int((~keep).sum())
-    unanswered = int(keep.sum() - scored.sum())
+    unpredicted = int(keep.sum() - scored.sum())
     doubts = slide_doubts(predicted, units, match, mpp) + _doubts(predicted, units, match.by)
     covered, why_not = _coverage(predicted, kept, np.ix_(rows, columns), genes)
     doubts += why_not
@@ -65,9 +65,9 @@ def match_slide(
         doubts.append(
             f"{units.name} did not measure {unmeasured} of the {len(genes)} genes: it is scored on the others."
         )
-    if unanswered > 0.05 * keep.sum():
+    if unpredicted > 0.05 * keep.sum():
         doubts.append(
-            f"{unanswered:,} of the {int(keep.sum()):,} measured units have no prediction and are not scored; figures "
+            f"{unpredicted:,} of the {int(keep.sum()):,} measured units have no prediction and are not scored; figures "
             "of tools that leave out other units do not compare."
         )
     about = {
@@ -80,7 +80,7 @@ def match_slide(
         "predicted_units": len(predicted),
         "predicted_units_unmatched": len(predicted) - len(match.pred),
         "measured_units": len(units),
-        "measured_units_unmatched": unanswered,
+        "measured_units_unmatched": unpredicted,
         "filtered_units": filtered,
         "predicted_genes": len(predicted.genes),
         "measured_genes": len(units.genes),

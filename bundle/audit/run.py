@@ -47,13 +47,13 @@ def audit(
         pred: the prediction's .h5ad, several separated by commas, or alone a CSV of pairs (see `read_pairs`).
         truth: the measured units' .h5ad, as many.
         out: folder to write to.
-        scales_um: sides of the grid squares that units are binned to, beside their own scale.
+        scales_um: sides of the grid squares that units are binned to, besides their own scale.
         genes: the genes that figures are summarised over, or named panels of them, the first the headline's; by default
             the panels that the predictions name, and where they name none all shared genes.
         unit_of_x: what X of the predictions is (see `bundle.audit.predicted.UNITS_OF_X`).
         min_total: measured units (55 µm and above) with fewer counts are left out.
         mpp: µm per level-0 pixel, where the measured units do not say.
-        against: another tool's predictions, as many, to compare with on what both answer for.
+        against: another tool's predictions, as many, to compare with on what both predict.
         unit_of_x_against: what X of those is.
 
     Returns:
@@ -147,8 +147,8 @@ def _warnings(pairs: Sequence[Pair], asked: Mapping[str, Sequence[str]], unknown
     if unknown:
         wanted = {gene for panel in asked.values() for gene in panel}
         found.append(
-            f"{len(unknown)} of the {len(wanted)} genes asked for are not in every file and are not "
-            f"scored (first: {', '.join(unknown[:3])})."
+            f"{len(unknown)} of the {len(wanted)} genes are not in every file, and PixNet does not "
+            f"score them (first: {', '.join(unknown[:3])})."
         )
     if len(pairs) > 1 and not all(pair.patient for pair in pairs):
         found.append("Patients are not named, so each slide counts as one of its own; a CSV can name them.")

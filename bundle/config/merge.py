@@ -77,8 +77,8 @@ def _set(parser: ConfigParser, key: str, value: Any, source: str) -> None:
     plain = key.replace("::", "#").lstrip("+")
     if not plain or (plain not in parser and plain not in _MAY_ADD):
         parent = plain.rpartition("#")[0]
-        beside = parser.get(parent) if parent and parent in parser else parser.get()
-        known = sorted(k for k in beside if not k.startswith("_")) if isinstance(beside, dict) else []
+        siblings = parser.get(parent) if parent and parent in parser else parser.get()
+        known = sorted(k for k in siblings if not k.startswith("_")) if isinstance(siblings, dict) else []
         where = f" in {parent}" if parent and parent in parser else ""
         hint = did_you_mean(plain.rpartition("#")[2], known) or f" Known{where}: {', '.join(known)}."
         raise InputError(f'{source}: there is no key "{plain}".{hint}')

@@ -40,9 +40,9 @@ def run_config(run_id: str, files: Sequence[str | Path | ConfigFile], overrides:
     read = [read_config(file) for file in files]
     config = merge_config(read, {"bundle_root": root, **overrides})
     get_logger("monai.handlers.StatsHandler").addFilter(_without_traceback)
-    told = [get_logger(f"monai.bundle.{module}") for module in ("scripts", "workflows")]
+    monai_loggers = [get_logger(f"monai.bundle.{module}") for module in ("scripts", "workflows")]
     try:
-        for monai_logger in told:  # its arguments
+        for monai_logger in monai_loggers:  # its arguments
             monai_logger.addFilter(_problems_alone)
         with config_errors(_own_parts(read, overrides)), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "parsing config_file", UserWarning)  # the command line's help says it
@@ -56,7 +56,7 @@ def run_config(run_id: str, files: Sequence[str | Path | ConfigFile], overrides:
                 **{key: "$None" if value is None else value for key, value in config.items()},
             )
     finally:
-        for monai_logger in told:
+        for monai_logger in monai_loggers:
             monai_logger.removeFilter(_problems_alone)
 
 
@@ -75,7 +75,7 @@ def _problems_alone(record: logging.LogRecord) -> bool:
 
 
 def _without_traceback(record: logging.LogRecord) -> bool:
-    """Log filter: what is told to the user in a sentence needs no traceback before it."""
+    """Log filter: leave out the traceback of an error that the user gets as a sentence."""
     if record.exc_info and record.exc_info[1] is not None and user_message(record.exc_info[1]) is not None:
         record.exc_info = None
     return True

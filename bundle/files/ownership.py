@@ -91,7 +91,7 @@ def claim(
     Args:
         folder: the folder.
         kind: what PixNet writes there, such as "run". A folder may be of several kinds; each is claimed.
-        names: what PixNet writes into it; other things may lie beside them. By default it must be empty.
+        names: what PixNet writes into it; other things may lie there too. By default it must be empty.
         earlier: a file's name (or pattern) and a key of its JSON, or a table's first line, or a test of its JSON, by
             which a folder without a marker is known, such as one of an earlier version.
         mark: put the marker into it; needless where `earlier` knows the folder as soon as anything is in it.

@@ -38,7 +38,7 @@ def is_ours(path: Path) -> bool:
 
 
 def _is_our_zarr(path: Path) -> bool:
-    """A map says it in its attributes, an AnnData in `uns`; other arrays beside ours are not ours."""
+    """A map says it in its attributes, an AnnData in `uns`; a Zarr that also holds other arrays is not ours."""
     if not any(path.iterdir()):
         return True
     try:

@@ -35,7 +35,7 @@ def genes_section(run: Run) -> str:
     heading = f"<h2>Gene by gene ({escape(evaluation.name)})</h2>"
     pcc, ceiling = evaluation.column("pcc"), evaluation.column("ceiling")
     if not pcc.notna().any():
-        return f'{heading}<p class="note">There is no table of genes beside {escape(evaluation.name)}.json.</p>'
+        return f'{heading}<p class="note">{escape(evaluation.name)}_genes.csv is missing.</p>'
     order = pcc.sort_values(ascending=False, kind="stable").dropna().index
     pcc, ceiling = pcc[order], ceiling[order]
     main = set(_main_genes(evaluation, pcc).index)

@@ -51,7 +51,7 @@ def headline_section(run: Run) -> str:
         for i, (value, label) in enumerate(tiles)
     )
     if about.get("transcriptome") == "panel":
-        badge += '<span class="badge warn">panel-normalised, not comparable with a whole transcriptome</span>'
+        badge += '<span class="badge warn">of a targeted panel: not comparable with a whole transcriptome</span>'
     return (
         '<p class="eyebrow">PixNet: gene expression from H&amp;E slides</p>'
         f"<h1>Report of {escape(run.folder.name)}</h1>"

@@ -28,7 +28,7 @@ def write_picture(run: str | Path, bins: str | Path, path: str | Path, gene: str
         gene: which gene; the one predicted best by default.
 
     Raises:
-        InputError: if the run has no such evaluation, or the files do not answer for the gene.
+        InputError: if the run has no such evaluation, or the files do not hold the gene.
     """
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg

@@ -98,6 +98,6 @@ def _scale_chart(evaluations: list[Evaluation]) -> str:
 
 
 def other_panels(figures: dict) -> list[str]:
-    """Names of the panels that figures are about beside the main one."""
+    """Names of the panels that figures are about besides the main one."""
     names = [key.removeprefix("PCC@M_") for key in figures if key.startswith("PCC@M_")]
     return [name for name in names if name not in ("pooled", "residual")]

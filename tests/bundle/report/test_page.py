@@ -132,7 +132,7 @@ def test_genes_asked_for_are_shown_in_their_order_with_their_place(make_run: Cal
     shutil.copy(run / "evaluation" / "test.json", run / "evaluation" / "truth.json")
     shutil.copytree(run / "predictions" / "test", run / "predictions" / "truth")
     scored[~scored["gene"].isin(asked)].to_csv(run / "evaluation" / "truth_genes.csv", index=False)
-    assert "truth_genes.csv holds none of the genes asked for" in _Page(write_report(run, genes=asked)).text
+    assert "truth_genes.csv holds none of the given genes" in _Page(write_report(run, genes=asked)).text
 
 
 def test_at_most_two_slides_the_best_and_the_worst(make_run: Callable[..., Path]) -> None:
@@ -153,7 +153,7 @@ def test_at_most_two_slides_the_best_and_the_worst(make_run: Callable[..., Path]
         ("metrics.csv", r"no metrics\.csv"),
         ("models/panel.json", "Data, protocol and versions"),
         ("configs/train.json", r"no configs/train\.json"),
-        ("evaluation/test_genes.csv", "no table of genes"),
+        ("evaluation/test_genes.csv", r"test_genes\.csv is missing"),
     ],
 )
 def test_what_is_missing_is_left_out_with_a_sentence(make_run: Callable[..., Path], gone: str, sentence: str) -> None:
