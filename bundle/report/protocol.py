@@ -178,8 +178,8 @@ def _how(run: Run) -> str:
         ),
         (
             "panels",
-            "Chosen on the training slides alone: “mean” panels hold the genes with the highest mean log1p CP10k, “hvg” "
-            "panels those that vary most beyond counting noise.",
+            "Chosen on the training slides alone. “mean” panels hold the genes with the highest mean log1p CP10k; "
+            "“hvg” panels hold those that vary most beyond counting noise.",
         ),
         (
             "MSE, MAE",

@@ -145,6 +145,14 @@ def test_at_most_two_slides_the_best_and_the_worst(make_run: Callable[..., Path]
     assert "Each of the 4 slides" in page.text
 
 
+def test_says_how_many_patients_are_shared(make_run: Callable[..., Path]) -> None:
+    run = make_run()
+    path = run / "evaluation" / "test.json"
+    about = json.loads(path.read_text()) | {"same_patient": True, "seen_patients": ["C"], "patients": 3}
+    path.write_text(json.dumps(about))
+    assert "1 of 3 patients in training and test" in _Page(write_report(run)).text
+
+
 @pytest.mark.parametrize(
     ("gone", "sentence"),
     [
