@@ -12,7 +12,7 @@ import transforms.errors
 from bundle.errors import InputError, is_input_error, user_message
 from networks.encoders.errors import MissingExtraError, TooLittleError
 from transforms import SlideError
-from transforms.canvas import UnitError
+from transforms.rasterize import UnitError
 
 ROOT = Path(__file__).parents[2]
 ROOMS = (bundle.errors, networks.errors, transforms.errors)
