@@ -1,4 +1,4 @@
-"""Two tools side by side, on what both of them answer for."""
+"""Compare two tools on the units and genes that both predict."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ def compare_tools(
     for (pair, first, units), second in zip(read, others, strict=True):
         pixel_um = mpp or units.mpp
         matches = [match_units(tool, units, pixel_um) for tool in (first, second)]
-        warnings += [f"{pair.name}: {told}" for told in slide_doubts(second, units, matches[1], pixel_um)]
+        warnings += [f"{pair.name}: {doubt}" for doubt in slide_doubts(second, units, matches[1], pixel_um)]
         rows = [match.rows(len(units)) for match in matches]
         both = np.flatnonzero(
             passes_quality_control(units, min_total, training=False) & (rows[0] >= 0) & (rows[1] >= 0)
         )
         if len(both) < MIN_UNITS:
             raise InputError(
-                f"{first.name} and {second.name} both answer for {len(both)} units of {units.name} on tissue with "
+                f"{first.name} and {second.name} both predict {len(both)} units of {units.name} on tissue with "
                 f"{min_total:g} counts or more; at least {MIN_UNITS} are needed to compare them."
             )
         kept = units.take(both)

@@ -82,7 +82,7 @@ def match_units(predicted: Predicted, units: Units, mpp: float | None) -> Match:
     else:
         hint = "and without µm per pixel their positions cannot be compared. Name its units as measured, or give --mpp"
     raise InputError(
-        f"{predicted.name} answers for other units than {units.name}: of {len(predicted):,} predicted and "
+        f"{predicted.name} predicts other units than {units.name}: of {len(predicted):,} predicted and "
         f"{len(units):,} measured units {len(named.truth):,} share a barcode, {hint}."
     )
 
@@ -95,15 +95,15 @@ def slide_doubts(predicted: Predicted, units: Units, match: Match, mpp: float | 
             barcode lie further apart than a unit is wide while both files count pixels of one size.
     """
     found = []
-    told, certain = other_slide(predicted.section, units.section)
+    why, certain = other_slide(predicted.section, units.section)
     if certain:
         raise InputError(
-            f"{told}; barcodes repeat between sections. Give the prediction of this very slide, or name it alike in "
+            f"{why}; barcodes repeat between sections. Give the prediction of this very slide, or name it alike in "
             'uns["spatial"].'
         )
-    if told:
-        found.append(f"{told}; if they are different slides, the figures mean nothing.")
-    named_alike = predicted.section is not None and units.section is not None and not told
+    if why:
+        found.append(f"{why}; if they are different slides, the figures mean nothing.")
+    named_alike = predicted.section is not None and units.section is not None and not why
     if match.apart_px is None or mpp is None or predicted.centers_px is None:
         if match.by == "barcode" and not named_alike:
             found.append(

@@ -1,4 +1,4 @@
-"""Which prediction answers for which measured slide."""
+"""Which prediction belongs to which measured slide."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["Pair", "read_pairs"]
 
 @dataclass(frozen=True)
 class Pair:
-    """A prediction and the measurement it is held against.
+    """A prediction and the measurement to compare it with.
 
     Attributes:
         pred: AnnData of the prediction.
@@ -47,7 +47,7 @@ def read_pairs(pred: str, truth: str | None = None, against: str | None = None) 
     """
     if truth is None:
         if Path(pred).suffix.lower() != ".csv":
-            raise InputError(f"What is {pred} to be held against? Give TRUTH.h5ad too, or a CSV of pred,truth,patient.")
+            raise InputError(f"{pred} has nothing to be compared with: give TRUTH.h5ad too, or a CSV of pred,truth.")
         return _with_others(_from_csv(Path(pred)), against)
     preds, truths = ([Path(part) for part in text.split(",") if part] for text in (pred, truth))
     if len(preds) != len(truths):
@@ -105,5 +105,5 @@ def _named(
     same = [truth.resolve() for truth in truths]
     again = next((truth for truth, place in zip(truths, same, strict=True) if same.count(place) > 1), None)
     if again is not None:
-        raise InputError(f"Two pairs are held against {again}; score each slide once.")
+        raise InputError(f"Two pairs compare with {again}; score each slide once.")
     return [Pair(*fields) for fields in zip(preds, truths, called, patients, strict=True)]

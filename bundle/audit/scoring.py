@@ -1,4 +1,4 @@
-"""Matched slides scored by the code that scores PixNet, beside what depth alone would score, with intervals."""
+"""Score matched slides by the code that scores PixNet, with intervals and with what depth alone would score."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ def as_text(result: Mapping[str, Any]) -> str:
     if other is not None:
         parts.append(
             f"Against {', '.join(Path(p).name for p in other['pred'])}, on the {other['units']:,} units and "
-            f"{other['genes']:,} genes that both answer for: PCC@M {number(other['PCC@M'])} and "
+            f"{other['genes']:,} genes that both predict: PCC@M {number(other['PCC@M'])} and "
             f"{number(other['PCC@M_against'])}, difference {number(other['difference'])}, 95 % interval "
             f"{_between(other['difference_interval_95'])} (paired)"
         )

@@ -110,7 +110,7 @@ def read_model(path: str | Path, trust: bool = False) -> dict[str, Any]:
 
 
 def check_override(path: str | Path, trust: bool = False) -> None:
-    """Refuse a configuration that is used beside a stranger's model and may be part of it.
+    """Refuse code in a configuration that is used with a stranger's model and may be part of it.
 
     Args:
         path: the file. Numbers, true, false and null run nothing, under whatever key.

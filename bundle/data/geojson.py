@@ -148,7 +148,7 @@ def _append(part: Sequence[Any], flat: array, rings: array) -> None:
     for i, ring in enumerate(part):
         start = len(flat)
         flat.extend(chain.from_iterable(ring))
-        if len(flat) - start != 2 * len(ring):  # a height beside x and y
+        if len(flat) - start != 2 * len(ring):  # points have a height too
             del flat[start:]
             flat.extend(chain.from_iterable((point[0], point[1]) for point in ring))
         if len(ring) > 1 and flat[start : start + 2] != flat[-2:]:

@@ -1,6 +1,6 @@
 """`dataset.json`: which slides a data set holds, whose they are, and which split they belong to.
 
-The form is MONAI's decathlon datalist with a patient and the slide's mpp beside each image:
+The form is MONAI's decathlon datalist, with a patient and the slide's mpp for each image:
 `{"training": [{"image": "slides/C2.tif", "label": "spots/C2.h5ad", "patient": "C", "mpp": 0.69}], ...}`.
 """
 
@@ -79,7 +79,7 @@ SLIDE_ENDINGS = (".ome.tiff", ".ome.tif", ".tiff", ".tif", ".svs", ".ndpi", ".mr
 def slide_name(record: Mapping[str, Any]) -> str:
     """The slide's name: the record's `section`, else the image's file name without its ending.
 
-    Blocks of one slide are told apart by where they begin.
+    The names of blocks of one slide end with where they begin.
     """
     if record.get("section"):
         return str(record["section"])
@@ -243,7 +243,7 @@ def slide_records(
 
     Args:
         slides: a slide, several, or a folder, whose TIFF-like files are then all taken.
-        units: the .h5ad of the units to answer for, with a single slide.
+        units: the .h5ad of the units to predict, with a single slide.
         mpp: µm per level-0 pixel, for slides whose file does not say.
         dataset_dir: where relative paths start.
 

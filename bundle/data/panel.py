@@ -134,7 +134,7 @@ class GenePanel:
         return stats
 
     def save(self, path: str | Path, **about: Any) -> None:
-        """Write `panel.json`; `about` (working mpp, head, ...) goes beside the genes.
+        """Write `panel.json`; `about` (working mpp, head, ...) is written with the genes.
 
         The slides' `stain` is added to that of the panel that this one goes on from.
         """

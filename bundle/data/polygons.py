@@ -91,7 +91,7 @@ class Polygons:
         )
 
     def layer(self, mpp: float) -> dict[str, Any]:
-        """What a layer of them holds beside centres, shape and size (see `layer_of`)."""
+        """What a layer of them holds besides centres, shape and size (see `layer_of`)."""
         return {
             "areas_um2": self.areas_px2 * mpp**2,
             "vertices_px": self.vertices_px,
@@ -136,7 +136,7 @@ class Labels:
         return Labels(self.image, self.ids[index], self.pixel_px, self.areas_px2[index], self.reach_px[index])
 
     def layer(self, mpp: float) -> dict[str, Any]:
-        """What a layer of them holds beside centres, shape and size (see `layer_of`)."""
+        """What a layer of them holds besides centres, shape and size (see `layer_of`)."""
         return {
             "areas_um2": self.areas_px2 * mpp**2,
             "reach_um": self.reach_px * mpp,

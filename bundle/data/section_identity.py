@@ -49,7 +49,7 @@ def as_uint8(picture: np.ndarray) -> np.ndarray:
 
 
 def sections_of(uns: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """The slides of an AnnData by name; CELLxGENE keeps a flag beside them."""
+    """The slides of an AnnData by name; CELLxGENE keeps a flag among them."""
     held = uns.get("spatial")
     return {k: v for k, v in held.items() if isinstance(v, Mapping)} if isinstance(held, Mapping) else {}
 

@@ -26,7 +26,7 @@ _LOOK_PX = 512  # of a slide's picture, to tell it from another slide's
 
 
 def load_units(record: Mapping[str, Any], sizes_um: Sequence[float] | None = None) -> list[Units]:
-    """Read a record's units of the sizes asked for; the coarsest size it has where none is named.
+    """Read a record's units of some sizes; of the coarsest size that it has by default.
 
     A size that it lacks is binned from square bins whose side divides it (`bin_to`), and left out if there are none.
 
@@ -51,7 +51,7 @@ def load_units(record: Mapping[str, Any], sizes_um: Sequence[float] | None = Non
         have, asked = (", ".join(f"{size:g}" for size in sizes) for sizes in ([u.size_um for u in found], sizes_um))
         raise InputError(
             f"{record['image']} has no units of {asked} µm; it has {have} µm, and no bins of a known mpp whose side "
-            "divides a size that is asked for. Coarser squares of spots are scored by --scales-um."
+            "divides one of these. To score coarser squares of spots, give --scales-um."
         )
     return chosen
 
@@ -114,12 +114,12 @@ def _check_slide(units: Units, record: Mapping[str, Any], slide: OpenSlide) -> N
     name = slide_name(record)
     if units.section is None or units.section.name == name:
         return
-    told, certain = other_slide(
+    why, certain = other_slide(
         units.section, SectionIdentity.of_picture(Path(record["image"]).name, name, slide.thumbnail(_LOOK_PX)[0])
     )
     if certain:
         raise InputError(
-            f"{told}; barcodes repeat between sections. Name the units of this very slide; if these are, call "
+            f"{why}; barcodes repeat between sections. Name the units of this very slide; if these are, call "
             f'it {name} in uns["spatial"].'
         )
 

@@ -31,7 +31,7 @@ def assign(
         test: ids for the test.
 
     Raises:
-        InputError: if an id names nothing that exists, or is asked for twice.
+        InputError: if an id names nothing that exists, or is named for two splits.
     """
     sections = [str(r["section"]) for r in records]
     patients = list(dict.fromkeys(str(r["patient"]) for r in records))
@@ -48,7 +48,7 @@ def assign(
                 raise InputError(f'--{split}: there is no {split_by} "{name}"; there are the {have}.{hint}')
             for member in members:
                 if placed.setdefault(member, split) != split:
-                    raise InputError(f"Section {member} is asked for in both validation and test; name it once.")
+                    raise InputError(f"Section {member} is named for both validation and test; name it once.")
     splits: dict[str, list[dict[str, Any]]] = {split: [] for split in SPLITS}
     for record in records:
         splits[placed.get(str(record["section"]), "training")].append(record)
@@ -58,7 +58,7 @@ def assign(
 def bands(centers_px: np.ndarray, size_px: tuple[int, int], gap_px: float) -> dict[str, list[int]]:
     """Cut a slide across the longer axis of its units into bands of 60, 20 and 20 % of them.
 
-    Between two bands a strip of `gap_px` belongs to neither, so no unit of one lies beside a unit of the other.
+    Between two bands a strip of `gap_px` belongs to neither, so no unit of one touches a unit of the other.
 
     Args:
         centers_px: centres (x, y) of the units, (U, 2).
@@ -87,7 +87,7 @@ def bands(centers_px: np.ndarray, size_px: tuple[int, int], gap_px: float) -> di
 
 
 def check_split_by(split_by: str, named: bool) -> None:
-    """Refuse an unknown way of splitting, and ids beside bands.
+    """Refuse an unknown way of splitting, and ids where slides are cut into bands.
 
     Raises:
         InputError: as said.

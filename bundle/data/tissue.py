@@ -21,7 +21,7 @@ __all__ = [
 
 _TISSUE_MAX_PX = 2048
 _STAIN_PX = 100_000  # pixels that a stain's mean is taken over
-_HUE = 1.5  # what a radian of hue counts beside a factor e of density
+_HUE = 1.5  # a radian of hue counts as much as this factor e of density
 #: `stain_distance` of 99 % of restained slides from the others of their laboratory, by `python -m benchmarks.stain`.
 STAIN_OWN = 0.3
 #: Of 95 % of restained H&E slides from those of another of five laboratories.

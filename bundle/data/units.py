@@ -210,7 +210,7 @@ class Units:
         missing = [g for g in genes if g not in column]
         if missing:
             raise InputError(
-                f"{self.name} lacks {len(missing)} of the {len(genes)} genes asked for (first: "
+                f"{self.name} lacks {len(missing)} of the {len(genes)} genes (first: "
                 f"{', '.join(missing[:3])}). Choose genes that it measures."
             )
         return [column[g] for g in genes]
@@ -245,7 +245,7 @@ def is_interpolated(shape: str, size_um: float, resolution_um: float) -> bool:
 
 
 def units_table(units: Units) -> pd.DataFrame:
-    """What is known of each unit beside its place, as columns for a prediction's `obs`.
+    """What is known of each unit but its place, as columns for a prediction's `obs`.
 
     Cells have `area_um2`, and `classification` where their file gave one; spots and bins the row and the column of the
     array where their file has them.

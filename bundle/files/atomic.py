@@ -1,4 +1,4 @@
-"""Write whole files or none: everything goes to a temporary name beside its target and is then moved."""
+"""Write whole files or none: everything goes to a temporary name in the same folder and is then moved."""
 
 from __future__ import annotations
 

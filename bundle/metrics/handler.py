@@ -32,7 +32,7 @@ class ExpressionMetricHandler(IgniteMetricHandler):
     """Scores predictions at every spatial scale at the end of an evaluation.
 
     `engine.state.metrics` gets PCC@M at the units' own scale under the attached name, and every other figure of
-    every scale beside it (`PCC@S`, `PCC@M_400`, ...). The whole result is in `engine.state.evaluation`.
+    every scale under its own (`PCC@S`, `PCC@M_400`, ...). The whole result is in `engine.state.evaluation`.
     A figure that is undefined (NaN) counts as -1 for the attached name, so that it never becomes "best".
 
     Args:
@@ -64,7 +64,7 @@ class ExpressionMetricHandler(IgniteMetricHandler):
 
 
 class EvaluationWriter:
-    """Write `evaluation/<name>.json` and the per-gene table beside it, on rank 0.
+    """Write `evaluation/<name>.json` and its per-gene table, on rank 0.
 
     Args:
         output_dir: the run folder.

@@ -61,7 +61,7 @@ class ExpressionMetric(CumulativeIterationMetric):
         records: the records of the evaluated data set, whose order numbers the slides on every rank.
         project: pooled features (U, C) to log1p CP10k (U, G): the network's `project`.
         rate: pooled features to rates per µm² (U, G + 1) or None: the network's `rate`.
-        scales_um: sides of the grid squares to bin units to, beside the units' own scale.
+        scales_um: sides of the grid squares to bin units to, besides the units' own scale.
         ceilings: also compute counting-noise ceilings, once a slide.
 
     Raises:

@@ -134,7 +134,7 @@ def _compare(
 
 
 class Comparison(NamedTuple):
-    """What is held against what: target, (U, G) prediction and truth, and the mean Poisson deviance per gene, (G,).
+    """A prediction and its truth, both (U, G), the target, and the mean Poisson deviance per gene, (G,).
 
     The truth of genes that were not measured is NaN.
     """

@@ -48,7 +48,7 @@ def summarise(
     Args:
         slides: scored for the same genes.
         panels: named positions of genes among them; the first panel is the headline's.
-        scales_um: the scales that were asked for.
+        scales_um: the scales to report.
 
     Returns:
         `panel`, `genes`, `scales` (per scale: PCC@F, PCC@S, PCC@M = first quartile, median and mean over genes, ...),

@@ -1,7 +1,7 @@
 """Sections in the legacy Spatial Transcriptomics array form: a picture, a table of counts and a table of spots.
 
 The counts are spot (`XxY`, its place on the array) × gene; the spots give that place (`x`, `y`, and fitted `new_x`,
-`new_y`) beside the centre in picture pixels (`pixel_x`, `pixel_y`) and, in most sources, whether it is `selected`.
+`new_y`), the centre in picture pixels (`pixel_x`, `pixel_y`) and, in most sources, whether it is `selected`.
 """
 
 from __future__ import annotations
@@ -290,7 +290,7 @@ def convert_section(
     unseen = [gene for gene in genes if gene not in here]
     made_from = _fingerprint(section, mpp, pitch_um, diameter_um, unseen)
     if not (image.is_file() and _made_from(label) == made_from):
-        label.unlink(missing_ok=True)  # it vouches for the slide, so it must not stand beside a newer one
+        label.unlink(missing_ok=True)  # it vouches for the slide, so no newer slide may have it
         stretch = pitch_um / array.pitch_um
         scaled = Array((array.step_um[0] * stretch, array.step_um[1] * stretch), pitch_um, diameter_um)
         _write(section, image, label, scaled, mpp, made_from, unseen)

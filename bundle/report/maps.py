@@ -1,4 +1,4 @@
-"""The section with the slide beside measured and predicted maps."""
+"""The section with the slide and its measured and predicted maps."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from ..data.manifest import read_split
 from ..errors import InputError, plural
-from .figures import landmarks
+from .genes import landmarks
 from .raster import Canvas, colours, jpeg_uri, make_canvas
 from .run import Evaluation, Run
 from .slides import SlideMaps, read_picture, read_slide_maps
@@ -35,7 +35,7 @@ def maps_section(run: Run, genes: Sequence[str] = ()) -> str:
         genes: the genes; by default the best, the median and the worst predicted.
 
     Raises:
-        InputError: if the headline's evaluation did not score a gene that was asked for.
+        InputError: if the headline's evaluation did not score one of `genes`.
     """
     first, *others = run.evaluations
     unknown = set(genes) - set(first.column("pcc").index)
@@ -43,8 +43,8 @@ def maps_section(run: Run, genes: Sequence[str] = ()) -> str:
         raise InputError(
             f"{first.name}_genes.csv, the genes that were scored, does not hold {', '.join(sorted(unknown))}."
         )
-    which = "The genes asked for" if genes else "The best, the median and the worst gene of the panel by PCC"
-    parts = [f'<h2>The slide beside measured and predicted maps</h2><p class="soft">{which}. {_LEGEND}']
+    which = "The given genes" if genes else "The best, the median and the worst gene of the panel by PCC"
+    parts = [f'<h2>The slide, measured and predicted</h2><p class="soft">{which}. {_LEGEND}']
     pictures: dict[str, list[str]] = {}
     parts.append(_evaluation_maps(run, first, _MAX_SLIDES, pictures, genes))
     for other in [e for e in others if not e.is_split and e.predictions.is_dir()][:_MAX_OTHERS]:
@@ -69,7 +69,7 @@ def _evaluation_maps(
     genes = _shown(evaluation, asked)
     if not genes:
         missing = ", which says what genes to show, is missing"
-        why = " holds none of the genes asked for" if len(evaluation.genes) else missing
+        why = " holds none of the given genes" if len(evaluation.genes) else missing
         return f'<p class="note">{escape(evaluation.name)}_genes.csv{why}.</p>'
     dataset = evaluation.about.get("dataset") or run.config.get("dataset_dir", "")
     try:

@@ -9,11 +9,14 @@ from pathlib import Path
 from ..errors import InputError, require_extra
 from ..files.atomic import replacing
 from ..files.ownership import check_output
-from .figures import genes_section, headline_section, scales_section, training_section
+from .genes import genes_section
+from .headline import headline_section
 from .maps import maps_section
 from .protocol import limits_section, protocol_section
 from .run import Run, read_run
+from .scales import scales_section
 from .style import STYLE
+from .training_curves import training_section
 
 __all__ = ["write_report"]
 

@@ -11,7 +11,7 @@ import numpy as np
 from ..data.manifest import read_split
 from ..errors import InputError, require_extra
 from ..files.atomic import replacing
-from .figures import landmarks
+from .genes import landmarks
 from .raster import make_canvas
 from .run import read_run
 from .slides import read_picture, read_slide_maps

@@ -141,23 +141,23 @@ def _model(run: Run) -> str:
 
 def _component(content: Mapping[str, Any], but: tuple[str, ...] = ()) -> str:
     """A component of a configuration in words; references to other parts of it say nothing here."""
-    told = [
+    settings = [
         f"{key} {value}"
         for key, value in content.items()
         if not key.startswith("_") and key not in but and not str(value).startswith(("@", "$"))
     ]
     name = str(content.get("_target_", ""))
-    return f"{name} ({', '.join(told)})" if told else name
+    return f"{name} ({', '.join(settings)})" if settings else name
 
 
 def _how(run: Run) -> str:
     about = run.evaluations[0].about
     whole = about.get("transcriptome", "whole") == "whole"
-    total = "all genes measured in the unit" if whole else "the genes of the measured panel (panel-normalised)"
+    total = "all genes measured in the unit" if whole else "the genes of the targeted panel"
     rows = [
         (
             "what is predicted",
-            f"y = ln(1 + 10,000 · count / total), “log1p CP10k”; the total is over {total}. Below 55 µm, where a "
+            f"log1p CP10k: ln(1 + 10,000 · count / total), where the total is over {total}. Below 55 µm, where a "
             "unit holds few transcripts, ln(1 + count) is compared instead, with one size factor per slide.",
         ),
         (
@@ -168,7 +168,7 @@ def _how(run: Run) -> str:
         ),
         (
             "coarser scales",
-            "Raw counts of the units in each cell of a square grid are summed and normalised after summing; the "
+            "PixNet bins the raw counts of units to the squares of a grid, and normalises them then; the "
             "predicted map is integrated over the same units. Scores are averaged over four origins of the grid.",
         ),
         (
@@ -178,8 +178,8 @@ def _how(run: Run) -> str:
         ),
         (
             "panels",
-            "Chosen on the training slides alone: “mean” panels hold the genes with the highest mean of y, “hvg” "
-            "panels those that vary most beyond counting noise.",
+            "Chosen on the training slides alone. “mean” panels hold the genes with the highest mean log1p CP10k; "
+            "“hvg” panels hold those that vary most beyond counting noise.",
         ),
         (
             "MSE, MAE",

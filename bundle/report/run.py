@@ -20,7 +20,7 @@ __all__ = ["Evaluation", "Run", "read_run"]
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One `evaluation/<name>.json` with the table of genes beside it.
+    """One `evaluation/<name>.json` with its table of genes.
 
     Attributes:
         name: the file's.

@@ -90,7 +90,7 @@ def read_picture(labels: Sequence[str]) -> tuple[np.ndarray, float] | None:
     for label in labels:
         with h5py.File(label) as file:
             for section in file.get("uns/spatial", {}).values():
-                if not isinstance(section, h5py.Group):  # CELLxGENE keeps a flag beside it
+                if not isinstance(section, h5py.Group):  # CELLxGENE keeps a flag among them
                     continue
                 hires = section.get("images/hires")
                 scale = section.get("scalefactors/tissue_hires_scalef")

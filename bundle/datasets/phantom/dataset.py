@@ -106,7 +106,7 @@ def make_phantom(
         blank_fraction: share of the slide that is glass; 0 is tissue to every edge.
         truth: whose noise-free truth to write, `none`, `test` or `all` slides.
         truth_um: side of the central square that the truth covers at most.
-        progress: told a line per file.
+        progress: called with a line for each file.
 
     Returns:
         `out`.

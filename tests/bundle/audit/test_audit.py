@@ -218,7 +218,7 @@ def test_what_is_left_out_is_counted(write_truth, write_pred, tmp_path):
     assert pcc["G1"] == 0
     assert np.isnan(pcc["G7"])
     assert result["scales"]["native"]["PCC@M"] == pytest.approx((pcc["G1"] + pcc["G2"]) / 2)
-    assert "2 of the 5 genes asked for" in text
+    assert "2 of the 5 genes are not in every file" in text
 
 
 def test_slides_are_averaged_before_patients(write_truth, write_pred, tmp_path):

@@ -77,8 +77,8 @@ def log1p(adata: ad.AnnData) -> None:
         (lambda a: None, ("--unit-of-x-against", "counts"), "and there are none"),
         (lambda a: a.uns.update(unit={"kind": "counts"}), (), "the prediction comes first"),
         (lambda a: a.layers.update(rate_per_um2=-a.X), (), "negative rates"),
-        (lambda a: None, ("--genes", ","), "No gene is asked for"),
-        (lambda a: None, ("--genes", "NOSUCH"), "None of the 1 gene asked for"),
+        (lambda a: None, ("--genes", ","), "No gene is given"),
+        (lambda a: None, ("--genes", "NOSUCH"), "None of the 1 gene is among"),
         (lambda a: None, ("--scales-um", "20"), "a scale of 20 µm has no truth"),
         (lambda a: None, ("--min-total", "1e9"), "Lower --min-total"),
     ],
@@ -129,7 +129,7 @@ def test_files_that_are_none(write_truth, write_pred, tmp_path):
         assert f"{bad} cannot be read as AnnData" in sentence(tmp_path / bad, truth, *out)
         assert f"{bad} cannot be read as AnnData" in sentence(pred, tmp_path / bad, *out)
     assert "choose another place" in sentence(pred, truth, "--out", tmp_path / "file" / "o")
-    assert "held against" in sentence(pred, *out)
+    assert "nothing to be compared with" in sentence(pred, *out)
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ def test_another_tool_that_cannot_be_compared(write_truth, write_pred, tmp_path)
     few = tmp_path / "few.h5ad"
     ad.read_h5ad(pred)[:11].write_h5ad(few)  # of which the first two are too empty to be scored
     said = sentence(pred, truth, "--against", few, "--out", tmp_path / "o")
-    assert said.startswith("pred_S1_1.h5ad and few.h5ad both answer for 9 units of S1.h5ad")
+    assert said.startswith("pred_S1_1.h5ad and few.h5ad both predict 9 units of S1.h5ad")
     assert "at least 10 are needed" in said
     other = write_pred(truth, 3, edit=put(40.0))
     said = sentence(pred, truth, "--against", other, "--out", tmp_path / "o")
@@ -206,7 +206,7 @@ def test_a_refused_audit_leaves_no_folder(write_truth, write_pred, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("slides", "says"), [(("S1", "S1"), "about slide S1"), (("S1", "again"), "held against .*S1.h5ad")]
+    ("slides", "says"), [(("S1", "S1"), "about slide S1"), (("S1", "again"), "compare with .*S1.h5ad")]
 )
 def test_a_slide_is_scored_once(write_truth, write_pred, tmp_path, slides, says: str):
     truth = write_truth()

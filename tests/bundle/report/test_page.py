@@ -132,7 +132,7 @@ def test_genes_asked_for_are_shown_in_their_order_with_their_place(make_run: Cal
     shutil.copy(run / "evaluation" / "test.json", run / "evaluation" / "truth.json")
     shutil.copytree(run / "predictions" / "test", run / "predictions" / "truth")
     scored[~scored["gene"].isin(asked)].to_csv(run / "evaluation" / "truth_genes.csv", index=False)
-    assert "truth_genes.csv holds none of the genes asked for" in _Page(write_report(run, genes=asked)).text
+    assert "truth_genes.csv holds none of the given genes" in _Page(write_report(run, genes=asked)).text
 
 
 def test_at_most_two_slides_the_best_and_the_worst(make_run: Callable[..., Path]) -> None:
@@ -145,6 +145,14 @@ def test_at_most_two_slides_the_best_and_the_worst(make_run: Callable[..., Path]
     assert "Each of the 4 slides" in page.text
 
 
+def test_says_how_many_patients_are_shared(make_run: Callable[..., Path]) -> None:
+    run = make_run()
+    path = run / "evaluation" / "test.json"
+    about = json.loads(path.read_text()) | {"same_patient": True, "seen_patients": ["C"], "patients": 3}
+    path.write_text(json.dumps(about))
+    assert "1 of 3 patients in training and test" in _Page(write_report(run)).text
+
+
 @pytest.mark.parametrize(
     ("gone", "sentence"),
     [
@@ -153,7 +161,7 @@ def test_at_most_two_slides_the_best_and_the_worst(make_run: Callable[..., Path]
         ("metrics.csv", r"no metrics\.csv"),
         ("models/panel.json", "Data, protocol and versions"),
         ("configs/train.json", r"no configs/train\.json"),
-        ("evaluation/test_genes.csv", "no table of genes"),
+        ("evaluation/test_genes.csv", r"test_genes\.csv is missing"),
     ],
 )
 def test_what_is_missing_is_left_out_with_a_sentence(make_run: Callable[..., Path], gone: str, sentence: str) -> None:
