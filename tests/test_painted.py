@@ -179,7 +179,7 @@ def test_evaluation_scores_every_scale_right(run, root, slides, size_um: float, 
 # Prediction -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("test_time_augmentation", [[0], [0, 1, 2, 3, 4, 5, 6, 7]])
+@pytest.mark.parametrize("numbers", [[0], [0, 1, 2, 3, 4, 5, 6, 7]])
 def test_given_spots_are_answered_for_in_their_order(run, root, slides, tmp_path, numbers: list[int]):
     spots = read_units(root / "spots" / "W.h5ad")
     found = predict(

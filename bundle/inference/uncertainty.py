@@ -1,8 +1,8 @@
 """A standard error for every gene and unit, from how much a prediction changes when the slide is flipped and turned.
 
-The spread over the eight symmetries is small beside the error: it knows nothing of what no picture shows, nor of the
-noise of counts. So it is scaled, gene by gene, to the error that was measured on the validation slides, and holds for
-tissue, stain and units like theirs.
+The spread over the eight flips and turns is small beside the error: it knows nothing of what no picture shows, nor of
+the noise of counts. So it is scaled, gene by gene, to the error that was measured on the validation slides, and holds
+for tissue, stain and units like theirs.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ Predict = Callable[[str, Path, Mapping[str, Any]], Any]
 def with_standard_error(
     predict: Predict, slide: str | Path, out: str | Path | None, run: Path, settings: Mapping[str, Any]
 ) -> None:
-    """Predict under each of the eight symmetries; write their mean and, as a layer, the standard error.
+    """Predict under each of the eight flips and turns; write their mean and, as a layer, the standard error.
 
     Eight predictions, and for a model's first slide eight of each validation slide besides. A stopped call goes on.
 
@@ -109,7 +109,7 @@ def combine(members: Sequence[Path]) -> ad.AnnData:
     They are read one after the other (Welford 1962), so that memory does not grow with their number.
 
     Args:
-        members: `.h5ad` files of one model under several symmetries, or of several models.
+        members: `.h5ad` files of one model under several flips and turns, or of several models.
 
     Raises:
         InputError: if they are fewer than two, or of other units or genes.
@@ -241,8 +241,8 @@ def _measured(predict: Predict, run: Path, how: Mapping[str, Any], sha: str, pat
 def _members(
     predict: Predict, slide: str, folder: Path, settings: Mapping[str, Any], first: int | None = None
 ) -> list[Path]:
-    """One prediction per symmetry, or of the first so many; those that are whole already are kept."""
-    paths = [folder / f"{symmetry}.h5ad" for symmetry in range(first or _MEMBERS)]
+    """One prediction per flip or turn, or of the first so many; those that are whole already are kept."""
+    paths = [folder / f"{number}.h5ad" for number in range(first or _MEMBERS)]
     for number, path in enumerate(paths):
         if not path.is_file():
             predict(slide, path, {**settings, "test_time_augmentation": [number], "bounded": False})
@@ -306,6 +306,6 @@ def _scale(adata: ad.AnnData, found: Mapping[str, Any]) -> None:
         )
     else:
         about["holds"] = (
-            "nowhere: it is the bare spread over symmetries, without a validation slide of units of 55 µm or more"
+            "nowhere: it is the bare spread over flips and turns, without a validation slide of units of 55 µm or more"
         )
     adata.uns["pixnet"]["standard_error"] = about
