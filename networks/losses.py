@@ -17,24 +17,25 @@ _VARIANCE_FLOOR = 1e-6  # of standardised values
 class ExpressionLoss(nn.Module):
     """mse_weight * MSE + pearson_weight * (1 - Pearson) + poisson_weight * Poisson, over the units of a batch.
 
-    MSE and Pearson work on y / std, y = log1p of counts per 10 000. A unit that holds too few counts to be normalised
-    by its own total (`normalised`) takes no part in the MSE, and its Pearson is that of log1p counts, expected ones
-    against measured ones. Pearson is taken per gene within each slide and
-    layer, because across slides it rewards knowing the slide, and averaged over genes and groups; groups of fewer than
-    `min_units` units and genes whose truth is constant there are left out, and the term is 0 if nothing remains.
+    MSE and Pearson work on y / std, where y is log1p CP10k. Units with too few counts to be normalised by their own
+    total (not `normalised`) take no part in the MSE. Their Pearson compares log1p of expected and measured counts.
 
-    Poisson is the deviance of the raw counts, all other genes being one more gene, given expected counts
-    rate * area * size factor, one factor per slide and unit size. A gene is divided by 1 + its mean count in the batch
-    (a quasi-likelihood with variance growing as the squared mean), which leaves the minimum where it is and keeps deep
-    genes from drowning the rest. It is averaged over layers, so that the many small units do not drown the few large
-    ones, nor large counts the small ones.
+    Pearson is taken per gene within each slide and unit size, because across slides it rewards knowing the slide. The
+    term is its mean over genes and groups. It leaves out groups of fewer than `min_units` units, and genes whose
+    measurement is constant in the group. It is 0 if nothing remains.
+
+    Poisson is the deviance of the raw counts, where all other genes count as one more gene. The expected counts are
+    rate * area * size factor, with one factor per slide and unit size. Each gene's deviance is divided by 1 + its mean
+    count in the batch (a quasi-likelihood whose variance grows as the squared mean). This keeps the minimum and stops
+    genes with many counts from dominating. The term is a mean over unit sizes, so that many small units do not
+    dominate few large ones.
 
     Args:
-        pearson_weight: of the Pearson term.
-        min_units: the fewest units of a group that a correlation is taken over.
-        poisson_weight: of the Poisson term; needs a head that gives a rate.
-        mse_weight: of the mean squared error.
-        std: (G,), standard deviation of y over the training units; 1 if None.
+        pearson_weight: weight of the Pearson term.
+        min_units: smallest group of units in which to take a correlation.
+        poisson_weight: weight of the Poisson term, which needs a head that gives a rate.
+        mse_weight: weight of the mean squared error.
+        std: standard deviation of y over the training units, (G,); 1 if None.
 
     Raises:
         ValueError: if `std` holds a value that is not positive.
@@ -62,17 +63,17 @@ class ExpressionLoss(nn.Module):
         self.register_buffer("std", std)
 
     def forward(self, pred: UnitExpression, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """The loss, a scalar; a differentiable 0 for a batch without units.
+        """Compute the loss, a scalar; a differentiable 0 for a batch without units.
 
         Args:
-            pred: what the model gave for the batch's U units.
-            batch: `target` (U, G), log1p of counts per 10 000, NaN for a gene that was not measured and teaches
-                nothing; `unit_batch` and `unit_size` (or `unit_layer`) (U,), or `unit_group` (U,) to name the groups of
-                the Pearson term outright; for Poisson also `total`, `area_um2` and
-                `size_factor` (U,); `normalised` (U,) bool, whether y is meaningful, all by default.
+            pred: the model's prediction for the batch's U units.
+            batch: the measured units. `target` (U, G) is log1p CP10k, NaN where a gene was not measured. `unit_batch`
+                and `unit_size` (or `unit_layer`), both (U,), give the groups of the Pearson term, or `unit_group` (U,)
+                names them. Poisson also needs `total`, `area_um2` and `size_factor`, each (U,). `normalised` (U,) says
+                where `target` is meaningful; by default everywhere.
 
         Raises:
-            ValueError: if the Poisson term, or units that are not `normalised`, are asked of a head without a rate.
+            ValueError: if the head gives no rate, and the Poisson term or units that are not `normalised` need one.
         """
         log_cp10k = pred.log_cp10k.float()
         if self.poisson_weight and pred.rate is None:
@@ -106,18 +107,18 @@ class ExpressionLoss(nn.Module):
 
 
 def _mean_of(error: torch.Tensor, measured: torch.Tensor) -> torch.Tensor:
-    """Mean of an error that is 0 where nothing was measured, over the rest; 0 where that is empty."""
+    """Mean over the measured entries of an error that is 0 elsewhere; 0 if nothing was measured."""
     return error.mean() if len(error) and bool(measured.all()) else error.sum() / measured.sum().clamp_min(1)
 
 
 def pearson_loss(predicted: torch.Tensor, truth: torch.Tensor, group: torch.Tensor, min_units: int) -> torch.Tensor:
-    """1 - mean over groups and genes of the correlation over a group's units; 0 where none can be taken.
+    """1 - the mean over groups and genes of the correlation over a group's units; 0 without any correlation.
 
     Args:
         predicted: (U, G).
         truth: (U, G).
-        group: (U,), integer.
-        min_units: smaller groups are left out.
+        group: number of each unit's group, (U,).
+        min_units: the function leaves out smaller groups.
     """
     _, group, n_units = torch.unique(group, return_inverse=True, return_counts=True)
     n = n_units.unsqueeze(1)
@@ -135,9 +136,7 @@ def pearson_loss(predicted: torch.Tensor, truth: torch.Tensor, group: torch.Tens
 
 
 def poisson_loss(rate: torch.Tensor, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
-    """Poisson deviance of the counts behind `target` and `total`, per gene and layer over 1 + its mean count there.
-
-    Averaged over genes and layers.
+    """Poisson deviance of the raw counts, divided by 1 + the gene's mean count, averaged over genes and unit sizes.
 
     Args:
         rate: (U, G + 1), counts per µm².

@@ -8,42 +8,42 @@ __all__ = ["pool_units", "unit_offsets"]
 
 
 def unit_offsets(label: torch.Tensor) -> torch.Tensor:
-    """Where the units of each (batch, layer) start in the list of all units.
+    """Where the units of each (batch item, layer) start in the list of all units.
 
     Args:
-        label: (B, L, H, W), integer; 0 is none, 1..n the units of that batch item and layer.
+        label: (B, L, H, W), integer; 0 is background, 1..n the units of that batch item and layer.
 
     Returns:
-        int64 (B * L + 1,); the differences are the numbers of units, the last entry is their sum U.
+        int64 (B * L + 1,). The differences are the numbers of units; the last entry is their sum U.
     """
     counts = label.flatten(2).amax(2).clamp_min(0).flatten().long()
     return torch.cat([counts.new_zeros(1), counts.cumsum(0)])
 
 
 def pool_units(features: torch.Tensor, label: torch.Tensor, stride: int) -> torch.Tensor:
-    """Area-weighted mean of the map over each unit, as one sparse product (units x cells) @ (cells x C).
+    """Area-weighted mean of the map over each unit, as one sparse product (units x map pixels) @ (map pixels x C).
 
-    A cell weighs as many pixels of the unit as it holds. A unit of fewer than `stride`² pixels, smaller than a cell, is
-    read bilinearly at the centroid of its pixels instead: its value is an interpolation, not a measurement of the map.
+    A map pixel's weight is the number of the unit's image pixels in it. A unit of fewer than `stride`² image pixels is
+    smaller than a map pixel. The function reads the map bilinearly at its centroid, so its value is an interpolation.
 
     Args:
         features: (B, C, h, w).
-        label: (B, L, H, W), integer; 0 is none, 1..n the units of that batch item and layer, none absent.
-        stride: pixels of the mask per cell of the map; h = ceil(H / stride), w = ceil(W / stride).
+        label: (B, L, H, W), integer; 0 is background, 1..n the units of that batch item and layer, without gaps.
+        stride: image pixels per map pixel; h = ceil(H / stride), w = ceil(W / stride).
 
     Returns:
         (U, C), ordered by (batch, layer, index), in float32 or the map's own precision if finer; differentiable in
         `features`.
 
     Raises:
-        ValueError: if mask and map do not cover the same pixels, or an index between 1 and the largest is absent.
+        ValueError: if mask and map do not cover the same pixels, or the indices have a gap.
     """
     batch_size, channels, map_height, map_width = features.shape
     layers, height, width = label.shape[1:]
     if label.shape[0] != batch_size or (-(-height // stride), -(-width // stride)) != (map_height, map_width):
         raise ValueError(
             f"A mask of shape {tuple(label.shape)} does not lie on a map of shape {tuple(features.shape)} with "
-            f"{stride} pixels per cell: rasterise the units on the grid of the image that went into the network."
+            f"{stride} image pixels per map pixel: rasterise the units on the grid of the network's input image."
         )
     cells = features.permute(0, 2, 3, 1).reshape(-1, channels)
     cells = cells.to(torch.promote_types(cells.dtype, torch.float32))
@@ -81,7 +81,7 @@ def pool_units(features: torch.Tensor, label: torch.Tensor, stride: int) -> torc
 
     rows, cols, weights = (torch.cat(parts) for parts in zip(*entries, strict=True))
     shape = (n_units, cells.shape[0])
-    # Coalescing in float64 adds a cell's pixels up exactly.
+    # Coalescing in float64 adds the image pixels of a map pixel exactly.
     matrix = torch.sparse_coo_tensor(torch.stack([rows, cols]), weights, shape, check_invariants=False).coalesce()
     with torch.autocast(cells.device.type, enabled=False):  # else the backward product mixes precisions
         return torch.sparse.mm(matrix.to(cells.dtype), cells)

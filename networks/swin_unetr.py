@@ -1,4 +1,4 @@
-"""MONAI's SwinUNETR under the same heads, to compare with."""
+"""MONAI's SwinUNETR with PixNet's heads, for comparison."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ _STAGE_STRIDES = (2, 4, 8, 16)
 
 
 class PlainSwinUNETR(ExpressionModel):
-    """`monai.networks.nets.SwinUNETR` in 2-D, a map of stride 1: slower than `PixNet`, and with a plain decoder.
+    """`monai.networks.nets.SwinUNETR` in 2-D, with a map of stride 1. It is slower than `PixNet`.
 
-    BatchNorm stands where SwinUNETR has instance norm, whose statistics would depend on the tile.
+    It has BatchNorm in place of instance norm, whose statistics would depend on the tile.
 
     Args:
         n_genes: genes of the panel.
         feature_size: channels of the finest level, a multiple of 12; also of the map.
         head: `linear` for one unit size or `programs` for rates that add up over any.
         n_programs: programs of the head `programs`.
-        window_size: side of an attention window, in cells.
+        window_size: side of an attention window, in map pixels of each stage.
     """
 
     def __init__(

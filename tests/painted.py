@@ -50,8 +50,13 @@ class ColourHead(Head):
         return features
 
     def rate(self, pooled: torch.Tensor) -> torch.Tensor:
-        own = pooled[..., self.columns]
-        return torch.cat([own, 4 * pooled[..., 2:] - own.sum(-1, keepdim=True)], dim=-1)
+        weight, bias = self.affine()
+        return pooled @ weight.to(pooled).T + bias.to(pooled)
+
+    def affine(self) -> tuple[torch.Tensor, torch.Tensor]:
+        own = torch.eye(3)[self.columns]
+        rest = 4 * torch.eye(3)[2] - own.sum(0)
+        return torch.cat([own, rest[None]]), torch.zeros(self.n_genes + 1)
 
     def affine(self) -> tuple[torch.Tensor, torch.Tensor]:
         weight = torch.eye(3)[[*self.columns, 2]]

@@ -246,8 +246,8 @@ def _measured(predict: Predict, run: Path, how: Mapping[str, Any], sha: str, pat
 def _members(
     predict: Predict, slide: str, folder: Path, settings: Mapping[str, Any], first: int | None = None
 ) -> list[Path]:
-    """One prediction per symmetry, or of the first so many; those that are whole already are kept."""
-    paths = [folder / f"{symmetry}.h5ad" for symmetry in range(first or _MEMBERS)]
+    """One prediction per flip or turn, or of the first so many; those that are whole already are kept."""
+    paths = [folder / f"{number}.h5ad" for number in range(first or _MEMBERS)]
     for number, path in enumerate(paths):
         if not path.is_file():
             predict(slide, path, {**settings, "test_time_augmentation": [number], "clip": False})

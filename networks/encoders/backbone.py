@@ -27,10 +27,10 @@ _MAY_LACK = ("hidden_states_norms.", "mask_token")
 class BackboneEncoder(nn.Module):
     """A pretrained vision backbone: DINOv2 with or without registers and other plain ViTs, Swin, ConvNeXt, ...
 
-    **Windows.** A transformer with global attention sees all that it is given, so its features would change with the
-    tile. Here the image is cut into windows of `window_px`, whose edges are multiples of it on the slide, and the
+    **Windows.** A transformer with global attention sees its whole input, so its features would change with the tile.
+    This encoder cuts the image into windows of `window_px`, whose edges are multiples of it on the slide, and the
     backbone sees each alone. Tiled inference then equals untiled exactly. The price is seams: neighbours across a
-    window's edge share no attention; only the pyramid's 3x3 convolutions and the decoder read over it.
+    window's edge share no attention. Only the pyramid's 3x3 convolutions and the decoder read across it.
 
     **Levels.** A plain ViT's tokens become levels at `token_px` / 4, / 2, * 1 and * 2 by `SimplePyramid`. Where the
     patch is not `token_px` wide (14 in DINOv2), each window is resampled so that its tokens are: a window of 256 px is
@@ -41,7 +41,7 @@ class BackboneEncoder(nn.Module):
         folder: a local folder with `config.json` and `model.safetensors` or `pytorch_model.bin`, as transformers saves
             them. The weights may be timm's names of a ViT, if `config.json` describes the same in DINOv2's.
         window_px: side of a window; a multiple of `token_px` and of every stride.
-        strides: pixels per cell of each level, finest first.
+        strides: image pixels per map pixel of each level, finest first.
         token_px: side of a plain ViT's token in image pixels.
         blocks: for a plain ViT, after which block each level is read, counted from 1; the last for all if None (as
             ViTDet does).
@@ -51,7 +51,7 @@ class BackboneEncoder(nn.Module):
         window_batch: windows that go through the backbone at once.
 
     Attributes:
-        strides: pixels per cell of each level.
+        strides: image pixels per map pixel of each level.
         channels: channels of each level.
         grid_px: `window_px`.
 
@@ -142,7 +142,7 @@ class BackboneEncoder(nn.Module):
         return self.pyramid(maps) if self._is_plain else maps
 
     def input_margin_px(self, level: int, margin_px: int) -> int:
-        """Input pixels read beyond a `grid_px`-aligned core by the cells of `level` up to `margin_px` beyond it."""
+        """See `Encoder`."""
         if self._is_plain:
             margin_px += self.strides[level]  # the pyramid's 3x3
         return math.ceil(margin_px / self.grid_px) * self.grid_px
@@ -232,7 +232,7 @@ def _load(backbone_class: Any, config: Any, folder: Path) -> nn.Module:
 
     file = next((folder / name for name in _WEIGHT_FILES if (folder / name).is_file()), None)
     options: dict[str, Any] = {"config": config, "dtype": torch.float32, "output_loading_info": True}
-    options |= {"ignore_mismatched_sizes": True, "local_files_only": True}  # what is unlike is told below
+    options |= {"ignore_mismatched_sizes": True, "local_files_only": True}  # checked below
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()
     try:

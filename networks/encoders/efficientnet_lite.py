@@ -17,15 +17,15 @@ _GRID_PX = 32
 class EfficientNetLiteEncoder(nn.Module):
     """EfficientNet-lite0 (Tan & Le 2019, https://arxiv.org/abs/1905.11946) as a pyramid of features.
 
-    Its own intensity scale is (x - 127) / 128. Batch statistics stay ImageNet's: crops of two or three slides would
-    replace them by something noisier.
+    It expects intensities (x - 127) / 128. It keeps ImageNet's batch statistics, since those of crops from two or three
+    slides would be noisier.
 
     Args:
         strides: levels to give, of 2, 4, 8, 16 and 32.
         pretrained: start from ImageNet weights; else at random.
 
     Attributes:
-        strides: pixels per cell of each level.
+        strides: image pixels per map pixel of each level.
         channels: channels of each level.
         grid_px: 32; strided convolutions then fall on the same pixels whatever the tile.
 
@@ -50,7 +50,7 @@ class EfficientNetLiteEncoder(nn.Module):
         self.stem = nn.Sequential(net._conv_stem, net._bn0, net._swish)
         self.blocks = nn.ModuleList()
         self.strides = tuple(strides)
-        self._reach_px = [1]  # what the stem reads beyond its cells, then what each block adds
+        self._reach_px = [1]  # how far the stem reads beyond its map pixels, then what each block adds
         stride, taken = 2, {}
         for block in net._blocks:
             kernel, step = block._depthwise_conv.kernel_size[0], block._depthwise_conv.stride[0]
@@ -90,6 +90,6 @@ class EfficientNetLiteEncoder(nn.Module):
         return features
 
     def input_margin_px(self, level: int, margin_px: int) -> int:
-        """Input pixels read beyond a core by the cells of `level` up to `margin_px` beyond it."""
+        """See `Encoder`."""
         stride = self.strides[level]
         return -(-margin_px // stride) * stride + sum(self._reach_px[: self._last[level] + 2])

@@ -1,4 +1,4 @@
-"""What an encoder says when a package or the pictures that it needs are not there."""
+"""Exceptions of encoders: a missing package, or too few images."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ class MissingExtraError(InputError, ImportError):
 
 
 class TooLittleError(InputError):
-    """Too little was given to learn from."""
+    """There is too little data to learn from."""
 
 
 def missing_extra(what: str, extra: str) -> MissingExtraError:
-    """What to say of something that needs an extra (PixNet is installed from a clone, not from PyPI)."""
+    """The exception for `what`, which needs an extra (PixNet is installed from a clone, not from PyPI)."""
     return MissingExtraError(
         f"{what} needs packages that are not installed: pip install '.[{extra}]' in a clone of PixNet."
     )

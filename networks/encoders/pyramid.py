@@ -16,11 +16,11 @@ class SimplePyramid(nn.Module):
     """ViTDet's simple feature pyramid (Li et al. 2022, https://arxiv.org/abs/2203.16527) for a plain transformer.
 
     Each level is the one map brought to its size by 2x2 deconvolutions or a max pool, neither of which reads another
-    token, then 1x1 and 3x3 convolutions, each with a LayerNorm over channels. The 3x3 reads one cell beyond.
+    token, then 1x1 and 3x3 convolutions, each with a LayerNorm over channels. The 3x3 reads one map pixel beyond.
 
     Args:
         in_channels: channels of the map.
-        factors: cells per token along one side at each level: 4, 2, 1 or 1/2.
+        factors: map pixels per token along one side at each level: 4, 2, 1 or 1/2.
         channels: channels of every level.
 
     Raises:
@@ -30,7 +30,7 @@ class SimplePyramid(nn.Module):
     def __init__(self, in_channels: int, factors: Sequence[float], channels: int) -> None:
         super().__init__()
         if not set(factors) <= set(_FACTORS):
-            raise ValueError(f"Levels have 4, 2, 1 or 1/2 cells per token along one side, not {list(factors)}.")
+            raise ValueError(f"Levels have 4, 2, 1 or 1/2 map pixels per token along one side, not {list(factors)}.")
         self.levels = nn.ModuleList(_level(in_channels, factor, channels) for factor in factors)
 
     def forward(self, maps: Sequence[torch.Tensor]) -> list[torch.Tensor]:
@@ -39,7 +39,7 @@ class SimplePyramid(nn.Module):
 
 
 class _ChannelNorm(nn.LayerNorm):
-    """LayerNorm over the channels of (B, C, h, w), at each cell for itself."""
+    """LayerNorm over the channels of (B, C, h, w), at each map pixel alone."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)

@@ -25,7 +25,7 @@ class SwinEncoder(nn.Module):
     Liu et al. 2021, https://arxiv.org/abs/2103.14030. MONAI's `SwinTransformer` has four stages and returns each
     **after** merging, so that its finest map is the bare patch embedding. This returns what the attention blocks wrote,
     each with a LayerNorm of its own (as Swin's detection backbones do). Modules are named as in the original
-    (`patch_embed`, `layers.i.blocks.j`), except `mlp.linear1/2` for `fc1/2`, and merging, which stands in
+    (`patch_embed`, `layers.i.blocks.j`), except `mlp.linear1/2` for `fc1/2`, and merging, which is in
     `downsamples`.
 
     Args:
@@ -33,7 +33,7 @@ class SwinEncoder(nn.Module):
         embed_dim: channels of the first stage; they double with each.
         depths: blocks per stage; odd ones have shifted windows.
         num_heads: attention heads per stage.
-        window_size: side of an attention window, in cells.
+        window_size: side of an attention window, in map pixels of each stage.
         patch_size: side of a patch in pixels, the stride of the first stage.
         drop_path_rate: stochastic depth of the last block; rises linearly from 0 at the first.
         weights: a local file (`.pt`, `.pth`, `.safetensors`) with a Swin's state dict as timm, the original repository
@@ -41,7 +41,7 @@ class SwinEncoder(nn.Module):
             trained (ImageNet: mean 123.675, 116.28, 103.53 and std 58.395, 57.12, 57.375).
 
     Attributes:
-        strides: pixels per cell of each stage.
+        strides: image pixels per map pixel of each stage.
         channels: channels of each stage.
         grid_px: a window of the last stage in pixels. On inputs and tile origins that are multiples of it, all window
             partitions fall on the same pixels of the slide.
@@ -120,7 +120,7 @@ class SwinEncoder(nn.Module):
         return features
 
     def input_margin_px(self, level: int, margin_px: int) -> int:
-        """Input pixels read beyond a `grid_px`-aligned core by the cells of `level` up to `margin_px` beyond it."""
+        """See `Encoder`."""
         windows_px = [self.window_size * s for s in self.strides[: level + 1]]
         return swin_margin_px(margin_px, windows_px, self.depths[: level + 1])
 

@@ -11,7 +11,7 @@ import torch
 
 __all__ = ["SwinShape", "rename_swin", "swin_shape"]
 
-#: A key that every Swin has, by the library that named it; what stands before it is a wrapper's prefix.
+#: A key that every Swin has, by the library that named it; a wrapper may put a prefix before it.
 _TABLE = "relative_position_bias_table"
 _TIMM_ANCHOR = f"layers.0.blocks.0.attn.{_TABLE}"
 _TRANSFORMERS_ANCHOR = re.compile(
