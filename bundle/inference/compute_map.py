@@ -23,7 +23,7 @@ from ..files.atomic import read_state, write_json
 from ..files.ownership import WORK, claim, clear, remove_ours
 from ..speed.threads import keep_to_cores
 from ..version import bundle_version
-from .dense_map import DenseMap, create_map, in_blocks, open_map
+from .dense_map import DenseMap, create_map, open_map
 from .express import Projection
 from .required_blocks import Blocks, tiles_with
 from .run_tiles import NotFiniteError, TileSettings, run_tiles
@@ -73,11 +73,10 @@ def compute_map(slide: OpenSlide, network: Any, blocks: Blocks, settings: TileSe
     """
     if len(blocks) == 0:
         raise InputError(f"{folder.image}: there is nothing to predict. No units were given, or no tissue was found.")
-    side_px = block_px(network.grid_px, network.stride)
     tiles = tiles_of(network, blocks, settings)
     dense, done = _open(slide, network, blocks, tiles, settings, folder)
     try:
-        _fill(dense, slide, network, tiles, done, settings, folder.path, side_px // network.stride)
+        _fill(dense, slide, network, tiles, done, settings, folder.path)
     except NotFiniteError:  # nothing of it is of use
         remove_ours(folder.path, "work", WORK)
         if not any(folder.path.parent.iterdir()):
@@ -187,13 +186,12 @@ def _fill(
     done: int,
     settings: TileSettings,
     work: Path,
-    side: int,
 ) -> None:
     """Compute and write the tiles after the first `done`; one is written while the next is computed."""
     # One buffer for what waits to be written, made before the network's own: between them it would break up the memory
     # that they leave behind for the next tile (see `bundle.speed.memory`).
-    largest = max((t.height_px * t.width_px for t in tiles), default=0) // (side * dense.stride) ** 2
-    waiting = torch.empty((largest, network.channels, side, side), dtype=torch.float32, device="cpu")
+    largest = max((t.height_px * t.width_px for t in tiles), default=0) // dense.stride**2
+    waiting = torch.empty(network.channels * largest, dtype=torch.float32, device="cpu")
     with ThreadPoolExecutor(1, initializer=keep_to_cores) as writer:
         pending: Future | None = None
         for tile, features in run_tiles(slide, network, tiles[done:], settings, done):
@@ -201,17 +199,16 @@ def _fill(
                 pending.result()
             margin = tile.margin_px // dense.stride
             inner = features[0, :, margin : features.shape[2] - margin, margin : features.shape[3] - margin]
-            blocks = in_blocks(inner, side)
-            core = waiting[: blocks.shape[0] * blocks.shape[1]].unflatten(0, blocks.shape[:2]).copy_(blocks)
-            del features, inner, blocks
+            core = waiting[: inner.numel()].view(inner.shape).copy_(inner)
+            del features, inner
             pending = writer.submit(_keep, dense, tile, core.numpy(), work, done := done + 1)
         if pending is not None:
             pending.result()
 
 
-def _keep(dense: DenseMap, tile: Tile, blocks: np.ndarray, work: Path, done: int) -> None:
+def _keep(dense: DenseMap, tile: Tile, core: np.ndarray, work: Path, done: int) -> None:
     """Write a tile's core, and only then that it is done."""
-    dense.write(tile.x_px // dense.stride, tile.y_px // dense.stride, blocks)
+    dense.write(tile.x_px // dense.stride, tile.y_px // dense.stride, core)
     write_json(work / "done.json", {"tiles": done})
 
 

@@ -7,7 +7,6 @@ under `projection/`. `bundle.writers.ome_zarr` writes it as an OME-Zarr for the 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,16 +16,12 @@ import zarr
 
 from ..errors import InputError, did_you_mean, missing_extra
 from ..files.reading import reading
-from ..speed import raw_chunks
-from ..speed.threads import keep_to_cores
 from .express import Projection, express
 from .tiles import Tile
 
-__all__ = ["DenseMap", "create_map", "in_blocks", "open_map", "write_projection"]
+__all__ = ["DenseMap", "create_map", "open_map", "write_projection"]
 
 _WINDOW_PIXELS = 512  # side of what is read at once; a larger unit is summed over several
-#: Reads a map's next rows while the last ones are pooled.
-_AHEAD = ThreadPoolExecutor(1, initializer=keep_to_cores)
 
 
 class DenseMap:
@@ -59,7 +54,6 @@ class DenseMap:
         self.slide_mpp = float(self.about["slide_mpp"])
         self.origin_px = tuple(int(v) for v in self.about["origin_px"])
         self._strips: dict[int, np.ndarray] = {}
-        self._coming: dict[int, Future[np.ndarray]] = {}
 
     def __repr__(self) -> str:
         channels, height, width = self.array.shape
@@ -130,10 +124,8 @@ class DenseMap:
         parts = []
         for strip in range(rows[0] // side, rows[-1] // side + 1):
             if strip not in self._strips:  # the last two are kept: bands are thinner than chunks
-                found = self._coming.pop(strip, None)
-                here = self._read_strip(strip) if found is None else found.result()
-                self._strips = {k: v for k, v in self._strips.items() if k == strip - 1} | {strip: here}
-                self._coming = {strip + 1: _AHEAD.submit(self._read_strip, strip + 1)}
+                kept = {k: v for k, v in self._strips.items() if k == strip - 1}
+                self._strips = kept | {strip: self._read_strip(strip)}
             parts.append(self._strips[strip][rows[rows // side == strip] - strip * side])
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
@@ -151,47 +143,42 @@ class DenseMap:
                     features = self.read(x - 1, y - 1, width + 2, height + 2)
                     yield tile, torch.from_numpy(features).permute(2, 0, 1)[None]
 
-    @property
-    def _folder(self) -> Path:
-        """The array's folder."""
-        return self.path / "0"
-
     def _read_strip(self, number: int) -> np.ndarray:
-        """All columns of a row of blocks, (rows, W, C); none beyond the last."""
-        channels, side, _ = self.array.chunks
-        if number * side >= self.array.shape[1]:
-            return np.empty((0, self.array.shape[2], channels), np.float32)
-        if self.array.compressors:  # the user's
-            return raw_chunks.plain_rows(self.array, number)
-        return raw_chunks.read_rows(self.array, self._folder, number)
+        """All columns of a row of blocks, (rows, W, C)."""
+        side = self.array.chunks[1]
+        with reading(self.path, "is damaged", "Remove the folder that it is in and start the command again."):
+            part = torch.from_numpy(self.array[:, number * side : (number + 1) * side])
+        # Bins are products of whole rows and columns, and 0 x NaN of a place that no unit needs would be NaN.
+        return torch.nan_to_num_(part.permute(1, 2, 0).contiguous()).numpy()
 
     def holds(self, x: int, y: int, width: int, height: int) -> bool:
-        """Whether every block of a rectangle of map pixels is there and whole, in a map in the making."""
-        side, (left, top) = self.array.chunks[1], self._place(x, y)
-        rows, columns = (range(at // side, (at + n) // side) for at, n in ((top, height), (left, width)))
-        return raw_chunks.holds_blocks(self.array, self._folder, rows, columns)
+        """Whether a rectangle of map pixels was computed and can be read."""
+        left, top = self._place(x, y)
+        try:
+            return bool(np.isfinite(self.array[:, top : top + height, left : left + width]).all())
+        except Exception:  # whatever Zarr says of a damaged chunk
+            return False
 
-    def write(self, x: int, y: int, blocks: np.ndarray) -> None:
+    def write(self, x: int, y: int, features: np.ndarray) -> None:
         """Write a rectangle of whole blocks of a map that `create_map` made.
 
         Args:
             x: first column of map pixels, counted from the slide's corner.
             y: first row.
-            blocks: float32; see `in_blocks`.
+            features: float32 (C, height, width).
 
         Raises:
             ValueError: if they are no blocks of this map, or it is not to be written.
         """
         if self.array.compressors or self.group.read_only:
             raise ValueError(f"{self.path} is not a map in the making.")
-        side, (left, top) = self.array.chunks[1], self._place(x, y)
-        inside = 0 <= top <= self.array.shape[1] - side * len(blocks)
-        inside &= 0 <= left <= self.array.shape[2] - side * blocks.shape[1]
-        if not inside or left % side or top % side:
-            raise ValueError(f"No block of {side} map pixels begins at row {top}, column {left} of the map.")
-        if blocks.dtype != np.float32 or blocks.shape[2:] != self.array.chunks:
-            raise ValueError(f"Blocks of {blocks.dtype} {blocks.shape[2:]}: the map's are float32 {self.array.chunks}.")
-        raw_chunks.write_blocks(self.array, self._folder, top // side, left // side, blocks)
+        side, (left, top), (channels, height, width) = self.array.chunks[1], self._place(x, y), features.shape
+        inside = 0 <= top <= self.array.shape[1] - height and 0 <= left <= self.array.shape[2] - width
+        if not inside or any(v % side for v in (left, top, width, height)):
+            raise ValueError(f"Row {top}, column {left}: {height} x {width} pixels are no whole blocks of {side}.")
+        if features.dtype != np.float32 or channels != self.channels:
+            raise ValueError(f"{channels} channels of {features.dtype}: the map has {self.channels} of float32.")
+        self.array[:, top : top + height, left : left + width] = features
 
     def _place(self, x: int, y: int) -> tuple[int, int]:
         """Column and row of the array for those counted from the slide's corner."""
@@ -254,11 +241,6 @@ def open_map(path: str | Path) -> DenseMap:
     return dense
 
 
-def in_blocks(features: torch.Tensor, side: int) -> torch.Tensor:
-    """A view of a map (C, H, W) as whole blocks, (rows, columns, C, side, side)."""
-    return features.unflatten(2, (-1, side)).unflatten(1, (-1, side)).permute(1, 3, 0, 2, 4)
-
-
 def create_map(
     path: str | Path,
     *,
@@ -281,6 +263,7 @@ def create_map(
         dtype="float32",
         fill_value=np.nan,
         compressors=None,  # features hardly shrink, and this is read once or twice
+        config={"write_empty_chunks": True},  # else Zarr compares each chunk with an empty one
         dimension_names=("c", "y", "x"),
     )
     group.attrs["pixnet"] = {**about, "stride": stride, "origin_px": [int(v) for v in low_px]}

@@ -10,8 +10,8 @@ __all__ = ["Tile", "block_px", "default_tile_px", "margin_px", "tile_grid"]
 
 #: Pixels computed over pixels needed that the default tile is sized for.
 _HALO_OVERHEAD = 1.6
-#: A block of the map on disk has at least this many cells a side.
-_BLOCK_CELLS = 64
+#: A block of the map on disk has at least this many map pixels a side.
+_BLOCK_PIXELS = 64
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ def margin_px(grid_px: int, halo_px: int, stride: int) -> int:
 
 def block_px(grid_px: int, stride: int) -> int:
     """Side of a block of the map in working pixels: whole grid steps, at least 64 map pixels."""
-    return math.ceil(_BLOCK_CELLS * stride / grid_px) * grid_px
+    return math.ceil(_BLOCK_PIXELS * stride / grid_px) * grid_px
 
 
 def default_tile_px(grid_px: int, halo_px: int, stride: int) -> int:

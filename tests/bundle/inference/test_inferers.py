@@ -13,7 +13,7 @@ import torch
 from monai.transforms import NormalizeIntensity
 
 from bundle.data.units import Units
-from bundle.inference import MapInferer, SlideInferer, inferers
+from bundle.inference import MapInferer, SlideInferer, inferers, pool
 from networks import PixNet, SwinEncoder
 from transforms import RasterizeUnits, SlideReader
 
@@ -111,6 +111,16 @@ def test_the_map_on_disk_does_not_depend_on_the_tiles(slide, network, tmp_path):
     assert whole.std() > 1e-3
     ahead = _map(slide, network, tmp_path / "ahead", 256, num_readers=3).array[:]
     np.testing.assert_array_equal(ahead, tiled)
+
+
+@pytest.mark.parametrize(("shape", "size_um"), [("circle", 60.0), ("square", 2.0)])
+def test_evaluation_and_prediction_pool_the_same(slide, network, tmp_path, shape, size_um):
+    """A map is pooled while it is computed, or from disk."""
+    units = _units(shape, size_um)
+    units = units.take((units.centers_px * 0.7 > 40).all(1) & (units.centers_px * 0.7 < 400).all(1))
+    dense = _map(slide, network, tmp_path, 256)
+    features = pool(dense, units, RasterizeUnits(drop_cut=False))
+    np.testing.assert_allclose(features, _infer(slide, network, units, 256).numpy(), rtol=1e-4, atol=1e-5)
 
 
 def test_only_tiles_that_are_needed_are_computed(slide, network, tmp_path):
