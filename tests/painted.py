@@ -58,11 +58,6 @@ class ColourHead(Head):
         rest = 4 * torch.eye(3)[2] - own.sum(0)
         return torch.cat([own, rest[None]]), torch.zeros(self.n_genes + 1)
 
-    def affine(self) -> tuple[torch.Tensor, torch.Tensor]:
-        weight = torch.eye(3)[[*self.columns, 2]]
-        weight[-1] = 4 * weight[-1] - weight[:-1].sum(0)
-        return weight, torch.zeros(len(weight))
-
     def project(self, pooled: torch.Tensor) -> torch.Tensor:
         rate = self.rate(pooled)
         return torch.log1p(1e4 * rate[..., :-1] / rate.sum(-1, keepdim=True))
