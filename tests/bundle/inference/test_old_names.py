@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from bundle.inference.old_names import current_settings
 
 from bundle.data.manifest import read_split
 from bundle.data.panel import fit_panel
 from bundle.errors import InputError
-from bundle.inference.old_names import current_settings
 from bundle.writers.prediction import PredictionWriter
 
 
