@@ -12,7 +12,7 @@ import torch
 
 from bundle.cli.main import main
 from bundle.errors import InputError
-from bundle.integrations.onnx_file import _Expression, export_onnx, load_network
+from bundle.integrations.onnx_file import _check_equal, _Expression, export_onnx, load_network
 from networks import PixNet, SwinEncoder
 
 
@@ -84,3 +84,21 @@ def test_missing_packages_name_their_extra(tiny_run, tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"\.\[onnx\]"):
         export_onnx(tiny_run, tmp_path / "m.onnx", 96)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("got", "says"),
+    [
+        (torch.arange(6.0), None),
+        (torch.arange(6.0) + 4e-4, None),
+        (torch.arange(6.0) + 6e-4, "differs from the network by 0.0006; the network's values span 5"),
+        (torch.arange(6.0) * float("nan"), "differs"),
+        (torch.arange(5.0), "gives an array of"),
+    ],
+)
+def test_a_model_that_gives_other_values_is_not_written(got, says):
+    if says is None:
+        _check_equal(got, torch.arange(6.0))
+        return
+    with pytest.raises(InputError, match=says):
+        _check_equal(got, torch.arange(6.0))
