@@ -43,6 +43,8 @@ MIN_MEASURED = 0.1
 _PITCH_TOLERANCE = 0.05
 
 Shape = Literal["circle", "square", "polygon", "label"]
+#: What `uns["outlines"]` holds beside the names of the cells.
+_OUTLINES = ("vertices_px", "ring_offsets", "unit_offsets")
 #: A slide measures 25 x 75 mm.
 _LARGEST_UM = 1e5
 
@@ -276,6 +278,7 @@ def build_units(
     hires: np.ndarray | None = None,
     hires_scale: float | None = None,
     kind: str = "counts",
+    outlines: Outlines | None = None,
 ) -> ad.AnnData:
     """Build the AnnData of measured units.
 
@@ -286,8 +289,8 @@ def build_units(
         genes: symbols, or ids without version.
         barcodes: the source's names of the units, unique.
         centers_px: (U, 2), (x, y) of the centres in level-0 pixels.
-        shape: `circle` or `square`.
-        size_um: diameter or side in micrometres.
+        shape: `circle`, `square`, or `polygon` (with `outlines`).
+        size_um: diameter or side in micrometres; of polygons, the median diameter of disks of the same area.
         mpp: micrometres per level-0 pixel.
         library: name of the section.
         gene_ids: the source's ids, (G,).
@@ -296,6 +299,7 @@ def build_units(
         hires: a small picture of the slide, uint8 (h, w, 3).
         hires_scale: hires pixels per level-0 pixel.
         kind: `counts` or `rate`.
+        outlines: of polygons.
     """
     matrix = sp.csr_matrix(counts, dtype=np.float32)
     names = pd.Index([str(g) for g in genes])
@@ -324,6 +328,8 @@ def build_units(
         spatial["scalefactors"]["tissue_hires_scalef"] = hires_scale
     adata.uns["spatial"] = {library: spatial}
     adata.uns["unit"] = {"shape": shape, "size_um": float(size_um), "kind": kind}
+    if outlines is not None:
+        adata.uns["outlines"] = {"names": obs.index.to_numpy(), **{key: getattr(outlines, key) for key in _OUTLINES}}
     return adata
 
 
@@ -363,7 +369,9 @@ def _units_of(adata: ad.AnnData, path: Path) -> Units:
     unit = adata.uns.get("unit")
     if unit is None:
         unit, mpp = _guessed_unit(path, adata, library.get("scalefactors", {}).get("spot_diameter_fullres"), mpp)
-    if unit.get("shape") not in ("circle", "square") or not float(unit.get("size_um", 0)) > 0:
+    outlines = _outlines_of(adata, path) if unit.get("shape") == "polygon" and "outlines" in adata.uns else None
+    is_known = unit.get("shape") in ("circle", "square") or outlines is not None
+    if not is_known or not float(unit.get("size_um", 0)) > 0:
         raise InputError(
             f'{path}: uns["unit"] needs a "shape", circle or square, and a "size_um" above 0; cells, which have '
             "outlines of their own, come as GeoJSON or as a label image."
@@ -388,9 +396,20 @@ def _units_of(adata: ad.AnnData, path: Path) -> Units:
         size_um=float(unit["size_um"]),
         kind=str(unit.get("kind", "counts")),
         mpp=None if mpp is None else float(mpp),
+        geometry=outlines,
         library=library_of(adata.uns, path.name),
         obs=adata.obs[grid] if grid else None,
     )
+
+
+def _outlines_of(adata: ad.AnnData, path: Path) -> Outlines:
+    """The outlines of measured cells, also where some cells were taken out of the file since it was written."""
+    held = adata.uns["outlines"]
+    outlines = Outlines(*(np.asarray(held[key]) for key in _OUTLINES))
+    place = pd.Index(np.asarray(held["names"], dtype=str)).get_indexer(adata.obs_names.astype(str))
+    if (place < 0).any():
+        raise InputError(f'{path}: uns["outlines"] has no outline for {(place < 0).sum()} of {len(place)} cells.')
+    return outlines if (place == np.arange(len(outlines))).all() else outlines.take(place)
 
 
 def _guessed_unit(
