@@ -31,7 +31,7 @@ class Reader(Protocol):
 
 
 #: Layouts in the order in which they are tried: the more particular come first.
-READERS: list[str] = ["visium", "st"]
+READERS: list[str] = ["visium-hd", "visium", "st"]
 _added: dict[str, Reader] = {}
 
 
