@@ -426,4 +426,7 @@ def _told(failed: Mapping[str, str]) -> str:
 def _is_prepared(manifest: dict[str, Any]) -> bool:
     """Whether a manifest is one of these, and not one that a user wrote."""
     written = {"split_by", "reference", "licence", *(f"num{split.capitalize()}" for split in SPLITS)}
-    return manifest.get("name") in ("her2st", "mob", "xfuse", "prepared") and written <= manifest.keys()
+    return (
+        bool(manifest.get("layouts") or manifest.get("name") in ("her2st", "mob", "xfuse"))
+        and written <= manifest.keys()
+    )
