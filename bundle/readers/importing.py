@@ -21,7 +21,7 @@ from ..errors import InputError
 from ..files.atomic import file_state, read_state, write_json
 from ..writers.units_h5ad import write_units
 from .check import Evidence, check_units, doubts_of, draw_overlay, nearest_um
-from .pictures import as_slide
+from .pictures import as_slide, pixels_as_slide
 from .registry import reader_of
 from .sample import Options, Place, Sample, UnitTable
 
@@ -131,7 +131,11 @@ def _write(
     found, doubts = list(sample.found), list(sample.doubts)
     check_mpp(options.mpp, sample.name)
     mpp = _agreed_mpp(sample, options)
-    picture = as_slide(sample.image, out / "slides" / f"{sample.name}.tif", tools.reader, mpp)
+    target = out / "slides" / f"{sample.name}.tif"
+    if sample.pixels is None:
+        picture = as_slide(sample.image, target, tools.reader, mpp)
+    else:
+        picture = pixels_as_slide(sample.pixels, target, mpp, made_from)
     found += picture.found
     slide = tools.reader.open(str(picture.path), picture.mpp)
     if not picture.rewritten:

@@ -17,9 +17,9 @@ from ..data.opening import OpenSlide, SlideOpener
 from ..errors import InputError
 from ..files.atomic import file_state, open_array, read_state, write_json
 from ..files.reading import check_file, reading
-from ..writers.tiff_pyramid import write_pyramid
+from ..writers.tiff_pyramid import SliceableImage, write_pyramid
 
-__all__ = ["SlideFile", "as_slide", "is_plain_picture", "picture_size"]
+__all__ = ["SlideFile", "as_slide", "is_plain_picture", "picture_size", "pixels_as_slide"]
 
 JPEG_QUALITY = 95
 MAX_PICTURE_PX = 2**32
@@ -107,6 +107,28 @@ def as_slide(
         _note(target, made)
     told = f"{path.name} is stored in strips, so PixNet wrote it anew as a tiled pyramid."
     return SlideFile(target, slide.mpp, True, [told])
+
+
+def pixels_as_slide(pixels: SliceableImage, target: Path, mpp: float | None, made_from: str) -> SlideFile:
+    """A slide of pixels that lie in no file, such as an image of a SpatialData; it is kept if it was made before.
+
+    Args:
+        pixels: uint8 (height, width, 3), read block by block.
+        target: the `.tif`.
+        mpp: micrometres per pixel.
+        made_from: what tells these pixels from others.
+
+    Raises:
+        InputError: if the scale is not known.
+    """
+    if mpp is None:
+        raise InputError(
+            f"{target.stem}: nothing says how many micrometres a pixel of its picture measures. Give --mpp."
+        )
+    if not _is_made(target, [made_from, mpp]):
+        write_pyramid(target, pixels, mpp, quality=JPEG_QUALITY)
+        _note(target, [made_from, mpp])
+    return SlideFile(target, mpp, True, ["PixNet wrote the picture as a tiled pyramid."])
 
 
 class _Region:

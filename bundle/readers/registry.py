@@ -31,7 +31,7 @@ class Reader(Protocol):
 
 
 #: Layouts in the order in which they are tried: the more particular come first.
-READERS: list[str] = ["visium-hd", "xenium", "hest", "visium", "st", "anndata", "transcripts"]
+READERS: list[str] = ["visium-hd", "xenium", "hest", "spatialdata", "visium", "st", "anndata", "transcripts"]
 _added: dict[str, Reader] = {}
 
 

@@ -15,6 +15,7 @@ import scipy.sparse as sp
 from ..data.polygons import Outlines
 from ..data.units import Shape
 from ..errors import InputError
+from ..writers.tiff_pyramid import SliceableImage
 
 __all__ = ["Options", "Place", "Sample", "UnitTable"]
 
@@ -199,6 +200,7 @@ class Sample:
         found: facts for the user, in words.
         doubts: what may be wrong, in words.
         about: further keys for `dataset.json`: name, description, reference, licence, transcriptome.
+        pixels: the picture itself, (height, width, 3) uint8 that is sliced, where `image` is no file.
     """
 
     name: str
@@ -210,6 +212,7 @@ class Sample:
     found: list[str] = field(default_factory=list)
     doubts: list[str] = field(default_factory=list)
     about: dict[str, Any] = field(default_factory=dict)
+    pixels: SliceableImage | None = None
 
     @cached_property
     def coarsest(self) -> UnitTable:
