@@ -88,8 +88,8 @@ def test_patients_that_are_wrong_are_overridden_by_a_file(hest, tmp_path):
     pd.DataFrame({"sample": ["A1", "A2"], "patient": ["P", "P"]}).to_csv(tmp_path / "patients.csv", index=False)
     prepare(root, tmp_path / "out", patients=tmp_path / "patients.csv")
     assert {r["patient"] for r in read_manifest(tmp_path / "out")["training"]} == {"P"}
+    (tmp_path / "splits.csv").write_text("sample,split\nA2,test\n")
     with pytest.raises(InputError, match='patient "P" is in both'):
-        (tmp_path / "splits.csv").write_text("sample,split\nA2,test\n")
         prepare(root, tmp_path / "leak", patients=tmp_path / "patients.csv", splits=tmp_path / "splits.csv")
 
 

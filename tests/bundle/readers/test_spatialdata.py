@@ -56,7 +56,8 @@ def store(tmp_path: Path, specimen) -> Callable[..., Path]:
         grey.create_array("s0", shape=(1, 64, 64), dtype="uint16")
         grey.attrs.update({"multiscales": [{"axes": axes("cyx"), "datasets": [{"path": "s0"}]}]})
         rng = np.random.default_rng(1)
-        at = rng.uniform((100, 100), (specimen.width_px - 100, specimen.height_px - 100), (150, 2))
+        at = rng.uniform((100, 100), (specimen.width_px - 100, specimen.height_px - 100), (900, 2))
+        at = at[specimen.amount(at) > 0][:150]
         # px → system: y_system = x_px * step + 50 and x_system = y_px * step + 30
         in_system = np.column_stack([at[:, 1] * step + 30, at[:, 0] * step + 50])
         table = pd.DataFrame(index=pd.Index([f"s{i}" for i in range(150)]))
