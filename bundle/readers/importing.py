@@ -102,7 +102,10 @@ def import_sample(
         done = Imported(**{key: before[key] for key in _KEPT}, kept=True)
         _refuse_doubts(done.name, done.doubts, strict)
         width, height = done.size_px  # a list in JSON
-        return dataclasses.replace(done, size_px=(width, height))
+        record = {key: value for key, value in done.record.items() if key != "patient"}
+        patient = options.patient or place.patient
+        record |= {} if patient is None else {"patient": patient}
+        return dataclasses.replace(done, record=record, size_px=(width, height))
     sample = reader_of(layout).read(place, options)
     done = _write(sample, layout, place, options, out, tools, made_from)
     image = sample.image

@@ -153,3 +153,100 @@ def test_a_data_set_of_an_earlier_version_is_added_to(her2st, tmp_path):
     (tmp_path / ".pixnet.json").unlink()
     prepare(her2st, tmp_path, source="her2st")
     assert (tmp_path / ".pixnet.json").is_file()
+
+
+def two_folders(her2st: Path, tmp_path: Path) -> tuple[Path, Path]:
+    """Sections A1 and A2 in one folder, B1 in another."""
+    other = tmp_path / "other"
+    for path in sorted(her2st.rglob("B1*")):
+        (other / path.parent.name).mkdir(parents=True, exist_ok=True)
+        path.rename(other / path.parent.name / path.name)
+    return her2st, other
+
+
+def test_several_folders_are_one_data_set(her2st: Path, tmp_path: Path) -> None:
+    manifest = read_manifest(prepare(two_folders(her2st, tmp_path), tmp_path / "out", test=["B"]).parent)
+    assert [r["section"] for r in manifest["training"]] == ["A1", "A2"]
+    assert [r["section"] for r in manifest["test"]] == ["B1"]
+
+
+def test_a_second_patient_is_added_beside_the_first(her2st: Path, tmp_path: Path) -> None:
+    first, second = two_folders(her2st, tmp_path)
+    prepare(first, tmp_path / "out")
+    prepare(second, tmp_path / "out", add=True, test=["B"])
+    manifest = read_manifest(tmp_path / "out")
+    assert [r["section"] for r in manifest["training"]] == ["A1", "A2"]
+    assert [(r["section"], r["patient"]) for r in manifest["test"]] == [("B1", "B")]
+    with pytest.raises(InputError, match='patient "A" is in both'):
+        prepare(first, tmp_path / "out", add=True, test=["A1"])
+
+
+def test_a_csv_says_who_is_who(her2st: Path, tmp_path: Path) -> None:
+    first, second = two_folders(her2st, tmp_path)
+    table = tmp_path / "samples.csv"
+    table.write_text(
+        "path,only,patient,name,split,size_um\n"
+        f"{first.name},A1,P1,one,,110\n"
+        f"{first.name},A2,P1,two,,\n"
+        f"{second.name},,P2,three,validation,\n"
+    )
+    manifest = read_manifest(prepare(table, tmp_path / "out").parent)
+    assert [(r["section"], r["patient"]) for r in manifest["training"]] == [("one", "P1"), ("two", "P1")]
+    assert [(r["section"], r["patient"]) for r in manifest["validation"]] == [("three", "P2")]
+    sizes = {r["section"]: read_units(r["label"][0]).size_um for r in manifest["training"]}
+    assert sizes == {"one": 110.0, "two": 100.0}
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("path,patent\nx,y\n", 'a column patent .* Did you mean "patient"'),
+        ("path,mpp\nhere,fast\n", 'line 2: mpp is "fast"'),
+        ("path,split\nhere,train\n", 'line 2: the split is "train"'),
+        ("path,mpp\n,2\n", "line 2: the path is missing"),
+        ("path\nhere\nthere\n", r"2 samples could not be imported.*There is no file or folder .*here"),
+    ],
+)
+def test_a_faulty_csv_is_told(tmp_path: Path, content: str, says: str) -> None:
+    (tmp_path / "samples.csv").write_text(content)
+    with pytest.raises(InputError, match=says):
+        prepare(tmp_path / "samples.csv", tmp_path / "out")
+    assert not (tmp_path / "out" / "dataset.json").exists()
+
+
+def test_a_sample_that_fails_is_reported_and_the_rest_are_done(her2st: Path, tmp_path: Path) -> None:
+    table = her2st / "ST-spotfiles" / "A2_selection.tsv"
+    whole = table.read_text()
+    table.write_text(whole.replace("pixel_x", "px"))
+    with pytest.raises(InputError, match=r"1 sample could not be imported\. A2: .*no column pixel_x.*the other 2"):
+        prepare(her2st, tmp_path / "out")
+    assert [r["section"] for r in read_manifest(tmp_path / "out")["training"]] == ["A1", "B1"]
+    before = (tmp_path / "out" / "spots" / "A1.h5ad").stat().st_mtime_ns
+    table.write_text(whole)
+    prepare(her2st, tmp_path / "out")
+    assert [r["section"] for r in read_manifest(tmp_path / "out")["training"]] == ["A1", "A2", "B1"]
+    assert (tmp_path / "out" / "spots" / "A1.h5ad").stat().st_mtime_ns == before
+
+
+def test_an_option_that_changes_what_is_written_remakes_it(her2st: Path, tmp_path: Path) -> None:
+    prepare(her2st, tmp_path / "out")
+    before = (tmp_path / "out" / "spots" / "A1.h5ad").stat().st_mtime_ns
+    prepare(her2st, tmp_path / "out", patients={"A1": "Z", "A2": "Z"})  # a name alone needs no new import
+    assert (tmp_path / "out" / "spots" / "A1.h5ad").stat().st_mtime_ns == before
+    assert {r["patient"] for r in read_manifest(tmp_path / "out")["training"]} == {"Z", "B"}
+    prepare(her2st, tmp_path / "out", pitch_um=100)
+    assert (tmp_path / "out" / "spots" / "A1.h5ad").stat().st_mtime_ns > before
+
+
+def test_nothing_of_others_is_overwritten(her2st: Path, tmp_path: Path) -> None:
+    (tmp_path / "out" / "slides").mkdir(parents=True)
+    with pytest.raises(InputError, match="does not recognise as its own"):
+        prepare(her2st, tmp_path / "out")
+
+
+@pytest.mark.real
+def test_a_real_second_patient_beside_the_first(real_data: Path, tmp_path: Path) -> None:
+    sources = [real_data / "her2st", real_data / "her2st_a1"]
+    manifest = read_manifest(prepare(sources, tmp_path, test=["A"]).parent)
+    assert [r["section"] for r in manifest["training"]] == ["C2", "C3", "C4", "C5"]
+    assert manifest["test"][0]["mpp"] == pytest.approx(3.19, abs=0.01)
