@@ -144,7 +144,7 @@ def prepared_section(folder: Path, section: str = "C5") -> tuple[Path, Path] | N
     if not (folder / "her2st" / "dataset.json").is_file():
         from bundle.readers import prepare
 
-        prepare("her2st", str(source), str(folder / "her2st"), test=[section], split_by="section")
+        prepare(str(source), str(folder / "her2st"), source="her2st", test=[section], split_by="section")
     return folder / "her2st" / "slides" / f"{section}.tif", folder / "her2st" / "spots" / f"{section}.h5ad"
 
 

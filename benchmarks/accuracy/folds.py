@@ -99,7 +99,7 @@ def open_data(data: str | Path | None, work: Path) -> dict[str, Any]:
     if not (root / "dataset.json").is_file():
         prepared = work / "data"
         if not (prepared / "dataset.json").is_file():
-            prepare("her2st", root, prepared, split_by="section")
+            prepare(root, prepared, source="her2st", split_by="section")
         root = prepared
     return read_manifest(root)
 

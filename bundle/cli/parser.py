@@ -10,7 +10,7 @@ from typing import Any
 
 from ..errors import did_you_mean
 from ..version import bundle_version
-from . import audit, demo, evaluate, export, export_bundle, phantom, predict, prepare, report, train
+from . import audit, demo, evaluate, export, export_bundle, inspect, phantom, predict, prepare, report, train
 
 __all__ = ["COMMANDS", "build_parser"]
 
@@ -19,6 +19,7 @@ COMMANDS = {
     "demo": demo,
     "phantom": phantom,
     "prepare": prepare,
+    "inspect": inspect,
     "train": train,
     "evaluate": evaluate,
     "predict": predict,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 
 import anndata as ad
 import numpy as np
@@ -10,6 +11,7 @@ import pandas as pd
 import scipy.sparse as sp
 
 from ..errors import InputError
+from .polygons import Polygons
 from .units import Shape
 
 __all__ = ["build_units"]
@@ -31,6 +33,7 @@ def build_units(
     hires: np.ndarray | None = None,
     hires_scale: float | None = None,
     kind: str = "counts",
+    polygons: Polygons | None = None,
 ) -> ad.AnnData:
     """Build the AnnData of measured units.
 
@@ -41,8 +44,8 @@ def build_units(
         genes: symbols, or ids without version.
         barcodes: the source's names of the units, unique.
         centers_px: (U, 2), (x, y) of the centres in level-0 pixels.
-        shape: `circle` or `square`.
-        size_um: diameter or side in micrometres.
+        shape: `circle`, `square`, or `polygon` (with `polygons`).
+        size_um: diameter or side in micrometres; of polygons, the median diameter of disks of the same area.
         mpp: micrometres per level-0 pixel.
         section: name of the section.
         gene_ids: the source's ids, (G,).
@@ -51,6 +54,7 @@ def build_units(
         hires: a small picture of the slide, uint8 (h, w, 3).
         hires_scale: hires pixels per level-0 pixel.
         kind: `counts` or `rate`.
+        polygons: of the units, if that is their shape.
     """
     matrix = sp.csr_matrix(counts, dtype=np.float32)
     names = pd.Index([str(g) for g in genes])
@@ -79,4 +83,7 @@ def build_units(
         spatial["scalefactors"]["tissue_hires_scalef"] = hires_scale
     adata.uns["spatial"] = {section: spatial}
     adata.uns["unit"] = {"shape": shape, "size_um": float(size_um), "kind": kind}
+    if polygons is not None:
+        arrays = {field.name: getattr(polygons, field.name) for field in fields(Polygons)}
+        adata.uns["polygons"] = {"names": obs.index.to_numpy(), **arrays}
     return adata

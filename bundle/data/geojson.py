@@ -169,7 +169,7 @@ def _about(feature: dict[str, Any], number: int) -> tuple[str, str, str | None]:
     name = feature.get("id")
     if name in _QUPATH_TYPES:
         kind, name = _QUPATH_TYPES[name], None
-    name = properties.get("name") if name is None else name
+    name = properties.get("name", properties.get("cell_id")) if name is None else name  # Space Ranger numbers cells
     label = properties.get("classification")
     if isinstance(label, dict):
         label = label.get("name") or label.get("names")

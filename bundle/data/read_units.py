@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from ..errors import InputError
 from ..files.anndata import read_anndata
 from ..files.reading import reading
 from .manifest import check_mpp
+from .polygons import Polygons
 from .section_identity import section_of, sections_of
 from .units import Units
 from .visium import CAPTURE_DISK_UM, CONVENTION_UM, PITCH_UM, visium_pitch_px
@@ -65,7 +67,9 @@ def _units_of(adata: ad.AnnData, path: Path) -> Units:
     unit = adata.uns.get("unit")
     if unit is None:
         unit, mpp = _guessed_unit(path, adata, slide.get("scalefactors", {}).get("spot_diameter_fullres"), mpp)
-    if unit.get("shape") not in ("circle", "square") or not float(unit.get("size_um", 0)) > 0:
+    polygons = _polygons_of(adata, path) if unit.get("shape") == "polygon" and "polygons" in adata.uns else None
+    is_known = unit.get("shape") in ("circle", "square") or polygons is not None
+    if not is_known or not float(unit.get("size_um", 0)) > 0:
         raise InputError(
             f'{path}: uns["unit"] needs a "shape", circle or square, and a "size_um" above 0; cells, which have '
             "shapes of their own, come as GeoJSON or as a label image."
@@ -90,9 +94,20 @@ def _units_of(adata: ad.AnnData, path: Path) -> Units:
         size_um=float(unit["size_um"]),
         kind=str(unit.get("kind", "counts")),
         mpp=None if mpp is None else float(mpp),
+        geometry=polygons,
         section=section_of(adata.uns, path.name),
         obs=adata.obs[grid] if grid else None,
     )
+
+
+def _polygons_of(adata: ad.AnnData, path: Path) -> Polygons:
+    """The polygons of measured cells, also where cells were taken out of the file since it was written."""
+    held = adata.uns["polygons"]
+    polygons = Polygons(*(np.asarray(held[field.name]) for field in fields(Polygons)))
+    place = pd.Index(np.asarray(held["names"], dtype=str)).get_indexer(adata.obs_names.astype(str))
+    if (place < 0).any():
+        raise InputError(f'{path}: uns["polygons"] has no polygon for {(place < 0).sum()} of {len(place)} cells.')
+    return polygons if (place == np.arange(len(polygons))).all() else polygons.take(place)
 
 
 def _guessed_unit(

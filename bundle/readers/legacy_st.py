@@ -6,8 +6,6 @@ The counts are spot (`XxY`, its place on the array) × gene; the spots give that
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import re
 from collections.abc import Sequence
@@ -15,37 +13,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
-import tifffile
-from PIL import Image
 from scipy.optimize import least_squares
 
-from ..data.build_units import build_units
-from ..data.read_units import read_units
 from ..errors import InputError
-from ..files.atomic import replacing
 from ..files.reading import check_file, reading
-from ..writers.tiff_pyramid import write_pyramid
 
 __all__ = [
     "SOURCES",
     "Array",
-    "Converted",
     "Measurements",
     "Section",
     "Source",
-    "convert_section",
     "find_sections",
+    "genes_of",
     "read_measurements",
 ]
 
-FORMAT = 1  # raise when the same files would be written differently
-HIRES_PX = 2000
-JPEG_QUALITY = 95
-MAX_PICTURE_PX = 2**32
 TOLERANCE = 0.05
 _ENSEMBL = re.compile(r"^(ENS[A-Z]*G\d{11})\.\d+$")
 
@@ -174,26 +160,6 @@ class Measurements:
     mpp: float
 
 
-@dataclass(frozen=True)
-class Converted:
-    """A section as it was written.
-
-    Attributes:
-        image: the slide.
-        label: its spots.
-        mpp: micrometres per pixel of level 0.
-        centers_px: centres (x, y) of the spots in level-0 pixels, (U, 2).
-        size_px: width and height of level 0.
-    """
-
-    section: Section
-    image: Path
-    label: Path
-    mpp: float
-    centers_px: np.ndarray
-    size_px: tuple[int, int]
-
-
 def find_sections(source: Source, src: str | Path) -> list[Section]:
     """Find the sections of `source` anywhere below `src`, in natural order of their names.
 
@@ -254,53 +220,6 @@ def genes_of(sections: Sequence[Section]) -> list[str]:
     return list(dict.fromkeys(gene for section in sections for gene in _read_genes(section.counts)))
 
 
-def convert_section(
-    section: Section,
-    out: str | Path,
-    array: Array,
-    *,
-    mpp: float | None = None,
-    pitch_um: float | None = None,
-    spot_diameter_um: float | None = None,
-    genes: Sequence[str] = (),
-) -> Converted:
-    """Write one section as `slides/<name>.tif` and `spots/<name>.h5ad` below `out`.
-
-    Outputs that were made from the same files with the same figures are kept, so an interrupted run goes on.
-
-    Args:
-        section: its files.
-        out: the data set's folder.
-        array: the array it was measured on.
-        mpp: micrometres per pixel of the picture; by default the array's pitch gives it.
-        pitch_um: distance between neighbouring spots, if unlike the array's.
-        spot_diameter_um: diameter of a spot, if unlike the array's.
-        genes: genes that the data set measured; one that this section's table lacks was never seen there, and is 0.
-
-    Raises:
-        InputError: if a file cannot be read, or the counts, the spots and the picture do not belong together.
-    """
-    pitch_um = array.pitch_um if pitch_um is None else pitch_um
-    diameter_um = array.spot_diameter_um if spot_diameter_um is None else spot_diameter_um
-    for what, value in (("mpp", mpp), ("pitch_um", pitch_um), ("spot_diameter_um", diameter_um)):
-        if value is not None and not (math.isfinite(value) and value > 0):
-            raise InputError(f"{what} is {value}; it must be a positive number.")
-    image, label = Path(out) / "slides" / f"{section.name}.tif", Path(out) / "spots" / f"{section.name}.h5ad"
-    here = set(_read_genes(section.counts)) if genes else set()
-    unseen = [gene for gene in genes if gene not in here]
-    made_from = _fingerprint(section, mpp, pitch_um, diameter_um, unseen)
-    if not (image.is_file() and _made_from(label) == made_from):
-        label.unlink(missing_ok=True)  # it vouches for the slide, so no newer slide may have it
-        stretch = pitch_um / array.pitch_um
-        scaled = Array((array.step_um[0] * stretch, array.step_um[1] * stretch), pitch_um, diameter_um)
-        _write(section, image, label, scaled, mpp, made_from, unseen)
-    units = read_units(label)
-    with tifffile.TiffFile(image) as tiff:
-        height_px, width_px = tiff.pages.first.shape[:2]
-    assert units.mpp is not None
-    return Converted(section, image, label, units.mpp, units.centers_px, (width_px, height_px))
-
-
 def read_measurements(section: Section, array: Array, mpp: float | None = None) -> Measurements:
     """Read the counts of a section's spots and derive the picture's scale.
 
@@ -337,50 +256,6 @@ def read_measurements(section: Section, array: Array, mpp: float | None = None) 
     scale = mpp or from_array
     assert scale is not None
     return Measurements(counts[pd.Index(barcodes).get_indexer(spots.index)], genes, spots, scale)
-
-
-def _write(
-    section: Section,
-    image: Path,
-    label: Path,
-    array: Array,
-    mpp: float | None,
-    made_from: str,
-    unseen: Sequence[str],
-) -> None:
-    measured = read_measurements(section, array, mpp)
-    picture = _read_picture(section.image)
-    height_px, width_px = picture.shape[:2]
-    spots = measured.spots
-    centers_px = spots[["pixel_x", "pixel_y"]].to_numpy(np.float64)
-    outside = ((centers_px < 0) | (centers_px > (width_px, height_px))).any(1)
-    if outside.any():
-        first = int(outside.argmax())
-        raise InputError(
-            f"Section {section.name}: {outside.sum()} of {len(spots)} spots lie outside {section.image.name} "
-            f"({width_px} x {height_px} px); the first is {spots.index[first]} at x = {centers_px[first, 0]:.0f}, "
-            f'y = {centers_px[first, 1]:.0f}. Is it a reduced ("hires") picture? Take the full-resolution one that the '
-            "spots were placed on."
-        )
-    hires = Image.fromarray(picture)
-    hires.thumbnail((HIRES_PX, HIRES_PX))
-    adata = build_units(
-        sp.hstack([measured.counts, sp.csr_matrix((len(spots), len(unseen)), dtype=np.float32)], "csr"),
-        [*measured.genes, *unseen],
-        spots.index.to_list(),
-        centers_px,
-        shape="circle",
-        size_um=array.spot_diameter_um,
-        mpp=measured.mpp,
-        section=section.name,
-        array_xy=spots[["x", "y"]].to_numpy(),
-        hires=np.asarray(hires),
-        hires_scale=hires.width / width_px,
-    )
-    adata.uns["made_from"] = made_from
-    write_pyramid(image, picture, measured.mpp, quality=JPEG_QUALITY)
-    with replacing(label) as temporary:
-        adata.write_h5ad(temporary, compression="gzip")
 
 
 def _read_table(path: Path, **options: Any) -> pd.DataFrame:
@@ -460,31 +335,3 @@ def _mpp_from_array(section: Section, spots: pd.DataFrame, array: Array) -> floa
             "kind of array used?"
         )
     return float(math.sqrt(along_x * along_y))
-
-
-def _read_picture(path: Path) -> np.ndarray:
-    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, MAX_PICTURE_PX  # Pillow refuses slides as "bombs"
-    try:
-        with reading(path, "cannot be decoded"), Image.open(path) as picture:
-            return np.asarray(picture.convert("RGB"))
-    finally:
-        Image.MAX_IMAGE_PIXELS = limit
-
-
-def _fingerprint(
-    section: Section, mpp: float | None, pitch_um: float, diameter_um: float, unseen: Sequence[str]
-) -> str:
-    figures = [FORMAT, mpp, pitch_um, diameter_um, *([list(unseen)] if unseen else [])]
-    digest = hashlib.sha256(json.dumps(figures).encode())
-    for path in (section.counts, section.spots, section.image):
-        with open(path, "rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()
-
-
-def _made_from(label: Path) -> str | None:
-    try:
-        with h5py.File(label) as file:
-            return str(file["uns/made_from"].asstr()[()])
-    except (OSError, KeyError):
-        return None

@@ -365,7 +365,7 @@ def test_a_data_set_that_a_user_described_is_not_taken_for_a_phantom(phantom, tm
 def test_no_data_set_is_prepared_into_its_source(tmp_path):
     (tmp_path / "notes").write_text("mine")
     with pytest.raises(InputError, match="is the folder that this command reads"):
-        prepare("her2st", tmp_path, tmp_path / ".")
+        prepare(tmp_path, tmp_path / ".", source="her2st")
     assert os.listdir(tmp_path) == ["notes"]
 
 

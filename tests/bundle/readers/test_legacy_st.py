@@ -9,7 +9,10 @@ import pandas as pd
 import pytest
 
 from bundle.errors import InputError
-from bundle.readers.legacy_st import SOURCES, Section, convert_section, find_sections, read_measurements
+from bundle.readers.importing import Imported, import_sample
+from bundle.readers.legacy_st import SOURCES, Section, find_sections, read_measurements
+from bundle.readers.preparing import preparation_tools
+from bundle.readers.sample import Options, Place
 
 HER2ST = SOURCES["her2st"]
 MPP = 200 / 30
@@ -22,6 +25,12 @@ def section(tmp_path: Path) -> Section:
 
 def files(section: Section) -> tuple[Path, Path, Path]:
     return section.counts, section.spots, section.image
+
+
+def imported(section: Section, **options: float) -> Imported:
+    place = Place(section.name, section.counts.parent, files(section), ("her2st", section, (section.counts,)), "A")
+    out = section.counts.parent / "out"
+    return import_sample("st", place, Options(**options), out, preparation_tools())
 
 
 def rotated(degrees: float, flip: bool = False) -> Callable[[pd.DataFrame], pd.DataFrame]:
@@ -57,7 +66,7 @@ def test_spots_without_counts_or_unselected_are_left_out(section: Section, write
 
 def test_ensembl_ids_lose_their_version_and_symbols_keep_theirs(section: Section, write_section: Callable) -> None:
     write_section(*files(section))
-    adata = ad.read_h5ad(convert_section(section, section.counts.parent / "out", HER2ST.array).label)
+    adata = ad.read_h5ad(section.counts.parent / "out" / imported(section).record["label"])
     assert list(adata.var_names) == ["ACTB", "ENSG00000141736", "ENSMUSG00000064339", "FO538757.1", "TWICE"]
     assert list(adata.var["gene_ids"]) == list(adata.var_names)
     table = pd.read_csv(section.counts, sep="\t", index_col=0).loc[adata.obs_names]
@@ -86,9 +95,8 @@ def test_scale_does_not_depend_on_how_the_picture_lies(
 
 def test_scale_follows_the_pitch(section: Section, write_section: Callable) -> None:
     write_section(*files(section))
-    out = section.counts.parent / "out"
-    assert convert_section(section, out, HER2ST.array, pitch_um=100).mpp == pytest.approx(MPP / 2, rel=1e-4)
-    assert convert_section(section, out, HER2ST.array).mpp == pytest.approx(MPP, rel=1e-4)
+    assert imported(section, pitch_um=100).record["mpp"] == pytest.approx(MPP / 2, rel=1e-4)
+    assert imported(section).record["mpp"] == pytest.approx(MPP, rel=1e-4)
 
 
 def test_scale_withstands_misplaced_spots(section: Section, write_section: Callable) -> None:
@@ -127,11 +135,11 @@ def test_a_given_scale_that_contradicts_the_array_is_told(section: Section, writ
     assert read_measurements(section, HER2ST.array, mpp=6.5).mpp == 6.5
 
 
-@pytest.mark.parametrize("figures", [{"mpp": 0.0}, {"pitch_um": -1.0}, {"spot_diameter_um": float("nan")}])
+@pytest.mark.parametrize("figures", [{"mpp": 0.0}, {"pitch_um": -1.0}, {"size_um": float("nan")}])
 def test_figures_must_be_positive(section: Section, write_section: Callable, figures: dict[str, float]) -> None:
     write_section(*files(section))
     with pytest.raises(InputError, match="positive"):
-        convert_section(section, section.counts.parent / "out", HER2ST.array, **figures)
+        imported(section, **figures)
 
 
 # Files that do not belong together, or cannot be read -----------------------------------------------------------------
@@ -196,7 +204,7 @@ def test_a_cut_short_gzip_is_told(section: Section, write_section: Callable, tmp
 def test_spots_outside_the_picture_are_counted(section: Section, write_section: Callable) -> None:
     write_section(*files(section), change_spots=lambda t: t.assign(pixel_x=t["pixel_x"] + 100))
     with pytest.raises(InputError, match=r"of 48 spots lie outside A1\.jpg \(300 x 240 px\).*full-resolution"):
-        convert_section(section, section.counts.parent / "out", HER2ST.array)
+        imported(section)
 
 
 @pytest.mark.parametrize("keep", [0, 100, 2000])
@@ -206,8 +214,8 @@ def test_a_cut_short_picture_is_told_and_nothing_is_written(
     write_section(*files(section))
     section.image.write_bytes(section.image.read_bytes()[:keep])
     out = section.counts.parent / "out"
-    with pytest.raises(InputError, match=r"A1\.jpg cannot be decoded"):
-        convert_section(section, out, HER2ST.array)
+    with pytest.raises(InputError, match=r"A1\.jpg (cannot be decoded|is empty)"):
+        imported(section)
     assert not [p for p in out.rglob("*") if p.is_file()]
 
 

@@ -32,8 +32,8 @@ def moved(source: Path, target: Path, layout: str) -> Path:
 
 @pytest.mark.parametrize("layout", ["flat", "folders"])
 def test_every_layout_gives_the_same_data_set(her2st: Path, tmp_path: Path, layout: str) -> None:
-    known = prepare("her2st", her2st, tmp_path / "known")
-    other = prepare("her2st", moved(her2st, tmp_path / layout, layout), tmp_path / "other")
+    known = prepare(her2st, tmp_path / "known", source="her2st")
+    other = prepare(moved(her2st, tmp_path / layout, layout), tmp_path / "other", source="her2st")
     assert json.loads(known.read_text()) == json.loads(other.read_text())
     for record in read_split(tmp_path / "known", "training"):
         slide = Path(record["image"])
@@ -41,7 +41,7 @@ def test_every_layout_gives_the_same_data_set(her2st: Path, tmp_path: Path, layo
 
 
 def test_slides_and_units_are_those_of_the_source(her2st: Path, tmp_path: Path) -> None:
-    manifest = read_manifest(prepare("her2st", her2st, tmp_path / "out", validation=["B"]).parent)
+    manifest = read_manifest(prepare(her2st, tmp_path / "out", source="her2st", validation=["B"]).parent)
     assert (manifest["numTraining"], manifest["numValidation"], manifest["numTest"]) == (2, 1, 0)
     assert manifest["transcriptome"] == "whole"
     for record in manifest["training"] + manifest["validation"]:
@@ -63,22 +63,24 @@ def test_a_second_run_keeps_what_is_done_and_remakes_what_is_not(her2st: Path, t
         return {p.name: p.stat().st_mtime_ns for p in out.rglob("A*") if p.is_file()}
 
     out = tmp_path / "out"
-    prepare("her2st", her2st, out)
+    prepare(her2st, out, source="her2st")
     first = times()
-    prepare("her2st", her2st, out, test=["B"])
+    prepare(her2st, out, source="her2st", test=["B"])
     assert times() == first
 
     (out / "slides" / "A1.tif").unlink()
     (out / "spots" / "A2.h5ad").write_bytes(b"cut short")
-    prepare("her2st", her2st, out)
-    assert all(times()[name] > first[name] for name in first)
+    prepare(her2st, out, source="her2st")
+    remade = {name for name, time in times().items() if time > first[name]}
+    assert {"A1.tif", "A1.h5ad", "A2.h5ad"} <= remade  # A1's units are those of its slide
+    assert "A2.tif" not in remade
     assert len(read_units(out / "spots" / "A2.h5ad")) == 48
 
-    prepare("her2st", her2st, out, spot_diameter_um=110)
+    prepare(her2st, out, source="her2st", spot_diameter_um=110)
     assert read_units(out / "spots" / "A1.h5ad").size_um == 110
     table = her2st / "ST-spotfiles" / "A1_selection.tsv"
     table.write_text("".join(table.read_text().splitlines(keepends=True)[:-1]))
-    prepare("her2st", her2st, out, spot_diameter_um=110)
+    prepare(her2st, out, source="her2st", spot_diameter_um=110)
     assert len(read_units(out / "spots" / "A1.h5ad")) == 47
 
 
@@ -102,7 +104,7 @@ def test_splits_that_cannot_be_are_told_before_anything_is_written(
 
 
 def test_sections_of_one_patient_may_be_parted_when_asked_for(her2st: Path, tmp_path: Path) -> None:
-    prepare("her2st", her2st, tmp_path / "out", test=["A1"], split_by="section")
+    prepare(her2st, tmp_path / "out", source="her2st", test=["A1"], split_by="section")
     records = {split: read_split(tmp_path / "out", split) for split in SPLITS}
     assert [r["section"] for r in records["test"]] == ["A1"]
     assert [r["section"] for r in records["training"]] == ["A2", "B1"]
@@ -111,7 +113,7 @@ def test_sections_of_one_patient_may_be_parted_when_asked_for(her2st: Path, tmp_
 
 @pytest.mark.real
 def test_bands_of_a_real_section(real_data: Path, tmp_path: Path) -> None:
-    manifest = read_manifest(prepare("xfuse", real_data / "xfuse_mob_tiny", tmp_path, split_by="block").parent)
+    manifest = read_manifest(prepare(real_data / "xfuse_mob_tiny", tmp_path, source="xfuse", split_by="block").parent)
     assert manifest["transcriptome"] == "panel"
     units = {split: load_units(manifest[split][0])[0] for split in SPLITS}
     assert [len(units[split]) / 282 for split in SPLITS] == pytest.approx([0.6, 0.2, 0.2], abs=0.06)
@@ -134,7 +136,7 @@ def test_a_gene_that_a_section_never_saw_is_zero_there(her2st: Path, tmp_path: P
         1,
         change_counts=lambda table: table.drop(columns="ACTB").assign(NEW=2),
     )
-    prepare("her2st", her2st, tmp_path / "out")
+    prepare(her2st, tmp_path / "out", source="her2st")
     units = {name: read_units(tmp_path / "out" / "spots" / f"{name}.h5ad") for name in ("A1", "A2", "B1")}
     assert {name: set(u.genes) for name, u in units.items()} == {key: set(units["A1"].genes) for key in units}
     assert (units["A2"].counts_of(["ACTB"]) == 0).all()
@@ -142,12 +144,109 @@ def test_a_gene_that_a_section_never_saw_is_zero_there(her2st: Path, tmp_path: P
     assert (units["B1"].counts_of(["NEW"]) == 0).all()
     assert (units["B1"].counts_of(["ACTB"]) > 0).any()
     times = [path.stat().st_mtime_ns for path in sorted((tmp_path / "out" / "spots").iterdir())]
-    prepare("her2st", her2st, tmp_path / "out")
+    prepare(her2st, tmp_path / "out", source="her2st")
     assert [path.stat().st_mtime_ns for path in sorted((tmp_path / "out" / "spots").iterdir())] == times
 
 
 def test_a_data_set_of_an_earlier_version_is_added_to(her2st, tmp_path):
-    prepare("her2st", her2st, tmp_path)
+    prepare(her2st, tmp_path, source="her2st")
     (tmp_path / ".pixnet.json").unlink()
-    prepare("her2st", her2st, tmp_path)
+    prepare(her2st, tmp_path, source="her2st")
     assert (tmp_path / ".pixnet.json").is_file()
+
+
+def two_folders(her2st: Path, tmp_path: Path) -> tuple[Path, Path]:
+    """Sections A1 and A2 in one folder, B1 in another."""
+    other = tmp_path / "other"
+    for path in sorted(her2st.rglob("B1*")):
+        (other / path.parent.name).mkdir(parents=True, exist_ok=True)
+        path.rename(other / path.parent.name / path.name)
+    return her2st, other
+
+
+def test_several_folders_are_one_data_set(her2st: Path, tmp_path: Path) -> None:
+    manifest = read_manifest(prepare(two_folders(her2st, tmp_path), tmp_path / "out", test=["B"]).parent)
+    assert [r["section"] for r in manifest["training"]] == ["A1", "A2"]
+    assert [r["section"] for r in manifest["test"]] == ["B1"]
+
+
+def test_a_second_patient_is_added_beside_the_first(her2st: Path, tmp_path: Path) -> None:
+    first, second = two_folders(her2st, tmp_path)
+    prepare(first, tmp_path / "out")
+    prepare(second, tmp_path / "out", add=True, test=["B"])
+    manifest = read_manifest(tmp_path / "out")
+    assert [r["section"] for r in manifest["training"]] == ["A1", "A2"]
+    assert [(r["section"], r["patient"]) for r in manifest["test"]] == [("B1", "B")]
+    with pytest.raises(InputError, match='patient "A" is in both'):
+        prepare(first, tmp_path / "out", add=True, test=["A1"])
+
+
+def test_a_csv_says_who_is_who(her2st: Path, tmp_path: Path) -> None:
+    first, second = two_folders(her2st, tmp_path)
+    table = tmp_path / "samples.csv"
+    table.write_text(
+        "path,only,patient,name,split,size_um\n"
+        f"{first.name},A1,P1,one,,110\n"
+        f"{first.name},A2,P1,two,,\n"
+        f"{second.name},,P2,three,validation,\n"
+    )
+    manifest = read_manifest(prepare(table, tmp_path / "out").parent)
+    assert [(r["section"], r["patient"]) for r in manifest["training"]] == [("one", "P1"), ("two", "P1")]
+    assert [(r["section"], r["patient"]) for r in manifest["validation"]] == [("three", "P2")]
+    sizes = {r["section"]: read_units(r["label"][0]).size_um for r in manifest["training"]}
+    assert sizes == {"one": 110.0, "two": 100.0}
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("path,patent\nx,y\n", 'a column patent .* Did you mean "patient"'),
+        ("path,mpp\nhere,fast\n", 'line 2: mpp is "fast"'),
+        ("path,split\nhere,train\n", 'line 2: the split is "train"'),
+        ("path,mpp\n,2\n", "line 2: the path is missing"),
+        ("path\nhere\nthere\n", r"2 samples could not be imported.*There is no file or folder .*here"),
+    ],
+)
+def test_a_faulty_csv_is_told(tmp_path: Path, content: str, says: str) -> None:
+    (tmp_path / "samples.csv").write_text(content)
+    with pytest.raises(InputError, match=says):
+        prepare(tmp_path / "samples.csv", tmp_path / "out")
+    assert not (tmp_path / "out" / "dataset.json").exists()
+
+
+def test_a_sample_that_fails_is_reported_and_the_rest_are_done(her2st: Path, tmp_path: Path) -> None:
+    table = her2st / "ST-spotfiles" / "A2_selection.tsv"
+    whole = table.read_text()
+    table.write_text(whole.replace("pixel_x", "px"))
+    with pytest.raises(InputError, match=r"1 sample could not be imported\. A2: .*no column pixel_x.*the other 2"):
+        prepare(her2st, tmp_path / "out")
+    assert [r["section"] for r in read_manifest(tmp_path / "out")["training"]] == ["A1", "B1"]
+    before = (tmp_path / "out" / "spots" / "A1.h5ad").stat().st_mtime_ns
+    table.write_text(whole)
+    prepare(her2st, tmp_path / "out")
+    assert [r["section"] for r in read_manifest(tmp_path / "out")["training"]] == ["A1", "A2", "B1"]
+    assert (tmp_path / "out" / "spots" / "A1.h5ad").stat().st_mtime_ns == before
+
+
+def test_an_option_that_changes_what_is_written_remakes_it(her2st: Path, tmp_path: Path) -> None:
+    prepare(her2st, tmp_path / "out")
+    before = (tmp_path / "out" / "spots" / "A1.h5ad").stat().st_mtime_ns
+    prepare(her2st, tmp_path / "out", patients={"A1": "Z", "A2": "Z"})  # a name alone needs no new import
+    assert (tmp_path / "out" / "spots" / "A1.h5ad").stat().st_mtime_ns == before
+    assert {r["patient"] for r in read_manifest(tmp_path / "out")["training"]} == {"Z", "B"}
+    prepare(her2st, tmp_path / "out", pitch_um=100)
+    assert (tmp_path / "out" / "spots" / "A1.h5ad").stat().st_mtime_ns > before
+
+
+def test_nothing_of_others_is_overwritten(her2st: Path, tmp_path: Path) -> None:
+    (tmp_path / "out" / "slides").mkdir(parents=True)
+    with pytest.raises(InputError, match="does not recognise as its own"):
+        prepare(her2st, tmp_path / "out")
+
+
+@pytest.mark.real
+def test_a_real_second_patient_beside_the_first(real_data: Path, tmp_path: Path) -> None:
+    sources = [real_data / "her2st", real_data / "her2st_a1"]
+    manifest = read_manifest(prepare(sources, tmp_path, test=["A"]).parent)
+    assert [r["section"] for r in manifest["training"]] == ["C2", "C3", "C4", "C5"]
+    assert manifest["test"][0]["mpp"] == pytest.approx(3.19, abs=0.01)
