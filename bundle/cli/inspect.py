@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from pathlib import Path
 
 from .arguments import positive
 
@@ -21,7 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Print what was found."""
-    from ..readers import describe, inspect
+    from ..readers import Options, describe, inspect
 
-    found = inspect(args.path, as_=args.as_, image=args.image, mpp=args.mpp)
+    image = None if args.image is None else Path(args.image)
+    found = inspect(args.path, as_=args.as_, options=Options(image=image, mpp=args.mpp))
     print(json.dumps(found, indent=2) if args.json else describe(found))

@@ -15,6 +15,7 @@ import shapely
 from ..errors import InputError
 from ..files.reading import reading
 from .alignment import apply, px_per_unit, read_matrix_3x3, share_inside, size_of_picture
+from .cells import with_polygons
 from .sample import Options, Place, Sample, UnitTable
 from .tables import columns_of, read_columns
 from .tenx import gene_features, read_matrix
