@@ -17,16 +17,17 @@ ROOMS = ("bundle", "networks", "transforms")
 #: The rooms of `bundle`, from the ground up. A room imports rooms of its own floor and of those below.
 FLOORS = (
     ("errors", "version"),
-    ("files",),
+    ("files", "speed"),
     ("config", "data"),
     ("metrics", "training"),
-    ("inference", "speed", "writers"),
+    ("inference",),
+    ("writers",),
     ("datasets", "readers"),
     ("report",),
     ("audit",),
     ("viewer", "workflows"),
     ("integrations",),
-    ("cli",),
+    ("cli", "public"),
 )
 
 

@@ -36,7 +36,7 @@ STUB = """
 import os, pathlib, subprocess, sys, time
 
 sys.path.append("ROOT")
-from bundle.integrations.cohort.child import end_with_parent
+from bundle.cli.child import end_with_parent
 
 def main(arguments):
     slide, out = map(pathlib.Path, arguments[1:3])
