@@ -17,10 +17,10 @@ ROOMS = ("bundle", "networks", "transforms")
 #: The rooms of `bundle`, from the ground up. A room imports rooms of its own floor and of those below.
 FLOORS = (
     ("errors", "version"),
-    ("files", "speed"),
+    ("files",),
     ("config", "data"),
     ("metrics", "training"),
-    ("inference",),
+    ("inference", "speed"),
     ("writers",),
     ("datasets", "readers"),
     ("report",),
