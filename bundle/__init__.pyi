@@ -13,7 +13,6 @@ from .data.slide_dataset import SlideDataset
 from .data.tissue import stain_of_slides
 from .data.units import Units, units_table
 from .errors import InputError
-from .files.weights import LoadCheckpoint, load_weights, read_weights
 from .inference import (
     MapInferer,
     PredictionDataset,
@@ -36,6 +35,7 @@ from .training.ridge_fit import RidgeFit, fit_ridge
 from .training.run_folder import RunFolder
 from .training.tracking import MLFlowTracking
 from .training.unit_loss import UnitLoss
+from .training.weights import LoadCheckpoint, load_weights, read_weights
 from .writers.prediction import PredictionWriter
 
 __all__ = [

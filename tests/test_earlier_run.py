@@ -17,9 +17,9 @@ from bundle.config.earlier import today_weights
 from bundle.config.merge import merge_config
 from bundle.config.trust import read_model
 from bundle.errors import InputError
-from bundle.files.weights import load_weights
 from bundle.integrations.monai_label.models import fine_tune
 from bundle.integrations.onnx_file import load_network
+from bundle.training.weights import load_weights
 
 HERE = Path(__file__).parent / "earlier_run"
 CONFIGS = config.bundle_root() / "configs"

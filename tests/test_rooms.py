@@ -20,13 +20,14 @@ FLOORS = (
     ("files",),
     ("config", "data"),
     ("metrics", "training"),
-    ("inference", "speed", "writers"),
+    ("inference", "speed"),
+    ("writers",),
     ("datasets", "readers"),
     ("report",),
     ("audit",),
     ("viewer", "workflows"),
     ("integrations",),
-    ("cli",),
+    ("cli", "public"),
 )
 
 

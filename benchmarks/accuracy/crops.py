@@ -25,7 +25,7 @@ class UnitCrops(CropDataset):
     """A crop around every training unit, each once an epoch in an order of its own; see `CropDataset`."""
 
     def __len__(self) -> int:
-        return sum(len(units) for slide in self._slides for units in slide.layers)
+        return sum(int(keep.sum()) for slide in self._slides for keep in slide.taught)
 
     def __getitem__(self, item: int) -> dict[str, Any]:
         number, layer, unit = self._order()[item]
@@ -53,8 +53,8 @@ class UnitCrops(CropDataset):
             everything = [
                 (number, layer, unit)
                 for number, slide in enumerate(self._slides)
-                for layer, units in enumerate(slide.layers)
-                for unit in range(len(units))
+                for layer, keep in enumerate(slide.taught)
+                for unit in np.flatnonzero(keep)
             ]
             shuffled = np.random.default_rng([self.seed, self.epoch]).permutation(len(everything))
             self._ordered, self._items = self.epoch, [everything[i] for i in shuffled]

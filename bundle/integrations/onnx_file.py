@@ -27,7 +27,7 @@ from ..data.panel import load_panel
 from ..errors import InputError
 from ..files.atomic import replacing
 from ..files.ownership import check_output
-from ..files.weights import load_weights
+from ..training.weights import load_weights
 from ..version import bundle_version
 from ..workflows.trained_run import trained_run
 

@@ -1,12 +1,14 @@
 from . import bundle, networks, transforms
 from .bundle.audit import audit
+from .bundle.data.build_units import build_units
 from .bundle.data.cells import read_cells
 from .bundle.data.manifest import read_manifest
 from .bundle.data.panel import GenePanel, load_panel
-from .bundle.data.units import Units, build_units, read_units
+from .bundle.data.read_units import read_units
+from .bundle.data.units import Units
 from .bundle.datasets.phantom import make_phantom
 from .bundle.errors import InputError
-from .bundle.inference import DenseMap, expression_of, open_map
+from .bundle.inference import DenseMap, compute_map, express, expression_of, open_map, pool
 from .bundle.integrations.bundle_zip import export_bundle
 from .bundle.integrations.cohort import predict_cohort
 from .bundle.integrations.onnx_file import export_onnx
@@ -24,14 +26,17 @@ __all__ = [
     "build_units",
     "bundle",
     "bundle_version",
+    "compute_map",
     "evaluate",
     "export_bundle",
     "export_onnx",
+    "express",
     "expression_of",
     "load_panel",
     "make_phantom",
     "networks",
     "open_map",
+    "pool",
     "predict",
     "predict_cohort",
     "prepare",

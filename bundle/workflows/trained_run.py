@@ -32,7 +32,7 @@ def trained_run(run: str | Path, trust: bool = False) -> tuple[Path, ConfigFile]
                 "`pixnet train`."
             )
     content = read_model(model, trust)
-    from ..files.weights import check_archive  # slow to import
+    from ..training.weights import check_archive  # slow to import
 
     check_archive(weights)
     return run, ConfigFile(model, content)

@@ -222,7 +222,7 @@ def test_a_finished_run_of_a_model_does_not_outlive_its_configuration(tmp_path, 
     configs = shutil.copytree(bundle_root() / "configs", tmp_path / "configs")
     content = json.loads((configs / "train.json").read_text())
     (configs / "train.json").write_text(json.dumps({**content, "learning_rate": 1.0}))
-    monkeypatch.setattr("benchmarks.scale_methods.commands.bundle_root", lambda: tmp_path)
+    monkeypatch.setattr("benchmarks.scale_methods.config.bundle_root", lambda: tmp_path)
     after = planned(tmp_path)
     assert {name for name in before if before[name] == after[name]} == {n for n in before if "interpolation" in n}
 

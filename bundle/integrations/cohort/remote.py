@@ -39,7 +39,7 @@ def run_slide(job: dict[str, Any]) -> dict[str, Any]:
 
     Args:
         job: `name`; `folder` of the outputs; `ending` of their names; `slide` and further `arguments` of the command
-            line; `asked`, kept in the record; `module`, the name of the child's module (`child`), and, if that is not
+            line; `asked`, kept in the record; `module`, the name of `bundle.cli.child`, and, if that is not
             installed, the `source` folder that it lies in; `slots`, how many slides each place predicts at once.
 
     Returns:

@@ -167,7 +167,7 @@ def _job(
         "slide": str(slide.path),
         "arguments": [f"--model={run}", *arguments],
         "asked": asked,
-        "module": f"{__package__}.child",
+        "module": "pixnet.bundle.cli.child" if is_installed else "bundle.cli.child",
         "source": None if is_installed else str(bundle_root()),
     }
 

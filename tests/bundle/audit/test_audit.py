@@ -69,8 +69,11 @@ def test_it_gives_the_figures_of_the_evaluation(run, phantom, tmp_path, units: s
     audit(pred, truth, tmp_path, scales, min_total=20)  # the panels are the file's own
     audited = result_of(tmp_path)
     assert (audited["panel"], audited["genes"], audited["same_patient"]) == ("mean8", 8, False)
-    assert audited["scales"]["native"]["PCC@M_hvg15"] == pytest.approx(evaluated["scales"]["native"]["PCC@M_hvg15"])
-    same(audited["scales"]["native"], evaluated["scales"]["native"])
+    assert audited["scales"]["native"]["PCC@M_hvg15"] == pytest.approx(
+        evaluated["scales"]["native"]["PCC@M_hvg15"], abs=1e-4
+    )
+    # After two epochs predictions hardly vary, so that the rounding of single precision shows in correlations.
+    same(audited["scales"]["native"], evaluated["scales"]["native"], tolerance=1e-4)
     if size_um < 55:
         assert audited["scales"]["native"]["deviance"] == pytest.approx(evaluated["scales"]["native"]["deviance"])
     if scales and "rate_per_um2" in ad.read_h5ad(pred).layers:  # rates add up; a linear head's cells are approximate
@@ -80,7 +83,7 @@ def test_it_gives_the_figures_of_the_evaluation(run, phantom, tmp_path, units: s
         for path in (tmp_path / "audit_genes.csv", run / "evaluation" / "test_genes.csv")
     )
     for column in ("pcc_native", "ceiling_native", "mse_native"):
-        np.testing.assert_allclose(ours[column], theirs[column].reindex(ours.index), atol=1e-6)
+        np.testing.assert_allclose(ours[column], theirs[column].reindex(ours.index), atol=1e-4)
 
 
 def test_a_runs_panel_names_the_genes_and_the_patient_is_compared(run, phantom, tmp_path, capsys):

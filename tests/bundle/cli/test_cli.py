@@ -401,7 +401,7 @@ def test_a_spoilt_run(tiny_run, tmp_path, file: str, spoil: Callable[[Path], obj
         (["--spots", "spots.h5ad", "--pitch-um", "20"], "--pitch-um arranges spots"),
         (["--bin-um", "16", "--region", "0,0,20,20"], "no tissue found in this region"),
         (["--bin-um", "16", "--region", "300,300,3,3"], "no unit of 16 µm is on tissue in this region"),
-        (["--bin-um", "16", "--genes", ","], "No gene is asked for"),
+        (["--bin-um", "16", "--genes", ","], "The list of genes is empty"),
         (["--bin-um", "16", "--set", "all_genes=False"], '"all_genes" is "False"; it must be true or false'),
         (["--bin-um", "16", "--set", "tile_px=wide"], '"tile_px" is "wide"; it must be a whole number above 0'),
         (["--set", 'bin_um=[16, "wide"]'], '"bin_um" is [16, "wide"]; it must be a number such as 16.0'),
@@ -594,7 +594,8 @@ def test_units_are_scored_at_the_size_that_training_asked_for(tiny_run, dataset,
     trained_with.write_text(json.dumps({**json.loads(trained_with.read_text()), "unit_sizes_um": [16, 64]}))
     sizes = []
     monkeypatch.setattr(
-        "bundle.workflows.evaluating.run_config", lambda what, files, keys: sizes.append(keys.get("score_size_um"))
+        "bundle.workflows.evaluating.run_config",
+        lambda what, files, keys, trust: sizes.append(keys.get("score_size_um")),
     )
     workflows.evaluate(run)
     workflows.evaluate(run, size_um=16.0)

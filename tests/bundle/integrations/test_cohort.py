@@ -36,7 +36,7 @@ STUB = """
 import os, pathlib, subprocess, sys, time
 
 sys.path.append("ROOT")
-from bundle.integrations.cohort.child import end_with_parent
+from bundle.cli.child import end_with_parent
 
 def main(arguments):
     slide, out = map(pathlib.Path, arguments[1:3])
@@ -345,7 +345,8 @@ def test_a_cluster_that_does_not_close_loses_no_summary(stub, tmp_path, model, m
 
 
 @pytest.mark.parametrize(
-    ("more", "says"), [(["--genes", "NOSUCH"], "does not predict NOSUCH"), (["--set", "tile_px=wide"], "is a number")]
+    ("more", "says"),
+    [(["--genes", "NOSUCH"], "does not predict NOSUCH"), (["--set", "tile_px=wide"], "must be a whole number")],
 )
 def test_what_no_slide_can_be_predicted_with_is_refused_at_once(tiny_run, tmp_path, capsys, more: list[str], says: str):
     path, out = stub_slides(tmp_path, a="fine"), tmp_path / "out"

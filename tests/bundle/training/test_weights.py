@@ -16,10 +16,10 @@ from torch import nn
 from bundle import config, workflows
 from bundle.data.manifest import read_split
 from bundle.errors import InputError
-from bundle.files.weights import LoadCheckpoint, load_weights, read_weights
 from bundle.integrations.monai_label.models import fine_tune
 from bundle.integrations.onnx_file import load_network
 from bundle.training.checkpoint import SaveCheckpoint
+from bundle.training.weights import LoadCheckpoint, load_weights, read_weights
 
 
 def overwrite(path: Path, place: float = 0.5) -> None:

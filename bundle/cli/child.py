@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 
-from ...cli.main import main
+from .main import main
 
 __all__ = ["end_with_parent"]
 
