@@ -83,7 +83,7 @@ def test_it_gives_the_figures_of_the_evaluation(run, phantom, tmp_path, units: s
         for path in (tmp_path / "audit_genes.csv", run / "evaluation" / "test_genes.csv")
     )
     for column in ("pcc_native", "ceiling_native", "mse_native"):
-        np.testing.assert_allclose(ours[column], theirs[column].reindex(ours.index), atol=1e-4)
+        np.testing.assert_allclose(ours[column], theirs[column].reindex(ours.index), atol=1e-3)
 
 
 def test_a_runs_panel_names_the_genes_and_the_patient_is_compared(run, phantom, tmp_path, capsys):
