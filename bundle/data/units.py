@@ -24,6 +24,7 @@ from .visium import CAPTURE_DISK_UM, CONVENTION_UM, PITCH_UM, visium_pitch_px
 
 __all__ = [
     "MIN_MEASURED",
+    "OUTLINES",
     "Shape",
     "Units",
     "bin_prefix",
@@ -44,7 +45,7 @@ _PITCH_TOLERANCE = 0.05
 
 Shape = Literal["circle", "square", "polygon", "label"]
 #: What `uns["outlines"]` holds beside the names of the cells.
-_OUTLINES = ("vertices_px", "ring_offsets", "unit_offsets")
+OUTLINES = ("vertices_px", "ring_offsets", "unit_offsets")
 #: A slide measures 25 x 75 mm.
 _LARGEST_UM = 1e5
 
@@ -329,7 +330,7 @@ def build_units(
     adata.uns["spatial"] = {library: spatial}
     adata.uns["unit"] = {"shape": shape, "size_um": float(size_um), "kind": kind}
     if outlines is not None:
-        adata.uns["outlines"] = {"names": obs.index.to_numpy(), **{key: getattr(outlines, key) for key in _OUTLINES}}
+        adata.uns["outlines"] = {"names": obs.index.to_numpy(), **{key: getattr(outlines, key) for key in OUTLINES}}
     return adata
 
 
@@ -405,7 +406,7 @@ def _units_of(adata: ad.AnnData, path: Path) -> Units:
 def _outlines_of(adata: ad.AnnData, path: Path) -> Outlines:
     """The outlines of measured cells, also where some cells were taken out of the file since it was written."""
     held = adata.uns["outlines"]
-    outlines = Outlines(*(np.asarray(held[key]) for key in _OUTLINES))
+    outlines = Outlines(*(np.asarray(held[key]) for key in OUTLINES))
     place = pd.Index(np.asarray(held["names"], dtype=str)).get_indexer(adata.obs_names.astype(str))
     if (place < 0).any():
         raise InputError(f'{path}: uns["outlines"] has no outline for {(place < 0).sum()} of {len(place)} cells.')
