@@ -107,13 +107,13 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     parser = arguments(__doc__)
     parser.add_argument("--bins", type=float, default=1e7)
     parser.add_argument("--genes", type=int, default=18_000)
-    parser.add_argument("--per-bin", type=int, default=8, help="genes seen in each bin")
+    parser.add_argument("--per-bin", type=int, default=16, help="genes seen in each bin")
     args = parser.parse_args(argv)
     bins = int(2e5 if args.quick else args.bins)
     with workspace(args.work) as work:
         side_px = int(np.ceil(np.sqrt(bins)) * BIN_UM / MPP) + 8
         slide = phantom_slide(work, max(side_px, 1000))
-        outs = write_visium_hd(work / f"hd_{bins}" / "outs", slide, bins, args.genes, args.per_bin)
+        outs = write_visium_hd(work / f"hd_{bins}_{args.per_bin}" / "outs", slide, bins, args.genes, args.per_bin)
         matrix = outs / "binned_outputs" / "square_002um" / "filtered_feature_bc_matrix.h5"
         plain = plain_read(matrix)
         code = "import sys; from bundle.readers import prepare; prepare(sys.argv[1], sys.argv[2], sizes_um=[2])"

@@ -98,8 +98,13 @@ def _check_unique(names: np.ndarray, array_xy: np.ndarray | None, library: str) 
     values: np.ndarray = names
     if len(names) > _MANY and array_xy is not None:
         low, high = array_xy.min(0), array_xy.max(0)
-        values = (array_xy[:, 0] - low[0]).astype(np.int64) * (int(high[1] - low[1]) + 1) + (array_xy[:, 1] - low[1])
-    twice = len(values) - len(pd.unique(values) if values.dtype != object else set(values.tolist()))
+        columns, rows = (int(n) + 1 for n in high - low)
+        values = (array_xy[:, 0] - low[0]).astype(np.int64) * rows + (array_xy[:, 1] - low[1])
+        if columns * rows < 16 * len(values):
+            seen = np.zeros(columns * rows, bool)
+            seen[values] = True
+            values = np.flatnonzero(seen)
+    twice = len(names) - len(pd.unique(values) if values.dtype != object else set(values.tolist()))
     if twice:
         raise InputError(f"{library}: {twice} unit names occur twice; name each unit once.")
 
