@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields
 
 import anndata as ad
 import numpy as np
@@ -11,7 +10,7 @@ import pandas as pd
 import scipy.sparse as sp
 
 from ..errors import InputError
-from .polygons import Polygons
+from .polygons import POLYGON_ARRAYS, Polygons
 from .units import Shape
 
 __all__ = ["build_units"]
@@ -84,6 +83,6 @@ def build_units(
     adata.uns["spatial"] = {section: spatial}
     adata.uns["unit"] = {"shape": shape, "size_um": float(size_um), "kind": kind}
     if polygons is not None:
-        arrays = {field.name: getattr(polygons, field.name) for field in fields(Polygons)}
+        arrays = {name: getattr(polygons, name) for name in POLYGON_ARRAYS}
         adata.uns["polygons"] = {"names": obs.index.to_numpy(), **arrays}
     return adata

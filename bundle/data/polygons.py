@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
 import numpy as np
 import shapely
 
-__all__ = ["LabelSource", "Labels", "Polygons", "take_ragged"]
+__all__ = ["POLYGON_ARRAYS", "LabelSource", "Labels", "Polygons", "take_ragged"]
 
 
 def take_ragged(offsets: np.ndarray, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -108,6 +108,10 @@ class LabelSource(Protocol):
 
     def measure(self) -> dict[str, np.ndarray]:
         """`ids` (U,), `pixels` (U,), and in label pixels `center`, `low`, `high`, all (U, 2) as (x, y)."""
+
+
+#: The arrays that polygons are made of, by which files keep them.
+POLYGON_ARRAYS = tuple(field.name for field in fields(Polygons))
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from ..errors import InputError
 from ..files.anndata import read_anndata
 from ..files.reading import reading
 from .manifest import check_mpp
-from .polygons import Polygons
+from .polygons import POLYGON_ARRAYS, Polygons
 from .section_identity import section_of, sections_of
 from .units import Units
 from .visium import CAPTURE_DISK_UM, CONVENTION_UM, PITCH_UM, visium_pitch_px
@@ -103,7 +102,7 @@ def _units_of(adata: ad.AnnData, path: Path) -> Units:
 def _polygons_of(adata: ad.AnnData, path: Path) -> Polygons:
     """The polygons of measured cells, also where cells were taken out of the file since it was written."""
     held = adata.uns["polygons"]
-    polygons = Polygons(*(np.asarray(held[field.name]) for field in fields(Polygons)))
+    polygons = Polygons(*(np.asarray(held[name]) for name in POLYGON_ARRAYS))
     place = pd.Index(np.asarray(held["names"], dtype=str)).get_indexer(adata.obs_names.astype(str))
     if (place < 0).any():
         raise InputError(f'{path}: uns["polygons"] has no polygon for {(place < 0).sum()} of {len(place)} cells.')

@@ -39,6 +39,8 @@ _SHARE = 0.7
 _MORE_R, _MORE_SHARE = 0.15, 0.15
 _MPP_TOLERANCE = 0.05
 _MOST_POINTS = 40_000
+#: Of so many units all are compared with the picture; of more, those in some rows of squares.
+_MOST_UNITS = 2_000_000
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,10 @@ def check_units(
 
 def _squares(centers_um: np.ndarray, totals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean place and mean counts of units in each square of 50 µm."""
+    some = max(1, len(centers_um) // _MOST_UNITS)
+    if some > 1:  # whole rows of squares are enough
+        rows = np.flatnonzero((centers_um[:, 1] // _SQUARE_UM).astype(np.int64) % some == 0)
+        centers_um, totals = centers_um[rows], totals[rows]
     cell = np.floor(centers_um / _SQUARE_UM).astype(np.int64)
     cell -= cell.min(0)
     code = cell[:, 0] * (cell[:, 1].max() + 1) + cell[:, 1]
@@ -167,6 +173,9 @@ def nearest_um(centers_um: np.ndarray) -> float:
     """Median distance of neighbouring units; NaN for fewer than two."""
     if len(centers_um) < 2:
         return float("nan")
+    if len(centers_um) > _MOST_POINTS:  # those about the middle
+        away = ((centers_um - np.median(centers_um, axis=0)) ** 2).sum(1)
+        centers_um = centers_um[np.argpartition(away, _MOST_POINTS)[:_MOST_POINTS]]
     sample = centers_um[:: max(len(centers_um) // 20_000, 1)]
     return float(np.median(cKDTree(centers_um).query(sample, k=2)[0][:, 1]))
 

@@ -301,13 +301,15 @@ def _places_in_names(barcodes: np.ndarray) -> np.ndarray | None:
     if first is None:
         return None
     letters = names.view(np.uint8).reshape(len(names), -1)
-    places = []
-    for start in (first.start(2), first.start(1)):
-        digits = letters[:, start : start + 5].astype(np.int32) - ord("0")
-        if ((digits < 0) | (digits > 9)).any():
-            return None
-        places.append(digits @ np.array([10_000, 1000, 100, 10, 1], np.int32))
-    return np.column_stack(places)
+    places = np.zeros((len(names), 2), np.int32)
+    for axis, start in enumerate((first.start(2), first.start(1))):
+        for letter in letters[:, start : start + 5].T:
+            digit = letter - np.uint8(ord("0"))  # what is no digit becomes larger than 9
+            if digit.max() > 9:
+                return None
+            places[:, axis] *= 10
+            places[:, axis] += digit
+    return places
 
 
 def _fitted(place: np.ndarray, at_px: np.ndarray) -> np.ndarray:

@@ -29,11 +29,12 @@ def hest(tmp_path: Path, specimen, write_slide) -> Callable[..., Path]:
     ) -> Path:
         for part in ("st", "wsis", "metadata", "transcripts"):
             (root / part).mkdir(parents=True, exist_ok=True)
-        pitch_px = 100 / specimen.mpp
+        pitch_px = float(metadata.pop("real_pitch_um", 100)) / specimen.mpp  # type: ignore[arg-type]
         if technology == "Visium":
             _, centers = specimen.hexagonal(pitch_px)
         else:
-            x, y = np.meshgrid(np.arange(24) + 0.5, np.arange(18) + 0.5)
+            across, down = int(specimen.width_px / pitch_px), int(specimen.height_px / pitch_px)
+            x, y = np.meshgrid(np.arange(across) + 0.5, np.arange(down) + 0.5)
             centers = np.column_stack([x.ravel(), y.ravel()]) * pitch_px
         on = specimen.amount(centers) > 0
         genes = [*(f"G{i}" for i in range(18)), "NegControlProbe_0001", "BLANK_0002"]
@@ -100,6 +101,13 @@ def test_pseudo_spots_of_xenium_are_squares_of_their_own_pitch_and_said(hest, tm
     assert "Its spots are pseudo-spots: HEST counted xenium in squares that lie 100 µm apart" in caplog.text
     units = read_units(read_manifest(tmp_path / "out")["training"][0]["label"][0])
     assert (units.shape, units.size_um) == ("square", 100.0)
+
+
+def test_pseudo_spots_once_lay_58_µm_apart(hest, tmp_path):
+    root = hest("XEN2", technology="Xenium", spot_diameter=100.0, inter_spot_dist=100.0, real_pitch_um=58)
+    prepare(root, tmp_path / "out")
+    units = read_units(read_manifest(tmp_path / "out")["training"][0]["label"][0])
+    assert (units.shape, units.size_um) == ("square", 58.0)
 
 
 def test_transcripts_on_the_h_and_e_are_counted_in_bins(hest, tmp_path, specimen):

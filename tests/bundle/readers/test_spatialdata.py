@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -113,6 +114,25 @@ def test_what_a_step_means_must_be_said_and_may_be_pixels(store, tmp_path, speci
     prepare(src, tmp_path / "out", mpp=specimen.mpp)
     units = read_units(read_manifest(tmp_path / "out")["training"][0]["label"][0])
     assert units.size_um == pytest.approx(40 * specimen.mpp)
+
+
+def test_several_regions_of_one_table_are_units_apart(store, tmp_path, specimen):
+    src = store("squares")
+    adata = ad.read_zarr(src / "tables" / "table")
+    shutil.copytree(src / "shapes" / "units", src / "shapes" / "others")
+    path = src / "shapes" / "others" / "shapes.parquet"
+    table = pd.read_parquet(path)
+    table["geometry"] = shapely.to_wkb(shapely.buffer(shapely.centroid(shapely.from_wkb(table["geometry"])), 30))
+    table.to_parquet(path)
+    adata.obs["region"] = pd.Categorical(np.where(np.arange(150) < 50, "others", "units"))
+    shutil.rmtree(src / "tables" / "table")
+    adata.write_zarr(src / "tables" / "table")
+    prepare(src, tmp_path / "out", unit_um=1)
+    held = [read_units(label) for label in read_manifest(tmp_path / "out")["training"][0]["label"]]
+    assert {u.shape: len(u) for u in held} == {"polygon": 50, "square": 100}
+    for units in held:
+        number = [int(name[1:]) for name in units.barcodes]
+        np.testing.assert_allclose(units.centers_px, store.at[number], atol=0.05)
 
 
 def test_shapes_that_a_table_names_and_are_not_there_are_told(store, tmp_path):

@@ -262,7 +262,7 @@ def test_an_alignment_of_the_other_direction_is_told(xenium, tmp_path):
     prepare(root, tmp_path / "out", transform_inverted=True, sizes_um=[20])
 
 
-def test_xeniums_cells_have_their_outlines(xenium, tmp_path, specimen):
+def test_xeniums_cells_have_their_polygons(xenium, tmp_path, specimen):
     root = xenium()
     prepare(root, tmp_path / "out", units="cells")
     (cells,) = units_of(tmp_path / "out")

@@ -234,3 +234,20 @@ def test_vendor_stubs_of_visium(real_data: Path, tmp_path: Path) -> None:
     prepare(real_data / "visiumio_fixture" / "10xVisium", tmp_path, picture="lowres")
     sizes = {r["section"]: len(read_units(r["label"][0])) for r in read_manifest(tmp_path)["training"]}
     assert sizes == {"section1": 50, "section2": 49}  # one barcode of section2 has no position
+
+
+def test_the_hires_picture_given_as_the_full_one_is_told(outs, tmp_path):
+    root = outs(picture=False)
+    with pytest.raises(InputError, match=r"lie outside tissue_hires_image\.png \(600 x 450 px\).*Is it a reduced"):
+        prepare(root, tmp_path / "out", image=root / "spatial" / "tissue_hires_image.png")
+
+
+def test_tags_that_the_pitch_contradicts_are_told_and_the_pitch_is_taken(outs, tmp_path, specimen, write_slide, caplog):
+    root = outs(picture=False)
+    path = write_slide(tmp_path / "he.tif", specimen.picture, specimen.mpp * 2.54, tile_px=256)  # px/cm as px/inch
+    with caplog.at_level(logging.WARNING):
+        prepare(root, tmp_path / "out", image=path)
+    assert units_of(tmp_path / "out").mpp == pytest.approx(specimen.mpp, rel=1e-3)
+    assert "The file says 5.08 µm per pixel" in caplog.text
+    with pytest.raises(InputError, match=r"The file says 5\.08 µm per pixel"):
+        prepare(root, tmp_path / "strict", image=path, strict=True)

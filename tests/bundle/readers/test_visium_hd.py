@@ -201,6 +201,15 @@ def test_segmented_outputs_are_cells(hd, tmp_path, specimen, write_10x):
     assert cells.size_um == pytest.approx(2 * np.sqrt(12) * 0.95 * specimen.mpp, rel=0.02)
 
 
+def test_quadrilaterals_are_trained_on_as_they_lie(hd, tmp_path, tiny):
+    from bundle import workflows
+
+    prepare(hd((64,), turned(20)), tmp_path / "out", split_by="block", sizes_um=[64])
+    assert units_of(tmp_path / "out")[0].shape == "polygon"
+    workflows.train(tmp_path / "out", tmp_path / "run", settings={**tiny, "min_total": 5})
+    assert (tmp_path / "run" / "models" / "model.pt").is_file()
+
+
 def test_bins_without_a_position_are_told(hd, tmp_path):
     root = hd((16,))
     path = root / "binned_outputs" / "square_016um" / "spatial" / "tissue_positions.parquet"
