@@ -2,7 +2,7 @@
 
 The section is of a mouse olfactory bulb (Bergenstråhle et al. 2020, in the MIT-licensed package STUtility):
 
-    pixnet prepare mob mob/ data/ --split-by section --test MOB2
+    pixnet prepare mob/ data/ --split-by section --test MOB2
     pixnet train data/ run/ --config configs/efficientnet_lite.json
     pixnet evaluate run/
     pixnet predict data/slides/MOB2.tif bins.h5ad --model run/ --bin-um 24

@@ -124,7 +124,7 @@ class Results:
         return low, high
 
     def save_intervals(self) -> None:
-        """Keep the intervals that were asked for since this object was made, and no others."""
+        """Keep the intervals computed since this object was made, and no others."""
         self._save("intervals", list(self._shown.values()))
 
     def _mean(self, side: Side) -> np.ndarray | None:

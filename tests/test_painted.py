@@ -121,7 +121,7 @@ def test_a_training_crop_shows_the_units_whose_targets_it_brings(root, slides, s
             own = (batch["unit_batch"] == crop).numpy()
             spots = (batch["unit_layer"] == 0).numpy()[own]
             assert spots.sum() > 10
-            assert expected[own].std(0).min() > 3  # else nothing is told apart
+            assert expected[own].std(0).min() > 3  # else nothing can be distinguished
             wanted = _restained(expected[own], seen[own]) if stain else expected[own]
             error = wanted - seen[own]
             assert rms(error[spots]) < (0.5 if stain else 0.25)

@@ -174,7 +174,7 @@ def _results(base: Base) -> dict[str, list[str]]:
         "labels.h5ad": ["predict", slide, "OUT", "--cells", str(base.labels), *model],
         "map.zarr": ["predict", slide, "--map", "OUT", *model],
         "audit": audit,
-        "prepared": ["prepare", "her2st", str(base.legacy), "OUT", "--test", "B"],
+        "prepared": ["prepare", str(base.legacy), "OUT", "--test", "B"],
         "run": ["train", str(base.dataset), "OUT", *settings(TINY)],
     } | {"scored": ["evaluate", str(base.run), "--split", "test", "--name", "test"]}
 

@@ -256,7 +256,7 @@ def _centers(adata: ad.AnnData, path: Path) -> np.ndarray:
 
 
 def _in_full_pixels(centers: np.ndarray, factors: dict[str, Any], image: Path | None, found: list[str]) -> np.ndarray:
-    """Centres in full-resolution pixels: those in pixels of the hires picture are told by the spots' diameter."""
+    """Centres in full-resolution pixels; the spots' diameter shows which are in pixels of the hires picture."""
     diameter = factors.get("spot_diameter_fullres")
     scale = factors.get("tissue_hires_scalef")
     if not diameter or not scale or scale >= 0.9 or len(centers) < 7:

@@ -30,7 +30,7 @@ _MTX = re.compile(r"(?P<prefix>.*?)matrix\.mtx(\.gz)?$")
 
 @dataclass(frozen=True)
 class Matrix:
-    """A feature-barcode matrix, whose counts are read when they are asked for.
+    """A feature-barcode matrix, whose counts are read block by block.
 
     Attributes:
         path: the file or folder.

@@ -94,7 +94,7 @@ def _names(barcodes: Sequence[Any] | np.ndarray) -> np.ndarray:
 
 
 def _check_unique(names: np.ndarray, array_xy: np.ndarray | None, section: str) -> None:
-    """Refuse names that occur twice; bins of an array are told apart by their places on it."""
+    """Refuse names that occur twice; places on the array tell its bins apart."""
     values: np.ndarray = names
     if len(names) > _MANY and array_xy is not None:
         low, high = array_xy.min(0), array_xy.max(0)

@@ -25,7 +25,7 @@ def sources(build: Build) -> Case:
     how = build.word(
         "same", "same", "counts", "counts", "spots", "spots", "picture", "damage", "damage", "gone", "ids", "out"
     )
-    arguments = ["prepare", "her2st", str(root), str(out), "--test", "B"]
+    arguments = ["prepare", str(root), str(out), "--test", "B"]
     check = None
     if how == "same":
         how, must = _same(build, counts, spots), "right"

@@ -77,7 +77,7 @@ def test_too_few_in_common(centers, mpp, says):
 
 
 def _doubts(shift_um: float, scale: float = 1.0, by: str = "barcode") -> list[str]:
-    """What is told of units of 20 µm at 0.5 µm per pixel that lie so far from those of the same name."""
+    """What PixNet says of units of 20 µm at 0.5 µm per pixel that lie so far from those of the same name."""
     truth = np.random.default_rng(4).uniform(0, 6000, (50, 2))
     pred = scale * truth + np.array([shift_um / 0.5, 0])
     rows, names = np.arange(50), [f"{i}x1" for i in range(50)]

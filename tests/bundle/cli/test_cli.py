@@ -272,7 +272,7 @@ def test_counts_and_spots_that_do_not_match(tmp_path):
     counts.to_csv(tmp_path / "A1.tsv", sep="\t")
     spots.to_csv(tmp_path / "A1_selection.tsv", sep="\t", index=False)
     Image.fromarray(rng.integers(0, 256, (140, 140, 3), dtype=np.uint8)).save(tmp_path / "A1.jpg")
-    prepare = ("prepare", "her2st", tmp_path, tmp_path / "out")
+    prepare = ("prepare", tmp_path, tmp_path / "out")
     assert "only 0 of the 16 spots in A1_selection.tsv are among the 16 rows of A1.tsv" in sentence(*prepare)
     counts.set_axis([f"{a}x{b}" for a, b in zip(x, y, strict=True)]).to_csv(tmp_path / "A1.tsv", sep="\t")
     spots.assign(pixel_x=spots["pixel_x"] + 100).to_csv(tmp_path / "A1_selection.tsv", sep="\t", index=False)

@@ -1,4 +1,4 @@
-"""The second opinion is fitted on the training slides, and too little tissue is told in a sentence."""
+"""The ridge branch is fitted on the training slides, and too little tissue is a sentence."""
 
 from __future__ import annotations
 
