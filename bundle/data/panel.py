@@ -20,6 +20,7 @@ from ..files.reading import read_json
 from ..files.schemas import PANEL
 from ..version import bundle_version
 from .binning import squares_at, summed_to
+from .lazy_bins import read_lazy_bins
 from .normalisation import LARGE_UNIT_UM, eligible, log1p_cp10k, pearson_residuals
 from .units import MIN_MEASURED, Units, read_units
 
@@ -206,7 +207,8 @@ def load_units(record: Mapping[str, Any], sizes_um: Sequence[float] | None = Non
     labels = [labels] if isinstance(labels, str) else list(labels)
     if not labels:
         raise InputError(f'{record.get("image")} has no "label": name the .h5ad of its measured units in dataset.json.')
-    found = [read_units(label) for label in labels]
+    lazy = [read_lazy_bins(label, sizes_um) for label in labels]
+    found = [read_units(label) if bins is None else bins for label, bins in zip(labels, lazy, strict=True)]
     if record.get("block") is not None:
         found = [units.take(in_block(record, units)) for units in found]
     if sizes_um is None:
