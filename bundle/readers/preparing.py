@@ -183,6 +183,13 @@ def prepare(
         for doubt in imported.doubts:
             logger.warning("%s: %s", imported.name, doubt)
         tell(f"{imported.name} ({imported.layout}): {'done before' if imported.kept else ' '.join(imported.found)}")
+    unnamed = [item.name for item in done if "patient" not in item.record]
+    if unnamed:
+        logger.warning(
+            "Nothing names the patient of %s, so each slide counts as a patient of its own. If some are of one patient, "
+            "say so (--patient or --patients): a test must not see a patient that was trained on.",
+            ", ".join(unnamed[:5]) + (f" and {len(unnamed) - 5} more" if len(unnamed) > 5 else ""),
+        )
     if not done:
         raise InputError(next(iter(failed.values())) if len(failed) == 1 else _told(failed))
     whole = _by_block(done, Path(out)) if split_by == "block" else _by_split([d.record for d in done], placed, earlier)
