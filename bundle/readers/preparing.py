@@ -186,7 +186,7 @@ def prepare(
     unnamed = [item.name for item in done if "patient" not in item.record]
     if unnamed:
         logger.warning(
-            "Nothing names the patient of %s, so each slide counts as a patient of its own. If some are of one patient, "
+            "Nothing names the patient of %s, so each slide counts as a patient of its own. If some are of one, "
             "say so (--patient or --patients): a test must not see a patient that was trained on.",
             ", ".join(unnamed[:5]) + (f" and {len(unnamed) - 5} more" if len(unnamed) > 5 else ""),
         )
