@@ -9,6 +9,7 @@ import numpy as np
 import scipy.sparse as sp
 from pandas.api.types import is_integer_dtype
 
+from .lazy_bins import LazyCounts
 from .units import Units, bin_prefix
 
 __all__ = ["bin_to", "binned_to", "squares_at"]
@@ -72,7 +73,9 @@ def bin_to(units: Units, size_um: float) -> Units:
     return replace(
         units,
         barcodes=np.array([f"{prefix}{row:05d}_{column:05d}" for column, row in squares], dtype=str),
-        counts=sp.csr_matrix(members @ units.counts),
+        counts=units.counts.summed(members)
+        if isinstance(units.counts, LazyCounts)
+        else sp.csr_matrix(members @ units.counts),
         centers_px=_affine(squares * times + (times - 1) / 2) @ to_px,
         in_tissue=members @ units.in_tissue.astype(np.float32) >= n_bins / 2,
         size_um=float(size_um),

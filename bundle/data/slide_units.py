@@ -11,6 +11,7 @@ from scipy.spatial import cKDTree
 
 from ..errors import InputError
 from .binning import binned_to
+from .lazy_bins import read_lazy_bins
 from .manifest import slide_name
 from .opening import OpenSlide
 from .read_units import read_units
@@ -37,7 +38,8 @@ def load_units(record: Mapping[str, Any], sizes_um: Sequence[float] | None = Non
     labels = [labels] if isinstance(labels, str) else list(labels)
     if not labels:
         raise InputError(f'{record.get("image")} has no "label": name the .h5ad of its measured units in dataset.json.')
-    found = [read_units(label) for label in labels]
+    lazy = [read_lazy_bins(label, sizes_um) for label in labels]
+    found = [read_units(label) if bins is None else bins for label, bins in zip(labels, lazy, strict=True)]
     if record.get("block") is not None:
         found = [units.take(in_block(record, units)) for units in found]
     if sizes_um is None:

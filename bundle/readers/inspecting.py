@@ -49,8 +49,8 @@ def inspect(
         path: a data set, a folder or file of a known layout, a slide, a file of units, a run folder or a prediction.
         as_: the layout, where its files do not show it.
         options: what the user says about the samples of a layout.
-        reader: opens slides; that of `configs/prepare.json` by default.
-        tissue: finds tissue; that of `configs/prepare.json` by default.
+        reader: opens slides; that of `configs/inference.json` by default.
+        tissue: finds tissue; that of `configs/inference.json` by default.
 
     Returns:
         For JSON: `kind` (`data set`, `layout`, `slide`, `units`, `run` or `prediction`), `path`, `doubts`, and what

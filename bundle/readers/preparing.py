@@ -118,8 +118,8 @@ def prepare(
         splits: CSV with columns `sample` and `split`.
         add: keep the samples that the data set holds already.
         strict: refuse a sample about which anything is doubtful.
-        reader: opens slides; that of `configs/prepare.json` by default.
-        tissue: finds tissue; that of `configs/prepare.json` by default.
+        reader: opens slides; that of `configs/inference.json` by default.
+        tissue: finds tissue; that of `configs/inference.json` by default.
         progress: is called with a sentence for each sample.
 
     Returns:
@@ -183,6 +183,13 @@ def prepare(
         for doubt in imported.doubts:
             logger.warning("%s: %s", imported.name, doubt)
         tell(f"{imported.name} ({imported.layout}): {'done before' if imported.kept else ' '.join(imported.found)}")
+    unnamed = [item.name for item in done if "patient" not in item.record]
+    if unnamed:
+        logger.warning(
+            "Nothing names the patient of %s, so each slide counts as a patient of its own. If some are of one, "
+            "say so (--patient or --patients): a test must not see a patient that was trained on.",
+            ", ".join(unnamed[:5]) + (f" and {len(unnamed) - 5} more" if len(unnamed) > 5 else ""),
+        )
     if not done:
         raise InputError(next(iter(failed.values())) if len(failed) == 1 else _told(failed))
     whole = _by_block(done, Path(out)) if split_by == "block" else _by_split([d.record for d in done], placed, earlier)
@@ -193,16 +200,16 @@ def prepare(
 
 
 def preparation_tools(reader: SlideOpener | None = None, tissue: Callable[..., Any] | None = None) -> Tools:
-    """What opens slides and finds tissue: the given, else what `configs/prepare.json` names."""
+    """What opens slides and finds tissue: the given, else what `configs/inference.json` names."""
     if reader is None or tissue is None:
         from monai.bundle import ConfigParser
 
         root = str(bundle_root())
         if root not in sys.path:  # the configuration names `transforms.SlideReader`
             sys.path.insert(0, root)
-        parser = ConfigParser(read_json(Path(root) / "configs" / "prepare.json"))
+        parser = ConfigParser(read_json(Path(root) / "configs" / "inference.json"))
         reader = reader or parser.get_parsed_content("reader")
-        tissue = tissue or parser.get_parsed_content("tissue")
+        tissue = tissue or parser.get_parsed_content("dataset#tissue")
     return Tools(reader, tissue)
 
 

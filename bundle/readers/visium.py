@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pandas as pd
 
 from ..data.visium import CAPTURE_DISK_UM, CONVENTION_UM, PITCH_UM, visium_pitch_px
 from ..errors import InputError
+from .folders import walk
 from .sample import Options, Place, Sample, UnitTable
 from .tenx import find_matrix, gene_features, read_json_gz, read_matrix, read_positions
 
@@ -34,11 +34,10 @@ def find(src: Path, options: Options) -> list[Place]:
     if not src.is_dir():
         return []
     places = []
-    for folder, inside, files in os.walk(src, followlinks=True):
-        inside[:] = sorted(d for d in inside if d not in _NOT_VISIUM and not d.startswith("."))
-        for name in sorted(files):
+    for here, inside, files in walk(src):
+        inside[:] = [name for name in inside if name not in _NOT_VISIUM]
+        for name in files:
             if match := _POSITIONS.fullmatch(name):
-                here = Path(folder)
                 root = here.parent if here.name == "spatial" else here
                 prefix = match["prefix"]
                 places.append(Place(prefix.strip("_-. ") or name_of(root), root, (root,), (here / name, prefix)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ import shapely
 from ..data.polygons import Polygons
 from ..errors import InputError
 from .cells import cells_table
+from .folders import walk
 from .sample import Options, Place, Sample, UnitTable
 from .tables import is_parquet, read_columns
 from .tenx import Matrix, find_matrix, gene_features, read_json_gz, read_matrix, read_positions
@@ -59,8 +59,7 @@ def find(src: Path, options: Options) -> list[Place]:
     if not src.is_dir():
         return []
     found: dict[Path, tuple[str, list[Path], list[Path]]] = {}
-    for folder, inside, _ in os.walk(src, followlinks=True):
-        here = Path(folder)
+    for here, inside, _ in walk(src):
         bins = _BINS.fullmatch(here.name)
         if bins and _positions_of(here) is not None:
             root, prefix = _root_of(here)
@@ -71,7 +70,6 @@ def find(src: Path, options: Options) -> list[Place]:
             root, prefix = _root_of(here / "x")
             found.setdefault(root, (prefix, [], []))[2].append(here)
             inside.clear()
-        inside[:] = sorted(d for d in inside if not d.startswith("."))
     places = []
     for root, (prefix, bins_of, cells_of) in sorted(found.items()):
         name = prefix.strip("_-. ") or name_of(root)

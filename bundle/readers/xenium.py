@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +15,7 @@ from ..errors import InputError
 from ..files.reading import reading
 from .alignment import apply, px_per_unit, read_matrix_3x3, share_inside, size_of_picture
 from .cells import with_polygons
+from .folders import walk
 from .sample import Options, Place, Sample, UnitTable
 from .tables import columns_of, read_columns
 from .tenx import gene_features, read_matrix
@@ -37,16 +37,14 @@ def find(src: Path, options: Options) -> list[Place]:
     if not src.is_dir():
         return []
     places = []
-    for folder, inside, files in os.walk(src, followlinks=True):
+    for here, inside, files in walk(src):
         names = set(files)
         has = {stem: any(f"{stem}.{end}" in names for end in _TABLES) for stem in ("transcripts", "cells")}
         if "experiment.xenium" in names or (has["transcripts"] and has["cells"]):
-            here = Path(folder)
             # Focus pictures are tens of gigabytes and no part of the import.
             parts = tuple(here / f for f in sorted(names) if not f.startswith("morphology"))
             places.append(Place(name_of(here), here, parts))
             inside.clear()
-        inside[:] = sorted(d for d in inside if not d.startswith("."))
     return places
 
 

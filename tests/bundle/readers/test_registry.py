@@ -72,3 +72,11 @@ def test_the_page_that_shows_how_to_add_a_reader_is_true(slide_seq, tmp_path, sp
     np.testing.assert_allclose(units.centers_px, centers)
     np.testing.assert_array_equal(units.counts.toarray(), counts.to_numpy().T)
     assert (units.shape, units.size_um) == ("circle", 10.0)
+
+
+def test_links_that_lead_back_are_not_walked_for_ever(tmp_path):
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / "b" / "back").symlink_to(tmp_path / "a")
+    (tmp_path / "elsewhere").symlink_to(tmp_path / "a" / "b")
+    with pytest.raises(InputError, match="does not recognise"):
+        recognise(tmp_path)

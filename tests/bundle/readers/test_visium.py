@@ -85,6 +85,17 @@ def test_space_ranger_1_and_2_with_and_without_prefix_h5_and_mtx(outs, tmp_path,
     assert np.corrcoef(got, want)[0, 1] > 0.9
 
 
+def test_a_patient_that_nothing_names_is_warned_of(outs, tmp_path, caplog):
+    root = outs()
+    with caplog.at_level(logging.WARNING):
+        prepare(root, tmp_path / "out")
+    assert "Nothing names the patient of S1" in caplog.text
+    caplog.clear()
+    prepare(root, tmp_path / "out", patient="P")
+    assert "Nothing names" not in caplog.text
+    assert read_manifest(tmp_path / "out")["training"][0]["patient"] == "P"
+
+
 def test_the_first_spot_of_a_table_without_header_is_not_lost(outs, tmp_path):
     root = outs(version=1)
     first = (root / "spatial" / "tissue_positions_list.csv").read_text().partition(",")[0]

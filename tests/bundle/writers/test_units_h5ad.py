@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from bundle.data.units import build_units, read_units
+from bundle.data.build_units import build_units
+from bundle.data.read_units import read_units
 from bundle.errors import InputError
 from bundle.writers import units_h5ad
 from bundle.writers.units_h5ad import write_units
