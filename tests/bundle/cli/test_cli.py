@@ -557,7 +557,7 @@ def test_a_command_says_what_it_does_before_it_imports_what_does_it(command, mod
         (["predict", "s.tif", "o.h5ad", "--bin-mu=16"], 'no option --bin-mu. Did you mean "--bin-um"?'),
         (["train", "data", "run", "--xyz"], "no option --xyz."),
         (["predcit", "s.tif"], 'no command "predcit". Did you mean "predict"?'),
-        (["x"], 'no command "x". The commands are demo, phantom, prepare, train'),
+        (["x"], 'no command "x". The commands are demo, phantom, prepare, inspect, train'),
     ],
 )
 def test_a_mistyped_word_brings_the_nearest_one(capsys, arguments, said):

@@ -51,7 +51,7 @@ def test_sums_from_the_file_are_those_in_memory(bins: Path, monkeypatch, block, 
         np.testing.assert_array_equal(a.barcodes, b.barcodes)
         np.testing.assert_allclose(a.centers_px, b.centers_px)
         np.testing.assert_array_equal(a.in_tissue, b.in_tissue)
-        assert (a.size_um, a.mpp, a.library.name) == (b.size_um, b.mpp, b.library.name)
+        assert (a.size_um, a.mpp, a.section.name) == (b.size_um, b.mpp, b.section.name)
 
 
 @pytest.mark.parametrize("sizes", [None, [8], [8, 32], [20]])
