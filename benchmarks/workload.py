@@ -142,7 +142,7 @@ def prepared_section(folder: Path, section: str = "C5") -> tuple[Path, Path] | N
     if source is None:
         return None
     if not (folder / "her2st" / "dataset.json").is_file():
-        from bundle.readers import prepare
+        from bundle.importing import prepare
 
         prepare(str(source), str(folder / "her2st"), source="her2st", test=[section], split_by="section")
     return folder / "her2st" / "slides" / f"{section}.tif", folder / "her2st" / "spots" / f"{section}.h5ad"

@@ -23,6 +23,7 @@ FLOORS = (
     ("inference", "speed"),
     ("writers",),
     ("datasets", "readers"),
+    ("importing",),
     ("report",),
     ("audit",),
     ("viewer", "workflows"),

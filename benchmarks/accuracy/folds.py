@@ -12,7 +12,7 @@ from benchmarks.workload import her2st_folder
 from bundle.data.manifest import SPLITS, read_manifest, slide_name
 from bundle.errors import InputError
 from bundle.files.atomic import write_json
-from bundle.readers import prepare
+from bundle.importing import prepare
 
 __all__ = ["STAGES", "Fold", "make_folds", "open_data", "write_dataset"]
 

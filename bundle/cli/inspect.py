@@ -22,7 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Print what was found."""
-    from ..readers import Options, describe, inspect
+    from ..importing import describe, inspect
+    from ..readers import Options
 
     image = None if args.image is None else Path(args.image)
     found = inspect(args.path, as_=args.as_, options=Options(image=image, mpp=args.mpp))

@@ -75,7 +75,7 @@ def run(args: argparse.Namespace) -> None:
     """Write the data set and say what it holds."""
     print(f"Preparing {', '.join(args.src)}", flush=True)
     from ..data.manifest import summary
-    from ..readers import prepare
+    from ..importing import prepare
 
     options: dict[str, Any] = {key: value for key, value in vars(args).items() if key not in _NOT_OF_PREPARE}
     src, out = options.pop("src"), options.pop("out")

@@ -8,11 +8,11 @@ from .bundle.data.read_units import read_units
 from .bundle.data.units import Units
 from .bundle.datasets.phantom import make_phantom
 from .bundle.errors import InputError
+from .bundle.importing import inspect, prepare
 from .bundle.inference import DenseMap, compute_map, express, expression_of, open_map, pool
 from .bundle.integrations.bundle_zip import export_bundle
 from .bundle.integrations.cohort import predict_cohort
 from .bundle.integrations.onnx_file import export_onnx
-from .bundle.readers import prepare
 from .bundle.report import write_report
 from .bundle.version import bundle_version
 from .bundle.workflows import evaluate, predict, train
@@ -32,6 +32,7 @@ __all__ = [
     "export_onnx",
     "express",
     "expression_of",
+    "inspect",
     "load_panel",
     "make_phantom",
     "networks",

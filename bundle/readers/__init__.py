@@ -1,21 +1,7 @@
-"""From the files that people have to a data set: one reader for each technology, and `prepare` for all of them."""
+"""One module for each technology: it finds samples by their files and reads each into a `Sample`."""
 
-from .inspecting import describe, inspect
 from .pictures import as_slide
-from .preparing import prepare
 from .registry import READERS, recognise, register
 from .sample import Options, Place, Sample, UnitTable
 
-__all__ = [
-    "READERS",
-    "Options",
-    "Place",
-    "Sample",
-    "UnitTable",
-    "as_slide",
-    "describe",
-    "inspect",
-    "prepare",
-    "recognise",
-    "register",
-]
+__all__ = ["READERS", "Options", "Place", "Sample", "UnitTable", "as_slide", "recognise", "register"]

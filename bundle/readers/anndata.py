@@ -13,12 +13,12 @@ import pandas as pd
 import scipy.sparse as sp
 
 from ..data.section_identity import sections_of
+from ..data.spacing import nearest_um
 from ..data.units import Shape
 from ..data.visium import CAPTURE_DISK_UM, PITCH_UM, visium_pitch_px
 from ..errors import InputError
 from ..files.anndata import read_anndata
 from ..files.reading import reading
-from .check import nearest_um
 from .sample import Options, Place, Sample, UnitTable
 from .tables import columns_of, pick, read_columns
 from .tenx import clean_id

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from ..data.spacing import nearest_um
 from ..data.units import Shape
 from ..data.visium import CAPTURE_DISK_UM, PITCH_UM
 from ..errors import InputError
 from ..files.reading import reading
 from .alignment import size_of_picture
 from .anndata import find_counts, gene_names, read_any
-from .check import nearest_um
 from .sample import Options, Place, Sample, UnitTable
 from .transcripts import Preset, bin_tables, is_control
 

@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
+from ..data.spacing import nearest_um
 from ..data.units import Shape
 from ..errors import InputError, did_you_mean
 from ..files.reading import check_file
-from .check import nearest_um
 from .legacy_st import SOURCES, Array, Section, Source, find_sections, genes_of, read_measurements
 from .sample import Options, Place, Sample, UnitTable
 from .tables import columns_of, pick, read_columns

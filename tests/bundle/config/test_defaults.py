@@ -24,7 +24,11 @@ def test_an_argument_of_a_class_can_be_set_though_the_file_leaves_it_out():
     ("key", "value", "says"),
     [
         ("network_def#fusoin", "conv", r'no key "network_def#fusoin".*fusion'),
-        ("network_def#encoder#embed_dim", "wide", r'"network_def#encoder#embed_dim" is "wide"; it must be a number such as 48'),
+        (
+            "network_def#encoder#embed_dim",
+            "wide",
+            r'"network_def#encoder#embed_dim" is "wide"; it must be a number such as 48',
+        ),
         ("network_def#encoder#weights_", None, r"there is no key"),
     ],
 )

@@ -18,9 +18,9 @@ from bundle.audit import audit
 from bundle.datasets.phantom import make_phantom
 from bundle.errors import InputError
 from bundle.files.ownership import MARKER, check_output, claim, clear, remove_ours
+from bundle.importing import prepare
 from bundle.integrations.bundle_zip import export_bundle
 from bundle.integrations.monai_label.models import fine_tune
-from bundle.readers import prepare
 from bundle.report import write_report
 from bundle.workflows.demo import demo
 

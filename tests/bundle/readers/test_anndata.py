@@ -17,7 +17,8 @@ from PIL import Image
 from bundle.data.manifest import read_manifest
 from bundle.data.read_units import read_units
 from bundle.errors import InputError
-from bundle.readers import prepare, recognise
+from bundle.importing import prepare
+from bundle.readers import recognise
 
 LETTERS = np.array(list("ACGT"))
 

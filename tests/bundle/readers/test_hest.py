@@ -16,7 +16,8 @@ import scipy.sparse as sp
 from bundle.data.manifest import read_manifest
 from bundle.data.read_units import read_units
 from bundle.errors import InputError
-from bundle.readers import prepare, recognise
+from bundle.importing import prepare
+from bundle.readers import recognise
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 
 from bundle.errors import InputError
-from bundle.readers.importing import Imported, import_sample
+from bundle.importing.import_sample import Imported, import_sample
+from bundle.importing.prepare import preparation_tools
 from bundle.readers.legacy_st import SOURCES, Section, find_sections, read_measurements
-from bundle.readers.preparing import preparation_tools
 from bundle.readers.sample import Options, Place
 
 HER2ST = SOURCES["her2st"]

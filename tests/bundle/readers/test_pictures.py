@@ -13,8 +13,8 @@ import tifffile
 from PIL import Image
 
 from bundle.errors import InputError
+from bundle.importing.prepare import preparation_tools
 from bundle.readers.pictures import as_slide, is_plain_picture
-from bundle.readers.preparing import preparation_tools
 
 
 @pytest.fixture(scope="module")

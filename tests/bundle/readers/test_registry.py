@@ -15,7 +15,8 @@ from PIL import Image
 from bundle.data.manifest import read_manifest
 from bundle.data.read_units import read_units
 from bundle.errors import InputError
-from bundle.readers import READERS, prepare, recognise, register, registry
+from bundle.importing import prepare
+from bundle.readers import READERS, recognise, register, registry
 
 PAGE = Path(__file__).parents[3] / "docs" / "developer" / "add_a_reader.md"
 

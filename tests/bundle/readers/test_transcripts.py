@@ -16,7 +16,8 @@ from PIL import Image
 from bundle.data.manifest import read_manifest
 from bundle.data.read_units import read_units
 from bundle.errors import InputError
-from bundle.readers import prepare, recognise
+from bundle.importing import prepare
+from bundle.readers import recognise
 from bundle.readers.transcripts import is_control
 
 GENES = np.array(["ACTB", "EPCAM", "NEGR1", "CD3E", "BLANK-3", "NegControlProbe_00041", "antisense_X"])

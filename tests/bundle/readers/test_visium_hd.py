@@ -15,7 +15,8 @@ from PIL import Image
 from bundle.data.manifest import read_manifest
 from bundle.data.read_units import read_units
 from bundle.errors import InputError
-from bundle.readers import prepare, recognise, tenx
+from bundle.importing import prepare
+from bundle.readers import recognise, tenx
 
 pytest.importorskip("pyarrow")
 NAMES = [f"G{i}" for i in range(19)] + ["G0"]

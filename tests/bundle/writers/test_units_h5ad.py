@@ -28,7 +28,7 @@ def made() -> dict:
             "shape": "square",
             "size_um": 2.0,
             "mpp": 0.5,
-            "library": "S",
+            "section": "S",
             "gene_ids": [f"ENSG{i}" for i in range(6)],
             "in_tissue": rng.uniform(size=50) < 0.8,
             "array_xy": np.column_stack([np.ones(50, int), np.arange(50)]),

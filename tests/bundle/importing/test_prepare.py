@@ -13,7 +13,7 @@ from bundle.data.manifest import SPLITS, read_manifest, read_split
 from bundle.data.read_units import read_units
 from bundle.data.slide_units import load_units
 from bundle.errors import InputError
-from bundle.readers import prepare
+from bundle.importing import prepare
 
 
 def moved(source: Path, target: Path, layout: str) -> Path:

@@ -13,9 +13,9 @@ from PIL import Image
 
 from bundle.data.tissue import TissueMap
 from bundle.errors import InputError
-from bundle.readers import prepare
-from bundle.readers.check import ORIENTATIONS, check_units, doubts_of
-from bundle.readers.preparing import preparation_tools
+from bundle.importing import prepare
+from bundle.importing.check import ORIENTATIONS, check_units, doubts_of
+from bundle.importing.prepare import preparation_tools
 from bundle.writers.tiff_pyramid import write_pyramid
 
 

@@ -16,14 +16,15 @@ import numpy as np
 
 from ..data.manifest import check_mpp
 from ..data.opening import OpenSlide, SlideOpener
+from ..data.spacing import nearest_um
 from ..data.tissue import TissueMap
 from ..errors import InputError
 from ..files.atomic import file_state, read_state, write_json
+from ..readers.pictures import as_slide, pixels_as_slide
+from ..readers.registry import reader_of
+from ..readers.sample import Options, Place, Sample, UnitTable
 from ..writers.units_h5ad import write_units
-from .check import Evidence, check_units, doubts_of, draw_overlay, nearest_um
-from .pictures import as_slide, pixels_as_slide
-from .registry import reader_of
-from .sample import Options, Place, Sample, UnitTable
+from .check import Evidence, check_units, doubts_of, draw_overlay
 
 __all__ = ["Imported", "Tools", "import_sample"]
 

@@ -19,10 +19,10 @@ from ..errors import InputError, did_you_mean, user_message
 from ..files.naming import check_name
 from ..files.ownership import check_folder, claim
 from ..files.reading import read_json
-from .importing import Imported, Tools, import_sample
-from .registry import find_samples
-from .sample import Options, Place
-from .tables import read_columns
+from ..readers.registry import find_samples
+from ..readers.sample import Options, Place
+from ..readers.tables import read_columns
+from .import_sample import Imported, Tools, import_sample
 
 __all__ = ["preparation_tools", "prepare"]
 
@@ -84,7 +84,7 @@ def prepare(
         src: a folder or file of a known layout; several; or a CSV with a column `path` (relative to the CSV) and, for
             each sample, any of `as`, `name`, `patient`, `split`, `image`, `mpp` and the other arguments.
         out: folder to write.
-        as_: the layout, where its files do not show it (see `bundle.readers.READERS`).
+        as_: the layout, where its files do not show it (see `bundle.readers.registry.READERS`).
         source: a published data set whose files have known names: `her2st`, `mob`, `xfuse`.
         image: the H&E picture, where the folder does not hold it.
         mpp: micrometres per pixel of the picture, where neither units nor tags say it.

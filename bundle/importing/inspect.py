@@ -22,10 +22,10 @@ from ..data.units import Units
 from ..errors import InputError, user_message
 from ..files.atomic import read_state
 from ..metrics.ceiling import thinning_ceiling
-from .pictures import is_plain_picture, picture_size
-from .preparing import preparation_tools
-from .registry import find_samples, reader_of
-from .sample import Options, Sample
+from ..readers.pictures import is_plain_picture, picture_size
+from ..readers.registry import find_samples, reader_of
+from ..readers.sample import Options, Sample
+from .prepare import preparation_tools
 
 __all__ = ["describe", "inspect"]
 

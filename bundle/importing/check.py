@@ -10,13 +10,18 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from scipy.ndimage import uniform_filter
-from scipy.spatial import cKDTree
 from scipy.stats import rankdata
 
 from ..data.tissue import TissueMap
 from ..files.atomic import replacing
 
-__all__ = ["ORIENTATIONS", "Evidence", "check_units", "doubts_of", "draw_overlay", "nearest_um"]
+__all__ = [
+    "ORIENTATIONS",
+    "Evidence",
+    "check_units",
+    "doubts_of",
+    "draw_overlay",
+]
 
 #: Ways to read positions wrongly. The first is the way they were given.
 ORIENTATIONS = {
@@ -167,17 +172,6 @@ def doubts_of(evidence: Evidence) -> list[str]:
             "picture of the check."
         )
     return doubts
-
-
-def nearest_um(centers_um: np.ndarray) -> float:
-    """Median distance of neighbouring units; NaN for fewer than two."""
-    if len(centers_um) < 2:
-        return float("nan")
-    if len(centers_um) > _MOST_POINTS:  # those about the middle
-        away = ((centers_um - np.median(centers_um, axis=0)) ** 2).sum(1)
-        centers_um = centers_um[np.argpartition(away, _MOST_POINTS)[:_MOST_POINTS]]
-    sample = centers_um[:: max(len(centers_um) // 20_000, 1)]
-    return float(np.median(cKDTree(centers_um).query(sample, k=2)[0][:, 1]))
 
 
 def draw_overlay(

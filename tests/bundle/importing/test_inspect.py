@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from bundle.errors import InputError
-from bundle.readers import describe, inspect, prepare
+from bundle.importing import describe, inspect, prepare
 
 
 def test_a_data_set(phantom: Path):
