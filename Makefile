@@ -20,7 +20,7 @@ env: $(VENV)/.ready
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install -q -c constraints.txt torch
-	$(PIP) install -q -c constraints.txt -e ".[cohort,encoders,report,nifti,openslide,cucim-cpu,dev]"
+	$(PIP) install -q -c constraints.txt -e ".[cohort,encoders,nifti,openslide,parquet,report,cucim-cpu,dev]"
 	@# cuCIM's own requirements are the CUDA toolkit; on a CPU it reads slides without them.
 	$(PIP) install -q -c constraints.txt --no-deps cucim-cu12
 	touch $@
