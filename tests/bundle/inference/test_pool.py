@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 import torch
 
+from bundle.data.units import Shape, Units
 from bundle.inference import pool, unit_batches
 from bundle.inference.dense_map import create_map
-from bundle.inference.lattices import UnitGrid, empty_units
+from bundle.inference.lattices import UnitGrid
 from bundle.inference.prediction_dataset import UnitSet
 from bundle.inference.required_blocks import blocks_of_grid, blocks_of_units
 from bundle.inference.tiles import Tile
@@ -45,6 +47,14 @@ def dense(tmp_path_factory):
     )
     dense.array[:] = np.random.default_rng(0).normal(size=dense.array.shape).astype(np.float32)
     return dense
+
+
+def empty_units(barcodes: np.ndarray, centers_px: np.ndarray, shape: Shape, size_um: float, name: str) -> Units:
+    """Units without measurements."""
+    n = len(barcodes)
+    none = sp.csr_matrix((n, 0), dtype=np.float32)
+    inside = np.ones(n, bool)
+    return Units(name, barcodes, np.array([], dtype=str), none, centers_px, inside, shape, size_um, "counts", None)
 
 
 def _in_memory(dense, units) -> np.ndarray:
