@@ -25,9 +25,9 @@ from scipy import ndimage
 
 from bundle import config, open_map, workflows
 from bundle.audit import audit
-from bundle.data.geojson import read_polygons
 from bundle.data.panel import load_panel
 from bundle.data.polygons import Polygons
+from bundle.data.read_geojson import read_polygons
 from bundle.data.read_units import read_units
 from bundle.integrations.monai_label.infer import infer
 from bundle.integrations.monai_label.request import SlideRequest

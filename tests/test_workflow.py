@@ -25,7 +25,7 @@ from bundle import config, expression_of, open_map, workflows
 from bundle.cli.main import main
 from bundle.data.normalisation import MAX_LOG_CP10K
 from bundle.errors import InputError
-from bundle.writers import unit_table
+from bundle.writers import predicted_units
 from tests import forking
 
 ROOT = Path(__file__).parents[1]
@@ -289,7 +289,7 @@ def test_fine_bins_as_zarr_keep_the_factors_when_genes_would_not_fit(run, phanto
     assert main(command) == 0
     full = ad.read_zarr(tmp_path / "f.zarr")
     assert "features" not in full.obsm
-    monkeypatch.setattr(unit_table, "MAX_VALUES", 1000)
+    monkeypatch.setattr(predicted_units, "MAX_VALUES", 1000)
     assert main(command) == 0
     factors = ad.read_zarr(tmp_path / "f.zarr")
     assert factors.X is None

@@ -23,7 +23,7 @@ from ..files.atomic import file_state, read_state, write_json
 from ..readers.pictures import as_slide, pixels_as_slide
 from ..readers.registry import reader_of
 from ..readers.sample import Options, Place, Sample, UnitTable
-from ..writers.units_h5ad import write_units
+from ..writers.measured_units import write_units
 from .check import Evidence, check_units, doubts_of, draw_overlay
 
 __all__ = ["Imported", "Tools", "import_sample"]

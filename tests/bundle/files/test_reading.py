@@ -17,8 +17,8 @@ import torch
 from bundle.audit.predicted import read_predicted
 from bundle.data.build_units import build_units
 from bundle.data.cells import read_cells
-from bundle.data.geojson import read_polygons
 from bundle.data.manifest import read_manifest
+from bundle.data.read_geojson import read_polygons
 from bundle.data.read_units import read_units
 from bundle.errors import InputError, user_message
 from bundle.files.atomic import replacing

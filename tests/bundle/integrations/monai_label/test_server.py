@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from bundle import workflows
-from bundle.data.geojson import read_polygons
+from bundle.data.read_geojson import read_polygons
 
 pytest.importorskip("monailabel", reason="MONAI Label is not installed here: make test-label")
 
