@@ -143,7 +143,7 @@ def _write(
     found += picture.found
     slide = tools.reader.open(str(picture.path), picture.mpp)
     if not picture.rewritten:
-        doubts += [str(told) for told in getattr(slide, "warnings", ())]
+        doubts += [str(warning) for warning in getattr(slide, "warnings", ())]
     mpp_from = "as given" if options.mpp else sample.mpp_from if mpp else "the picture's tags"
     found.append(f"{slide.mpp:.4g} µm per pixel ({mpp_from}).")
     tissue = TissueMap(slide, tools.tissue)

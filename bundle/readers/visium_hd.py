@@ -110,8 +110,8 @@ def read(place: Place, options: Options) -> Sample:
         raise InputError(f"{folders[0]}: scalefactors_json.json has no microns_per_pixel.")
     spatial = folders[0] / "spatial"
     prefix = _prefix_of(spatial)
-    image, scale, told = find_picture(_with_pictures(place.path, spatial), spatial, prefix, factors, options)
-    found += told
+    image, scale, notes = find_picture(_with_pictures(place.path, spatial), spatial, prefix, factors, options)
+    found += notes
     tables = []
     for folder in folders:
         matrix = read_matrix(find_matrix(folder) if not wants_cells else _cell_matrix(folder))

@@ -77,7 +77,7 @@ def test_units_under_the_minimum_do_not_take_part(tmp_path):
         fit_panel([record], min_total=1e6)
 
 
-def test_no_shared_gene_is_told_in_a_sentence(tmp_path):
+def test_no_shared_gene_is_reported_in_a_sentence(tmp_path):
     records = [_record(tmp_path, "A1", ["G0", "G1"]), _record(tmp_path, "B1", ["ENS0", "ENS1"])]
     with pytest.raises(InputError, match="No gene is shared"):
         fit_panel(records)
@@ -108,7 +108,7 @@ def test_patients_shared_with_training_are_known(tmp_path):
     assert panel.seen_patients([{"patient": "B"}]) == ["B"]
 
 
-def test_the_coarsest_units_are_taken_unless_a_size_is_asked_for(tmp_path):
+def test_the_coarsest_units_are_taken_unless_a_size_is_given(tmp_path):
     record = _record(tmp_path, "A1", ["G0", "G1"])
     record["label"] += _record(tmp_path, "A1", ["G0", "G1"], size_um=16.0)["label"]
     assert [u.size_um for u in load_units(record)] == [100.0]
@@ -129,7 +129,7 @@ def test_a_block_holds_the_units_of_its_rectangle_alone(tmp_path):
     assert len(halves[0]) + len(halves[1]) == 60
 
 
-def test_a_slide_that_lacks_genes_narrows_the_panel_and_that_is_said(tmp_path, caplog):
+def test_a_slide_that_lacks_genes_narrows_the_panel_and_is_reported(tmp_path, caplog):
     genes = [f"G{i}" for i in range(20)]
     records = [_record(tmp_path, "A1", genes), _record(tmp_path, "B1", genes[5:], seed=1)]
     with caplog.at_level("INFO"):
