@@ -28,6 +28,7 @@ from bundle.data.slide_dataset import SlideDataset
 from bundle.data.units import Units
 from bundle.metrics import grouped
 from bundle.metrics.score import Prediction
+from bundle.training.head_start import start_head
 from networks import EfficientNetLiteEncoder, ExpressionLoss
 from transforms import SlideReader
 
@@ -187,7 +188,7 @@ def train_crop(data: Path, run: Path, recipe: Recipe, sizes_um: Sequence[float])
     pictures = [Picture(reader.open(r["image"], r.get("mpp")), recipe.mpp) for r in records]
     torch.manual_seed(recipe.seed)
     net = CropNet(len(panel), EfficientNetLiteEncoder([32]), recipe.unit_crop_px, base["head"], recipe.n_programs)
-    net.initialize(**panel.statistics(recipe.n_programs if programs else None))
+    start_head(net, panel, recipe.n_programs if programs else None)
     net.to(base.get_parsed_content("device"))
     weights = {key: base["loss"][key] for key in ("mse_weight", "pearson_weight", "poisson_weight", "min_units")}
     train_crops(

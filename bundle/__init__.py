@@ -1,7 +1,7 @@
 """The workflow's parts: data sets, metrics, inference, importers, the report and the command line.
 
 `__init__.pyi` says what they are. Each is imported on first use, so that `pixnet --help` and a mistyped option
-are answered without torch and MONAI.
+need neither torch nor MONAI.
 """
 
 import lazy_loader

@@ -30,6 +30,7 @@ from .training.best_model import BestModel
 from .training.checkpoint import SaveCheckpoint
 from .training.ema import EMA
 from .training.epoch_seed import EpochSeed
+from .training.head_start import start_head
 from .training.metrics_csv import MetricsCsv
 from .training.ridge_fit import RidgeFit, fit_ridge
 from .training.run_folder import RunFolder
@@ -85,6 +86,7 @@ __all__ = [
     "read_weights",
     "slide_records",
     "stain_of_slides",
+    "start_head",
     "take_one",
     "unit_grids",
     "units_table",

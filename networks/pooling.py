@@ -45,12 +45,12 @@ def pool_units(features: torch.Tensor, label: torch.Tensor, stride: int) -> torc
             f"A mask of shape {tuple(label.shape)} does not lie on a map of shape {tuple(features.shape)} with "
             f"{stride} image pixels per map pixel: rasterise the units on the grid of the network's input image."
         )
-    cells = features.permute(0, 2, 3, 1).reshape(-1, channels)
-    cells = cells.to(torch.promote_types(cells.dtype, torch.float32))
+    map_pixels = features.permute(0, 2, 3, 1).reshape(-1, channels)
+    map_pixels = map_pixels.to(torch.promote_types(map_pixels.dtype, torch.float32))
     offsets = unit_offsets(label)
     n_units = int(offsets[-1])
     if n_units == 0:
-        return cells[:0]
+        return map_pixels[:0]
 
     item, layer, row, col = torch.nonzero(label > 0, as_tuple=True)
     unit = offsets[item * layers + layer] + label[item, layer, row, col] - 1
@@ -64,8 +64,8 @@ def pool_units(features: torch.Tensor, label: torch.Tensor, stride: int) -> torc
 
     is_small = n_pixels < stride**2
     in_large = ~is_small[unit]
-    cell = (item * map_height + row // stride) * map_width + col // stride
-    entries = [(unit[in_large], cell[in_large], (1 / n_pixels.double())[unit[in_large]])]
+    map_pixel = (item * map_height + row // stride) * map_width + col // stride
+    entries = [(unit[in_large], map_pixel[in_large], (1 / n_pixels.double())[unit[in_large]])]
     if bool(is_small.any()):
         # One batch item per unit: the mean of a constant is that constant.
         y = _mean_by_unit(row + 0.5, unit, n_pixels)[is_small] / stride - 0.5
@@ -80,11 +80,11 @@ def pool_units(features: torch.Tensor, label: torch.Tensor, stride: int) -> torc
                 entries.append((small, (item_of_small * map_height + i) * map_width + j, weight))
 
     rows, cols, weights = (torch.cat(parts) for parts in zip(*entries, strict=True))
-    shape = (n_units, cells.shape[0])
+    shape = (n_units, map_pixels.shape[0])
     # Coalescing in float64 adds the image pixels of a map pixel exactly.
     matrix = torch.sparse_coo_tensor(torch.stack([rows, cols]), weights, shape, check_invariants=False).coalesce()
-    with torch.autocast(cells.device.type, enabled=False):  # else the backward product mixes precisions
-        return torch.sparse.mm(matrix.to(cells.dtype), cells)
+    with torch.autocast(map_pixels.device.type, enabled=False):  # else the backward product mixes precisions
+        return torch.sparse.mm(matrix.to(map_pixels.dtype), map_pixels)
 
 
 def _mean_by_unit(values: torch.Tensor, unit: torch.Tensor, n_pixels: torch.Tensor) -> torch.Tensor:

@@ -25,9 +25,9 @@ from scipy import ndimage
 
 from bundle import config, open_map, workflows
 from bundle.audit import audit
-from bundle.data.geojson import read_polygons
 from bundle.data.panel import load_panel
 from bundle.data.polygons import Polygons
+from bundle.data.read_geojson import read_polygons
 from bundle.data.read_units import read_units
 from bundle.integrations.monai_label.infer import infer
 from bundle.integrations.monai_label.request import SlideRequest
@@ -179,7 +179,7 @@ def test_evaluation_scores_every_scale_right(run, root, slides, size_um: float, 
 
 
 @pytest.mark.parametrize("numbers", [[0], [0, 1, 2, 3, 4, 5, 6, 7]])
-def test_given_spots_are_answered_for_in_their_order(run, root, slides, tmp_path, numbers: list[int]):
+def test_given_spots_are_predicted_in_their_order(run, root, slides, tmp_path, numbers: list[int]):
     spots = read_units(root / "spots" / "W.h5ad")
     found = predict(
         run,
@@ -234,7 +234,7 @@ def test_genes_are_written_as_they_are_named(run, root, slides, tmp_path):
         ({"bin_um": 4.0, "region_px": [402, 301, 210, 160]}, "square", 4.0, 3 * Y),  # finer than a cell of the map
     ],
 )
-def test_lattices_are_answered_for_where_they_lie(run, root, slides, tmp_path, settings, shape, size_um, error: float):
+def test_lattices_are_predicted_where_they_lie(run, root, slides, tmp_path, settings, shape, size_um, error: float):
     found = predict(run, root / "slides" / "W.tif", tmp_path / "o.h5ad", **settings)
     slide = slides["W"]
     expected = y_of(slide.colours(found.obsm["spatial"], shape, size_um))
@@ -277,7 +277,7 @@ def _cell_colours(slide: Painted, outlines: list[np.ndarray]) -> np.ndarray:
     return np.array(found)
 
 
-def test_outlined_cells_are_answered_for_by_what_is_inside(run, root, slides, tmp_path):
+def test_polygon_cells_average_the_map_inside(run, root, slides, tmp_path):
     outlines = _cells(slides["W"])
     names = [f"cell {number}" for number in np.random.default_rng(1).permutation(len(outlines))]
     features = [
@@ -296,7 +296,7 @@ def test_outlined_cells_are_answered_for_by_what_is_inside(run, root, slides, tm
 
 
 @pytest.mark.parametrize("scale", [1, 2])
-def test_cells_of_a_label_image_are_answered_for_by_their_pixels(run, root, slides, tmp_path, scale: int):
+def test_cells_of_a_label_image_average_the_map_at_their_pixels(run, root, slides, tmp_path, scale: int):
     pixels = slides["W"].pixels
     height, width = pixels.shape[:2]
     labels = np.zeros((-(-height // scale), -(-width // scale)), np.uint32)
@@ -357,7 +357,7 @@ def test_a_slide_without_tags_and_with_its_mpp_given_is_the_same_slide(run, root
 # Label server ---------------------------------------------------------------------------------------------------------
 
 
-def test_answers_of_the_label_server_lie_where_they_are(run, root, slides):
+def test_results_of_the_label_server_lie_where_they_are(run, root, slides):
     slide, unit_um = slides["W"], 38.0
     file, about = infer(root / "slides" / "W.tif", run, SlideRequest("units", ("GREEN",), unit_um), trust=True)
     content, polygons = json.loads(file.read_text()), read_polygons(file)

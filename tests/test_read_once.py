@@ -18,6 +18,7 @@ from bundle.data.crop_dataset import CropDataset
 from bundle.data.fit_panel import extend_panel, fit_panel
 from bundle.data.manifest import read_split
 from bundle.data.slide_dataset import SlideDataset
+from bundle.training.head_start import head_statistics
 from transforms import SlideReader
 
 _counted: list[Counter[str]] = []
@@ -74,7 +75,7 @@ def test_crops_are_of_the_very_units_that_the_panel_was_fitted_on(phantom, opene
     records = read_split(phantom, "training")
     panel = fit_panel(records, min_total=20, unit_sizes_um=[16])
     dataset = _dataset(records, panel, unit_sizes_um=[16], rates=rates)
-    panel.statistics(n_programs=2, n_components=2)
+    head_statistics(panel, n_programs=2, n_components=2)
     assert set(opened.values()) == {1}
     (units,) = panel.units_of(records[0], [16])
     assert units is dataset._slides[0].layers[0]  # held once, whatever is taken of it

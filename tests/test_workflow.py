@@ -25,7 +25,7 @@ from bundle import config, expression_of, open_map, workflows
 from bundle.cli.main import main
 from bundle.data.normalisation import MAX_LOG_CP10K
 from bundle.errors import InputError
-from bundle.writers import unit_table
+from bundle.writers import predicted_units
 from tests import forking
 
 ROOT = Path(__file__).parents[1]
@@ -131,7 +131,7 @@ def test_validation_is_scored_again_as_training_scored_it(run, tmp_path):
     pd.testing.assert_frame_equal(pd.read_csv(table), trained, rtol=1e-4)
 
 
-def test_predictions_average_over_flips_when_asked(run, phantom, tmp_path):
+def test_predictions_average_over_flips_on_request(run, phantom, tmp_path):
     slide = str(phantom / "slides" / "P3.tif")
     command = ["predict", slide, "OUT", "--model", str(run), "--bin-um", "16"]
     found = {}
@@ -232,7 +232,7 @@ def test_bins_are_predicted_over_the_tissue(run, phantom, tmp_path):
     assert library["scalefactors"]["spot_diameter_fullres"] == pytest.approx(16.0)
 
 
-def test_given_spots_are_all_answered_for_and_equal_the_evaluation(run, phantom, tmp_path):
+def test_given_spots_are_all_predicted_and_equal_the_evaluation(run, phantom, tmp_path):
     spots = next((phantom / "units").glob("P3*spot*.h5ad"))
     out = tmp_path / "spots.h5ad"
     slide = str(phantom / "slides" / "P3.tif")
@@ -263,7 +263,7 @@ def test_finer_than_the_map_is_called_interpolated(run, phantom, tmp_path):
     assert any("interpolated" in w for w in about["warnings"])
 
 
-def test_several_sizes_are_answered_for_from_one_map(run, phantom, tmp_path):
+def test_several_sizes_are_pooled_from_one_map(run, phantom, tmp_path):
     slide = str(phantom / "slides" / "P3.tif")
     assert main(["predict", slide, str(tmp_path / "b.h5ad"), "--model", str(run), "--bin-um", "8,16"]) == 0
     assert sorted(p.name for p in tmp_path.iterdir()) == ["b_16um.h5ad", "b_8um.h5ad"]
@@ -289,7 +289,7 @@ def test_fine_bins_as_zarr_keep_the_factors_when_genes_would_not_fit(run, phanto
     assert main(command) == 0
     full = ad.read_zarr(tmp_path / "f.zarr")
     assert "features" not in full.obsm
-    monkeypatch.setattr(unit_table, "MAX_VALUES", 1000)
+    monkeypatch.setattr(predicted_units, "MAX_VALUES", 1000)
     assert main(command) == 0
     factors = ad.read_zarr(tmp_path / "f.zarr")
     assert factors.X is None
@@ -304,7 +304,7 @@ def test_fine_bins_as_zarr_keep_the_factors_when_genes_would_not_fit(run, phanto
     assert [p.name for p in tmp_path.iterdir()] == ["f.zarr"]
 
 
-def test_the_map_of_a_region_answers_for_its_bins(run, phantom, tmp_path):
+def test_the_map_of_a_region_covers_its_bins(run, phantom, tmp_path):
     slide, genes = str(phantom / "slides" / "P3.tif"), json.loads((run / "models/panel.json").read_text())["genes"][:2]
     options = ["--model", str(run), "--region", "160,160,320,240", "--genes", ",".join(genes)]
     outputs = ["--map", str(tmp_path / "m.zarr"), "--nifti", str(tmp_path / "m.nii.gz")]
@@ -339,7 +339,7 @@ def test_the_map_of_a_region_answers_for_its_bins(run, phantom, tmp_path):
         (["OUT.h5ad", "--bin-um", "8", "--set", "test_time_augmentation=[9]"], "name some of 0 to 7"),
     ],
 )
-def test_what_cannot_be_predicted_is_told(run, phantom, tmp_path, monkeypatch, capsys, arguments, sentence):
+def test_what_cannot_be_predicted_is_reported(run, phantom, tmp_path, monkeypatch, capsys, arguments, sentence):
     monkeypatch.chdir(tmp_path)
     assert main(["predict", str(phantom / "slides" / "P3.tif"), *arguments, "--model", str(run)]) == 2
     assert sentence in capsys.readouterr().err

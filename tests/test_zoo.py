@@ -168,7 +168,7 @@ def test_scripting_fails_where_all_that_the_compiler_refuses_is_ours(spoilt, mon
     assert judge(CHECKS["ckpt_export by scripting"], spoilt)[0] == "failed"
 
 
-def test_a_file_too_large_for_the_zoo_is_told(spoilt):
+def test_a_file_too_large_for_the_zoo_is_reported(spoilt):
     with (spoilt.folder / "models" / "model.pt").open("r+b") as file:
         file.truncate(26_000_000)
     outcome, remark = judge(CHECKS["no file over 25 MB, no dead address"], spoilt)

@@ -83,7 +83,7 @@ class ReadRegiond(MapTransform):
         mpp: micrometres per pixel of the result.
         reader: opens slides; a `SlideReader()` by default.
         region_key: holds (x, y, width, height) in pixels of the working grid.
-        slide_mpp_key: holds the slide's own mpp; where it is absent or None, the file's tags are asked.
+        slide_mpp_key: holds the slide's own mpp; where it is absent or None, the file's tags give it.
         allow_missing_keys: pass over samples without a key.
     """
 

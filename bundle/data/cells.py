@@ -13,8 +13,8 @@ import shapely
 
 from ..errors import InputError, plural, short
 from ..files.reading import check_file
-from .geojson import read_polygons
 from .polygons import Labels, LabelSource, Polygons
+from .read_geojson import read_polygons
 from .simple_polygons import clip
 from .units import Shape, Units
 

@@ -15,7 +15,6 @@ from ..files.atomic import write_json
 from ..files.reading import read_json
 from ..files.schemas import PANEL
 from ..version import bundle_version
-from . import head_start
 from .normalisation import passes_quality_control
 from .slide_units import load_units
 from .units import Units
@@ -123,15 +122,6 @@ class GenePanel:
         if unknown:
             raise InputError(f'The panel "{panel}" of panel.json names {unknown[0]}, which is not among its genes.')
         return np.array([place[g] for g in self.panels[panel]])
-
-    def statistics(self, n_programs: int | None = None, n_components: int | None = None) -> dict[str, np.ndarray]:
-        """What a head starts from: `mean`, `std` and, if numbers of them are given, `loadings` and `components`."""
-        stats = {"mean": np.asarray(self.mean, np.float32), "std": np.asarray(self.std, np.float32)}
-        if n_programs:
-            stats["loadings"] = head_start.loadings(self, n_programs).astype(np.float32)
-        if n_components:
-            stats["components"] = head_start.components(self, n_components).astype(np.float32)
-        return stats
 
     def save(self, path: str | Path, **about: Any) -> None:
         """Write `panel.json`; `about` (working mpp, head, ...) is written with the genes.

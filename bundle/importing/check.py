@@ -147,14 +147,14 @@ def doubts_of(evidence: Evidence) -> list[str]:
         name = max(evidence.others, key=lambda key: gain(evidence.others[key]))
         if gain(evidence.others[name]) > 0:
             share, other = evidence.others[name]
-            told = (
+            darkness = (
                 ""
                 if r is None or other is None
                 else f" and follow its darkness with r = {other:.2f} instead of {r:.2f}"
             )
             doubts.append(
                 f"The positions may be wrong: {name}, {share:.0%} of the units lie on tissue instead of "
-                f"{evidence.on_tissue:.0%}{told}."
+                f"{evidence.on_tissue:.0%}{darkness}."
             )
     if evidence.units and evidence.on_tissue < _SHARE:
         doubts.append(

@@ -23,7 +23,7 @@ from ..files.atomic import file_state, read_state, write_json
 from ..readers.pictures import as_slide, pixels_as_slide
 from ..readers.registry import reader_of
 from ..readers.sample import Options, Place, Sample, UnitTable
-from ..writers.units_h5ad import write_units
+from ..writers.measured_units import write_units
 from .check import Evidence, check_units, doubts_of, draw_overlay
 
 __all__ = ["Imported", "Tools", "import_sample"]
@@ -143,7 +143,7 @@ def _write(
     found += picture.found
     slide = tools.reader.open(str(picture.path), picture.mpp)
     if not picture.rewritten:
-        doubts += [str(told) for told in getattr(slide, "warnings", ())]
+        doubts += [str(warning) for warning in getattr(slide, "warnings", ())]
     mpp_from = "as given" if options.mpp else sample.mpp_from if mpp else "the picture's tags"
     found.append(f"{slide.mpp:.4g} µm per pixel ({mpp_from}).")
     tissue = TissueMap(slide, tools.tissue)

@@ -96,7 +96,7 @@ def _data_set(root: Path) -> dict[str, Any]:
                 every |= set(held.genes.tolist())
             if record.get("patient") is None:
                 doubts.append(f"{name}: its patient is not named, so it counts as a patient of its own.")
-            where = [match[1] for told in state.get("found", []) if (match := _SCALE.fullmatch(told))]
+            where = [match[1] for fact in state.get("found", []) if (match := _SCALE.fullmatch(fact))]
             slides.append(
                 {
                     "name": name,
@@ -204,7 +204,7 @@ def _anndata(path: Path) -> dict[str, Any] | None:
             "shape": str(unit.get("shape", "")),
             "size_um": _plain(unit.get("size_um")),
             **{key: _plain(about[key]) for key in ("mpp", "effective_resolution_um", "version") if key in about},
-            "doubts": [str(told) for told in np.atleast_1d(_plain(about.get("warnings", [])))],
+            "doubts": [str(warning) for warning in np.atleast_1d(_plain(about.get("warnings", [])))],
         }
     if "unit" not in adata.uns or "spatial" not in adata.obsm:
         return None
@@ -247,7 +247,7 @@ def _slide(path: Path, reader: SlideOpener | None, tissue: Callable[..., Any] | 
         "levels": len(slide.level_dimensions),
         "mpp": slide.mpp,
         "tissue": float(mask.mean()),
-        "doubts": [str(told) for told in getattr(slide, "warnings", [])],
+        "doubts": [str(warning) for warning in getattr(slide, "warnings", [])],
     }
 
 
@@ -325,8 +325,8 @@ def describe(found: Mapping[str, Any]) -> str:
         lines.append(f"  {slide['name']}{split}: patient {slide.get('patient') or 'not named'}{mpp}{why}")
         lines += [f"    {_units_in_words(units)}" for units in slide.get("units", [])]
     for name, scores in found.get("scores", {}).items():
-        told = ", ".join(f"{key} {value:.3g}" for key, value in scores.items() if value is not None)
-        lines.append(f"  {name}: {told}")
+        figures = ", ".join(f"{key} {value:.3g}" for key, value in scores.items() if value is not None)
+        lines.append(f"  {name}: {figures}")
     if found["doubts"]:
         lines.append("Doubtful:")
         lines += [f"  - {doubt}" for doubt in found["doubts"]]
@@ -361,8 +361,8 @@ def _kind_in_words(found: Mapping[str, Any]) -> str:
 
 def _units_in_words(units: Mapping[str, Any]) -> str:
     reliability = units.get("reliability")
-    told = "" if reliability is None else f", reliability {reliability:.2f} (highest PCC that counting noise allows)"
+    ceiling = "" if reliability is None else f", reliability {reliability:.2f} (highest PCC that counting noise allows)"
     return (
         f"{units['units']:,} units, {units['shape']} {units['size_um']:.4g} µm, {units['genes']:,} genes, median "
-        f"{units['counts_per_unit']:,.0f} counts{told}"
+        f"{units['counts_per_unit']:,.0f} counts{ceiling}"
     )

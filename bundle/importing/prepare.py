@@ -194,11 +194,11 @@ def prepare(
             ", ".join(unnamed[:5]) + (f" and {len(unnamed) - 5} more" if len(unnamed) > 5 else ""),
         )
     if not done:
-        raise InputError(next(iter(failed.values())) if len(failed) == 1 else _told(failed))
+        raise InputError(next(iter(failed.values())) if len(failed) == 1 else _failures(failed))
     whole = _by_block(done, Path(out)) if split_by == "block" else _by_split([d.record for d in done], placed, earlier)
     path = write_manifest(out, {**_about(done), "split_by": split_by, **_numbers(whole), **whole})
     if failed:
-        raise InputError(f"{_told(failed)} The data set holds the other {len(done)}: {path}.")
+        raise InputError(f"{_failures(failed)} The data set holds the other {len(done)}: {path}.")
     return path
 
 
@@ -309,7 +309,7 @@ def _jobs(
             )
         jobs += [(layout, replace(place, split=split or place.split), options) for place in places]
     if not jobs:
-        raise InputError(_told(failed))
+        raise InputError(_failures(failed))
     own_patients, own_splits = _mapping(patients, "patient"), _mapping(splits, "split")
     named: list[Job] = []
     taken: set[str] = set()
@@ -431,7 +431,7 @@ def _numbers(splits: Mapping[str, Sequence[Any]]) -> dict[str, int]:
     return {f"num{split.capitalize()}": len(splits[split]) for split in SPLITS}
 
 
-def _told(failed: Mapping[str, str]) -> str:
+def _failures(failed: Mapping[str, str]) -> str:
     listed = " ".join(f"{name}: {sentence}" for name, sentence in failed.items())
     return f"{len(failed)} sample{'s' * (len(failed) > 1)} could not be imported. {listed}"
 

@@ -57,23 +57,17 @@ def tile_grid(
     halo_px: int,
     stride: int,
     align_px: int | None = None,
-    even: bool = False,
 ) -> Iterator[Tile]:
     """Tiles that cover [low, high), on a grid fixed to the slide's origin, row by row.
 
     Origins and sizes are multiples of `align_px` (itself a multiple of `grid_px`, its default), and the margin of
-    `grid_px`: so tiled equals untiled. With `even`, tiles of a row or column are as alike as they can be, for what
-    computes regions of one size alone; else the last one is what is left.
+    `grid_px`: so tiled equals untiled. The last tile of a row or column is what is left.
     """
     align_px = grid_px if align_px is None else align_px
     margin = margin_px(grid_px, halo_px, stride)
     start = [math.floor(v / align_px) * align_px for v in low_px]
     stop = [max(math.ceil(v / align_px) * align_px, s + align_px) for v, s in zip(high_px, start, strict=True)]
-    step = [max(round(tile_px / align_px), 1) * align_px] * 2
-    if even:
-        for axis, (low, high) in enumerate(zip(start, stop, strict=True)):
-            n = math.ceil((high - low) / step[axis])
-            step[axis] = math.ceil((high - low) / n / align_px) * align_px
-    for y in range(start[1], stop[1], step[1]):
-        for x in range(start[0], stop[0], step[0]):
-            yield Tile(x, y, min(step[0], stop[0] - x), min(step[1], stop[1] - y), margin)
+    step = max(round(tile_px / align_px), 1) * align_px
+    for y in range(start[1], stop[1], step):
+        for x in range(start[0], stop[0], step):
+            yield Tile(x, y, min(step, stop[0] - x), min(step, stop[1] - y), margin)

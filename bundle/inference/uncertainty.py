@@ -35,7 +35,7 @@ from .clipping import CLIPPED, NOT_CLIPPED, clipped_genes, clipping_summary
 from .prediction_dataset import UnitSet
 from .provenance import model_sha256
 
-__all__ = ["calibration", "check_asked", "combine", "with_standard_error"]
+__all__ = ["calibration", "check_request", "combine", "with_standard_error"]
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ def with_standard_error(
         InputError: if the settings name anything but one file of units.
     """
     out = Path(out or "")
-    check_asked(out.suffix, settings)
+    check_request(out.suffix, settings)
     files = [Path(file) for file in (slide, settings.get("units")) if file is not None]
     for file in files:
         if not file.is_file():
@@ -92,7 +92,7 @@ def with_standard_error(
         remove_ours(folder, "members", _FILES)
 
 
-def check_asked(ending: str, settings: Mapping[str, Any]) -> None:
+def check_request(ending: str, settings: Mapping[str, Any]) -> None:
     """Refuse settings that do not go with a standard error; `ending` is the output's.
 
     Raises:

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import shapely
 
-from ..data.geojson import read_polygons
 from ..data.polygons import Polygons
+from ..data.read_geojson import read_polygons
 from ..errors import InputError
 from .sample import UnitTable
 from .tenx import Matrix

@@ -105,8 +105,8 @@ def as_slide(
         _refuse_foreign(target)
         write_pyramid(target, _Region(slide), slide.mpp, quality=quality)
         _note(target, made)
-    told = f"{path.name} is stored in strips, so PixNet wrote it anew as a tiled pyramid."
-    return SlideFile(target, slide.mpp, True, [told])
+    message = f"{path.name} is stored in strips, so PixNet wrote it anew as a tiled pyramid."
+    return SlideFile(target, slide.mpp, True, [message])
 
 
 def pixels_as_slide(pixels: SliceableImage, target: Path, mpp: float | None, made_from: str) -> SlideFile:

@@ -81,8 +81,8 @@ def read(place: Place, options: Options) -> Sample:
         doubts.append("The spots lie on no hexagonal array, so spot_diameter_fullres alone gives the scale.")
     else:
         raise InputError(f"{positions_file}: its spots lie on no hexagonal array and give no scale. Give --mpp.")
-    image, scale, told = find_picture(place.path, positions_file.parent, prefix, factors, options)
-    found += told
+    image, scale, notes = find_picture(place.path, positions_file.parent, prefix, factors, options)
+    found += notes
     spots = UnitTable(
         "spots",
         "circle",
@@ -187,8 +187,8 @@ def reduced_picture(spatial: Path, prefix: str, factors: dict, which: str) -> tu
         for ending in (".png", ".jpg"):
             path = spatial / (name + ending)
             if path.is_file():
-                told = f"The picture is {path.name}, which Space Ranger reduced to {scale:.4g} of the original."
-                return path, float(scale), [f"{told} It shows far less than the slide does."]
+                note = f"The picture is {path.name}, which Space Ranger reduced to {scale:.4g} of the original."
+                return path, float(scale), [f"{note} It shows far less than the slide does."]
             if path.with_name(path.name + ".gz").is_file():
                 raise InputError(f"{path}.gz is gzipped; unpack it first (gunzip).")
     raise InputError(f"{spatial} has no tissue_{which}_image.png. Name the picture with --image.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -110,8 +110,8 @@ def read(place: Place, options: Options) -> Sample:
         raise InputError(f"{folders[0]}: scalefactors_json.json has no microns_per_pixel.")
     spatial = folders[0] / "spatial"
     prefix = _prefix_of(spatial)
-    image, scale, told = find_picture(_with_pictures(place.path, spatial), spatial, prefix, factors, options)
-    found += told
+    image, scale, notes = find_picture(_with_pictures(place.path, spatial), spatial, prefix, factors, options)
+    found += notes
     tables = []
     for folder in folders:
         matrix = read_matrix(find_matrix(folder) if not wants_cells else _cell_matrix(folder))
@@ -183,6 +183,7 @@ def _bins_table(
 ) -> UnitTable:
     size_um = float(_factors(folder).get("bin_size_um") or _BINS.fullmatch(folder.name)["size"])  # type: ignore[index]
     grid = _read_grid(folder, matrix, size_um)
+    is_quad = False
     if len(grid.array_xy):
         corners = grid.corners(grid.array_xy[:: max(len(grid.array_xy) // 5000, 1)])
         side_px = float(np.median(np.linalg.norm(np.diff(corners, axis=1), axis=2)))
@@ -203,10 +204,8 @@ def _bins_table(
                 f"{folder.name}: the array lies turned or in perspective on the picture: a bin's corners are up "
                 f"to {share:.0%} of its side off an upright square's. PixNet takes {drawn}."
             )
-        if is_quad:
-            return _quads(folder, grid, matrix, features, genes, ids, mpp, scale)
-    return UnitTable(
-        _name(folder),
+    table = UnitTable(
+        f"square_{_BINS.fullmatch(folder.name)['size']}um",  # type: ignore[index]
         "square",
         size_um,
         matrix.barcodes,
@@ -217,41 +216,19 @@ def _bins_table(
         in_tissue=grid.in_tissue,
         array_xy=grid.array_xy,
     )
+    return _as_quads(table, grid, mpp, scale) if is_quad else table
 
 
-def _name(folder: Path) -> str:
-    return f"square_{_BINS.fullmatch(folder.name)['size']}um"  # type: ignore[index]
-
-
-def _quads(
-    folder: Path,
-    grid: _Grid,
-    matrix: Matrix,
-    features: np.ndarray,
-    genes: list[str],
-    ids: list[str],
-    mpp: float,
-    scale: float,
-) -> UnitTable:
+def _as_quads(table: UnitTable, grid: _Grid, mpp: float, scale: float) -> UnitTable:
+    """The same bins, each as the quadrilateral that it is on the picture."""
     n = len(grid.array_xy)
     vertices = np.empty((n, 4, 2), np.float32)
     for start in range(0, n, 500_000):
         part = slice(start, start + 500_000)
         vertices[part] = grid.corners(grid.array_xy[part]) * scale
     polygons = Polygons.of_shapes(shapely.polygons(vertices))
-    return UnitTable(
-        _name(folder),
-        "polygon",
-        float(np.median(2 * np.sqrt(polygons.areas_px2 / np.pi)) * mpp / scale),
-        matrix.barcodes,
-        genes,
-        grid.centers_px * scale,
-        lambda: matrix.blocks(features),
-        gene_ids=ids,
-        in_tissue=grid.in_tissue,
-        array_xy=grid.array_xy,
-        polygons=polygons,
-    )
+    size_um = float(np.median(2 * np.sqrt(polygons.areas_px2 / np.pi)) * mpp / scale)
+    return replace(table, shape="polygon", size_um=size_um, polygons=polygons)
 
 
 def _read_grid(folder: Path, matrix: Matrix, size_um: float) -> _Grid:

@@ -3,7 +3,7 @@
 | module | what it buys | plain twin or switch | benchmark |
 | --- | --- | --- | --- |
 | `lattice_pooling` | pools lattices without drawing a mask | `bundle.inference.pool` of the same units | `flat` |
-| `names` | writes millions of unit names without a string object each | Zarr's own indexing | `flat` |
+| `unit_names` | writes millions of unit names without a string object each | Zarr's own indexing | `flat` |
 | `memory` | keeps freed memory for the next tile | not calling it | `limit` |
 | `threads` | leaves cores to other processes, and to the network | `OMP_NUM_THREADS` | `busy`, `limit` |
 """

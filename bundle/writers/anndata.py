@@ -20,7 +20,7 @@ from anndata.io import write_elem
 from zarr.codecs import BloscCodec
 
 from ..files.atomic import read_state, remove, remove_begun, replacing, write_json
-from ..speed.names import names_chunk
+from ..speed.unit_names import names_chunk
 
 __all__ = ["StreamedAnnData"]
 

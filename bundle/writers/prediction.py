@@ -22,7 +22,7 @@ from ..inference.prediction_dataset import UnitSet
 from ..inference.provenance import Provenance
 from .nifti import write_nifti
 from .ome_zarr import write_map
-from .unit_table import UnitTable
+from .predicted_units import PredictedUnits
 
 __all__ = ["MAX_H5AD_UNITS", "PredictionWriter"]
 
@@ -168,7 +168,7 @@ class PredictionWriter:
         # An evaluation's features come without a head.
         head = source.projection if isinstance(source, DenseMap) else Projection.of(self.panel.genes, self.network)
         assert head is not None
-        table = UnitTable(
+        table = PredictedUnits(
             head,
             self.genes,
             provenance=self.provenance,

@@ -215,7 +215,7 @@ def test_a_run_stands_beside_the_baselines_only_with_predictions_of_tissue_it_ha
         run(dataset, runs=[tmp_path])
 
 
-def test_a_set_without_test_slides_is_told(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_a_set_without_test_slides_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     write_manifest(tmp_path, {"training": [write_slide(tmp_path, "a", 0)]})
     with pytest.raises(InputError, match="--test"):
         run(tmp_path)

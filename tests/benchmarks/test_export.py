@@ -8,7 +8,7 @@ import pytest
 from benchmarks.export import main
 
 
-def test_without_its_packages_onnx_is_told_and_torchscript_measured(tiny_run, tmp_path, monkeypatch, capsys) -> None:
+def test_without_its_packages_onnx_is_named_and_torchscript_measured(tiny_run, tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.setitem(sys.modules, "onnx", None)
     result = main(["--quick", "--model", str(tiny_run), "--work", str(tmp_path), "--threads", "1"])
     said = capsys.readouterr().out

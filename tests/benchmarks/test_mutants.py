@@ -21,7 +21,7 @@ def test_there_are_at_least_40_over_the_whole_data_path() -> None:
     assert rooms == {"bundle", "configs", "networks", "transforms"}
 
 
-def test_a_line_that_is_gone_or_twice_there_is_told_and_one_that_moved_into_a_package_is_found(tmp_path) -> None:
+def test_a_line_that_is_gone_or_twice_there_is_reported_and_one_that_moved_into_a_package_is_found(tmp_path) -> None:
     mutant = Mutant("m", "wrong", "a.py", "x = 1", "x = 2", ("t.py",))
     (tmp_path / "a.py").write_text("x = 1\nx = 1\n")
     with pytest.raises(StaleError, match="2 times"):

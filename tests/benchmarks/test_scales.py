@@ -116,7 +116,7 @@ class _Plain:
         return lambda crop: crop
 
 
-def test_the_head_alone_answers_without_the_ridge(monkeypatch, tmp_path):
+def test_without_the_ridge_the_head_predicts_alone(monkeypatch, tmp_path):
     torch.manual_seed(0)
     branch = RidgeBranch(2, SwinEncoder(6, depths=(1, 1), num_heads=(1, 1), window_size=4), rank=3)
     encoder = SwinEncoder(6, depths=(1, 1), num_heads=(1, 1), window_size=4)
@@ -195,19 +195,19 @@ def test_finished_runs_are_kept_and_others_wait_for_time(tmp_path):
 
 
 @pytest.mark.parametrize("scale_um", [16.0, 100.0])
-def test_intervals_are_of_the_figure_that_they_stand_beside(scale_um: float):
+def test_intervals_belong_to_their_figure(scale_um: float):
     rng = np.random.default_rng(0)
     at = np.stack(np.meshgrid(np.arange(60), np.arange(60)), -1).reshape(-1, 2) * 16.0 + 8
     rate = rng.gamma(4, 1, (len(at) // 36 + 1, 3)).repeat(36, axis=0)[: len(at)] / 16**2
     squares = (at // 100).sum(1) % 2  # an error that the first grid's squares see whole, the others' hardly
-    told = rate * np.where(squares[:, None] == 1, [3.0, 1.0, 1.0], [1.0, 1.0, 3.0])
-    told[at[:, 0] < 320] = told[::-1][at[:, 0] < 320]
+    predicted = rate * np.where(squares[:, None] == 1, [3.0, 1.0, 1.0], [1.0, 1.0, 3.0])
+    predicted[at[:, 0] < 320] = predicted[::-1][at[:, 0] < 320]
     rate[at[:, 0] < 320] *= 0.1  # squares too empty to be scored, where the prediction is wrong
     units = _units(at, 16.0, rng.poisson(rate * 16**2) / 16**2)
     panel = SimpleNamespace(genes=list(units.genes), main="all", index=lambda _: np.arange(3), min_total=200.0)
 
     def predict(groups: sp.csr_matrix) -> tuple[np.ndarray, np.ndarray]:
-        summed = groups @ told
+        summed = groups @ predicted
         y = np.log1p(1e4 * summed / summed.sum(1, keepdims=True))
         return y, np.column_stack([summed, np.zeros(len(y))])
 

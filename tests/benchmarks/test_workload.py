@@ -17,6 +17,6 @@ def test_a_commands_peak_is_its_own_and_not_that_of_who_measures_it():
     assert large.log.strip() == "made"
 
 
-def test_a_command_that_fails_is_told_with_what_it_said():
+def test_a_command_that_fails_is_reported_with_its_output():
     with pytest.raises(RuntimeError, match="no such thing"):
         measured([sys.executable, "-c", "raise SystemExit('no such thing')"])

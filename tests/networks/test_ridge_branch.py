@@ -144,7 +144,7 @@ def _net() -> PixNet:
     return net
 
 
-def test_the_answer_is_the_mean_of_two_and_training_is_of_the_head_alone():
+def test_the_prediction_is_the_mean_of_two_and_training_is_of_the_head_alone():
     net, batch = _net(), next(_batches())
     net.ridge.fit(*_features(net.ridge))
     net.eval()

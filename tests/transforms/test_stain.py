@@ -84,7 +84,7 @@ def test_dictionary_form_changes_all_keys_alike():
     assert RandHEStainD is RandHEStainDict is RandHEStaind
 
 
-def test_misuse_is_told():
+def test_misuse_is_reported():
     with pytest.raises(ValueError, match="three numbers"):
         HEStain(alpha=(1, 1))
     with pytest.raises(ValueError, match=r"\(3, H, W\)"):

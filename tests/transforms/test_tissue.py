@@ -69,7 +69,7 @@ def test_array_tensor_and_metatensor_agree():
     np.testing.assert_array_equal(meta.numpy(), want)
 
 
-def test_misuse_is_told():
+def test_misuse_is_reported():
     with pytest.raises(ValueError, match="mpp"):
         TissueMask()(slide())
     with pytest.raises(ValueError, match=r"\(3, H, W\)"):

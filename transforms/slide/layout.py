@@ -151,9 +151,9 @@ def read_layout(path: Path) -> Layout | None:
     except SlideError:
         raise
     except Exception as error:
-        told = (str(error) or type(error).__name__).splitlines()[0]
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise SlideError(
-            f"{path} cannot be read as a TIFF ({told}); it is cut short or damaged: copy it again."
+            f"{path} cannot be read as a TIFF ({reason}); it is cut short or damaged: copy it again."
         ) from error
     return layout
 

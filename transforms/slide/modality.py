@@ -136,10 +136,10 @@ def judge_pixels(pixels: np.ndarray) -> tuple[bool, str | None]:
         is_pure = purity < _PURE
         median = np.median(bright)
         if share <= 0.5 and (is_pure or median < _DIM):
-            told = f"{100 * (1 - share):.0f} % of it is dark, as in fluorescence, and the rest "
+            dark = f"{100 * (1 - share):.0f} % of it is dark, as in fluorescence, and the rest "
             if is_pure:
-                return bool(purity < _SURELY_PURE), f"{told}has the colours of single dyes"
-            return False, f"{told}is dim (median {median:.0f} of 255)"
+                return bool(purity < _SURELY_PURE), f"{dark}has the colours of single dyes"
+            return False, f"{dark}is dim (median {median:.0f} of 255)"
         if is_pure:
             return False, "it has the colours of single dyes, as fluorescence has"
         spans = np.ptp(np.percentile(brightest, [1, 99]))

@@ -137,16 +137,16 @@ def _doubts_of_given(path: Path, given: float, plausible: Sequence[Said]) -> lis
     others = [tag for tag in plausible if _differ(given, tag.x)]
     if not others:
         return []
-    told = " and ".join(f"{tag.x:.4g} µm per pixel ({tag.where})" for tag in others)
-    return [f"The file says {told}; PixNet uses the {given:.4g} given."]
+    stated = " and ".join(f"{tag.x:.4g} µm per pixel ({tag.where})" for tag in others)
+    return [f"The file says {stated}; PixNet uses the {given:.4g} given."]
 
 
 def _disagreement(mpp: float, plausible: Sequence[Said]) -> list[str]:
     if not any(_differ(mpp, tag.x) for tag in plausible):
         return []
-    told = ", ".join(f"its {tag.where} says {tag.x:.4g}" for tag in plausible)
+    values = ", ".join(f"its {tag.where} says {tag.x:.4g}" for tag in plausible)
     return [
-        f"The file's tags disagree on the µm per pixel: {told}. PixNet uses {mpp:.4g}; if that is wrong, give --mpp."
+        f"The file's tags disagree on the µm per pixel: {values}. PixNet uses {mpp:.4g}; if that is wrong, give --mpp."
     ]
 
 

@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 MAX_OPEN = 16
 MAX_SOURCE_PX = 2**22  # read at once when resampling: 12 MB as uint8, 50 MB as float32
-_told: set[tuple[Path, str]] = set()  # a slide that is opened again says nothing new
+_logged: set[tuple[Path, str]] = set()  # a slide that is opened again says nothing new
 
 
 class SlideReader:
@@ -96,10 +96,10 @@ class Slide:
         self.level_downsamples = [downsample(self.level_dimensions[0], size) for size in self.level_dimensions]
         self.mpp, doubts = checked_mpp(self.path, mpp, opened.said_mpp)
         self.warnings = [*doubts, *opened.doubts]
-        for told in self.warnings:
-            _tell_once(logging.WARNING, self.path, told)
+        for message in self.warnings:
+            _log_once(logging.WARNING, self.path, message)
         others = f" ({'; '.join(opened.rejected)})" if opened.rejected else ""
-        _tell_once(logging.INFO, self.path, f"{self.backend} reads it{others}.")
+        _log_once(logging.INFO, self.path, f"{self.backend} reads it{others}.")
 
     def __reduce__(self) -> tuple:
         return type(self), self._arguments
@@ -214,7 +214,7 @@ class Slide:
         return pixels
 
 
-def _tell_once(severity: int, path: Path, told: str) -> None:
-    if (path, told) not in _told:
-        _told.add((path, told))
-        logger.log(severity, "%s: %s", path, told)
+def _log_once(severity: int, path: Path, message: str) -> None:
+    if (path, message) not in _logged:
+        _logged.add((path, message))
+        logger.log(severity, "%s: %s", path, message)

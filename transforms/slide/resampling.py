@@ -51,12 +51,12 @@ def resampled(source: np.ndarray, rows: sp.csr_matrix, columns: sp.csr_matrix) -
 
 
 def _exact_dtype() -> torch.dtype:
-    """float32, whose products are exact here, unless torch was told to multiply it in fewer bits."""
+    """float32, whose products are exact here, unless torch is set to multiply it in fewer bits."""
     try:
-        told = torch.get_float32_matmul_precision()
-    except RuntimeError:  # it was told so of one backend alone
-        told = "unknown"
-    return torch.float32 if told == "highest" else torch.float64
+        precision = torch.get_float32_matmul_precision()
+    except RuntimeError:  # it was set for one backend alone
+        precision = "unknown"
+    return torch.float32 if precision == "highest" else torch.float64
 
 
 def _bands(weights: sp.csr_matrix, dtype: torch.dtype) -> Iterator[tuple[slice, slice, torch.Tensor]]:

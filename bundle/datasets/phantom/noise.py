@@ -1,4 +1,4 @@
-"""Randomness that any place can ask for alone: hashed lattices and smooth fields, both functions of position."""
+"""Randomness as a function of position: hashed lattices and smooth fields. Any region can be drawn alone."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from ...config.root import bundle_root
 from ...errors import InputError, missing_extra
 from ...files.atomic import file_state
 from ...files.ownership import claim
-from ...inference.uncertainty import check_asked
+from ...inference.uncertainty import check_request
 from ...workflows.inferring import check_prediction
 from ...workflows.trained_run import trained_run
 from . import remote
@@ -80,7 +80,7 @@ def predict_cohort(
             raise InputError(f"--{option} is for one slide, and {cohort} lists {len(slides)}: {instead}.")
     ending = ".zarr" if as_zarr else ".h5ad"
     if options.get("standard_error"):
-        check_asked(ending, options)
+        check_request(ending, options)
     trust = bool(options.get("trust"))
     run, _ = trained_run(run, trust)
     records = {"*.done.json": "asked", "summary.csv": ",".join(field.name for field in fields(Result))}

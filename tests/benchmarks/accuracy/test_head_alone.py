@@ -12,7 +12,7 @@ from bundle.integrations.onnx_file import load_network
 from transforms import RasterizeUnits, SlideReader
 
 
-def test_the_head_answers_and_the_ridge_does_not(tiny_run, phantom):
+def test_the_head_predicts_and_the_ridge_does_not(tiny_run, phantom):
     network = load_network(tiny_run)[0]
     reader, panel = SlideReader(), load_panel(tiny_run / "models" / "panel.json")
     slide = SlideDataset(read_split(phantom, "test"), reader, panel)[0]

@@ -175,7 +175,7 @@ def test_standard_errors_are_held_against_the_errors(write_truth, write_pred, tm
         (lambda layer: layer, "cp10k", "they are of X, cp10k"),
     ],
 )
-def test_standard_errors_that_cannot_be_scored_are_told_and_nothing_is_lost(
+def test_standard_errors_that_cannot_be_scored_are_reported_and_nothing_is_lost(
     write_truth, write_pred, tmp_path, spoil, unit, says: str
 ):
     truth = write_truth()
@@ -302,7 +302,7 @@ def test_the_depth_oracle_of_a_slide_has_not_seen_it(write_truth, write_pred, tm
     assert pd.read_csv(tmp_path / "alone" / "audit_genes.csv").set_index("gene")["pcc_depth_oracle_native"]["G0"] > 0.5
 
 
-def test_two_tools_are_compared_on_what_both_answer_for(write_truth, write_pred, tmp_path):
+def test_two_tools_are_compared_on_what_both_predict(write_truth, write_pred, tmp_path):
     truth = write_truth()
     good = write_pred(truth, 1, 0.3)
 
@@ -367,12 +367,12 @@ def test_without_mpp_the_units_themselves_are_still_scored(write_truth, write_pr
 
 def test_intervals_do_not_depend_on_what_positions_are_counted_in(write_truth, write_pred, tmp_path):
     intervals = []
-    for pixel_um, told in ((MPP, MPP), (25.0, 25.0), (PITCH_UM, None)):  # the last are columns and rows of an array
+    for pixel_um, given in ((MPP, MPP), (25.0, 25.0), (PITCH_UM, None)):  # the last are columns and rows of an array
         truth = write_truth(mpp=None)
         adata = ad.read_h5ad(truth)
         adata.obsm["spatial"] = adata.obsm["spatial"] * MPP / pixel_um
         adata.write_h5ad(truth)
-        audit(write_pred(truth), truth, tmp_path / "o", mpp=told, against=write_pred(truth, 2, 1.0))
+        audit(write_pred(truth), truth, tmp_path / "o", mpp=given, against=write_pred(truth, 2, 1.0))
         found = result_of(tmp_path / "o")
         intervals.append([*found["interval_95"]["PCC@M"], *found["against"]["difference_interval_95"]])
     assert intervals[0][0] < intervals[0][1]
@@ -391,7 +391,7 @@ def test_what_is_printed_is_what_is_written(write_truth, write_pred, tmp_path):
     assert (tmp_path / "o" / "audit.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_doubts_are_told(write_truth, write_pred, tmp_path):
+def test_doubts_are_reported(write_truth, write_pred, tmp_path):
     truth = write_truth()
 
     def edit(pred: ad.AnnData) -> None:

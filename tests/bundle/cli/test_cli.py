@@ -182,7 +182,7 @@ def rename_genes(adata: ad.AnnData) -> None:
 
 
 @pytest.mark.parametrize("patient", ["P1", "P2"])  # of training, and of validation: before hours of training
-def test_spots_outside_the_slide_are_told_before_training(set_tiny, dataset, tmp_path, patient: str):
+def test_spots_outside_the_slide_are_reported_before_training(set_tiny, dataset, tmp_path, patient: str):
     edit_units(dataset / "units" / f"{patient}_spot55.h5ad", shift)
     said = sentence("train", dataset, tmp_path / "run", *set_tiny, "--set", "val_interval=5")
     assert f"units lie outside {dataset / 'slides' / patient}.tif (600 x 600 px)" in said
@@ -226,7 +226,7 @@ def test_training_slides_without_a_shared_gene(set_tiny, dataset, tmp_path):
     assert "No gene is shared" in sentence("train", dataset, tmp_path / "run", *set_tiny)
 
 
-def test_validation_without_the_genes_is_told_before_training(set_tiny, dataset, tmp_path):
+def test_validation_without_the_genes_is_reported_before_training(set_tiny, dataset, tmp_path):
     edit_units(dataset / "units" / "P2_spot55.h5ad", rename_genes)
     said = sentence("train", dataset, tmp_path / "run", *set_tiny, "--set", "val_interval=5")
     assert "P2_spot55.h5ad lacks 30 of the 30 genes" in said
@@ -425,7 +425,7 @@ def test_an_output_that_another_command_writes_is_refused(tiny_run, phantom, tmp
     assert not list(tmp_path.iterdir())
 
 
-def test_another_slides_spots_are_refused_and_doubtful_ones_told(tiny_run, dataset, tmp_path):
+def test_another_slides_spots_are_refused_and_doubtful_ones_reported(tiny_run, dataset, tmp_path):
     """Phantoms share their spots' names and places, as sections on a legacy array nearly do."""
     slide, spots, out = dataset / "slides" / "P3.tif", dataset / "units" / "P1_spot55.h5ad", tmp_path / "o.h5ad"
     predict = ("predict", slide, out, "--model", tiny_run, "--spots", spots)
@@ -441,7 +441,7 @@ def test_another_slides_spots_are_refused_and_doubtful_ones_told(tiny_run, datas
     assert "P3" not in warnings_of(lambda s: s.update(P3=s.pop("P1")))
 
 
-def test_a_given_mpp_unlike_the_files_is_told(tiny_run, phantom, tmp_path):
+def test_a_given_mpp_unlike_the_files_is_reported(tiny_run, phantom, tmp_path):
     slide, out = phantom / "slides" / "P3.tif", tmp_path / "o.h5ad"
     predict = (
         "predict",
@@ -454,10 +454,10 @@ def test_a_given_mpp_unlike_the_files_is_told(tiny_run, phantom, tmp_path):
         "--genes",
         tiny_run / "models" / "panel.json",
     )
-    for mpp, told in ((1.02, False), (1.2, True)):
+    for mpp, expected in ((1.02, False), (1.2, True)):
         assert main([str(a) for a in (*predict, "--mpp", mpp)]) == 0
         said = [w for w in ad.read_h5ad(out).uns["pixnet"]["warnings"] if "The file says 1 µm per pixel" in w]
-        assert bool(said) == told
+        assert bool(said) == expected
 
 
 def test_a_place_that_cannot_be_written(tiny_run, phantom, tmp_path):
@@ -579,7 +579,7 @@ def test_a_worker_of_a_loader_says_the_sentence_alone():
     assert user_message(caught.value) == "The slide is gone: bring it back."
 
 
-def test_a_full_disk_is_told_in_a_sentence():
+def test_a_full_disk_is_reported_in_a_sentence():
     full = OSError(errno.ENOSPC, "No space left on device", "out.zarr")
     raised = RuntimeError("Failed to evaluate")
     raised.__cause__ = full
@@ -587,7 +587,7 @@ def test_a_full_disk_is_told_in_a_sentence():
     assert user_message(OSError(errno.EIO, "Input/output error")) is None
 
 
-def test_units_are_scored_at_the_size_that_training_asked_for(tiny_run, dataset, tmp_path, monkeypatch):
+def test_units_are_scored_at_the_size_of_training(tiny_run, dataset, tmp_path, monkeypatch):
     run = tmp_path / "run"
     shutil.copytree(tiny_run, run)
     trained_with = run / "configs" / "train.json"

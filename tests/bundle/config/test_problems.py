@@ -51,9 +51,9 @@ def test_a_model_that_cannot_be_made(fault: str, tiny_run, tmp_path):
     content = json.loads(path.read_text())
     edit(content)
     path.write_text(json.dumps(content))
-    with pytest.raises(InputError, match=says) as told:
+    with pytest.raises(InputError, match=says) as raised:
         load_network(run)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize(
@@ -71,9 +71,9 @@ def test_a_model_that_cannot_be_made(fault: str, tiny_run, tmp_path):
 def test_a_configuration_that_cannot_run(override: dict[str, Any], says: str, phantom, tiny, tmp_path):
     path = tmp_path / "override.json"
     path.write_text(json.dumps(override))
-    with pytest.raises(InputError, match=says) as told:
+    with pytest.raises(InputError, match=says) as raised:
         workflows.train(phantom, tmp_path / "run", [path], tiny)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(raised.value)
 
 
 def test_our_own_faults_are_not_called_the_configurations():
@@ -89,10 +89,10 @@ def test_what_fails_with_a_part_of_the_users_own_names_it_and_the_line(own):
     def fails() -> None:
         raise RuntimeError("Failed to run") from TypeError("no such thing")
 
-    with pytest.raises(InputError if own else RuntimeError) as told, config_errors(own):
+    with pytest.raises(InputError if own else RuntimeError) as raised, config_errors(own):
         fails()
     if own:
-        assert "The run fails with your loss (TypeError: no such thing" in str(told.value)
+        assert "The run fails with your loss (TypeError: no such thing" in str(raised.value)
 
 
 @pytest.mark.parametrize("target", ["", 3, None, ["networks.PixNet"]])

@@ -204,15 +204,15 @@ PANELS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
 
 
 @pytest.mark.parametrize("fault", PANELS)
-def test_a_damaged_panel_is_told_in_one_sentence(fault: str, tiny_run, tmp_path):
+def test_a_damaged_panel_is_reported_in_one_sentence(fault: str, tiny_run, tmp_path):
     edit, says = PANELS[fault]
     panel = json.loads((tiny_run / "models" / "panel.json").read_text())
     edit(panel)
     path = tmp_path / "panel.json"
     path.write_text(json.dumps(panel))
-    with pytest.raises(InputError, match=re.escape(says)) as told:
+    with pytest.raises(InputError, match=re.escape(says)) as raised:
         load_panel(path)
-    assert "panel.json" in str(told.value)
+    assert "panel.json" in str(raised.value)
 
 
 @pytest.mark.parametrize("content", [b"[]", b"{", b"null", b"\xff\xfe{", b"[" * 100_000])
@@ -234,15 +234,15 @@ EVALUATIONS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
 
 
 @pytest.mark.parametrize("fault", EVALUATIONS)
-def test_damaged_figures_are_told_in_one_sentence(fault: str, stranger):
+def test_damaged_figures_are_reported_in_one_sentence(fault: str, stranger):
     edit, says = EVALUATIONS[fault]
     path = stranger / "evaluation" / "validation.json"
     content = json.loads(path.read_text())
     edit(content)
     path.write_text(json.dumps(content))
-    with pytest.raises(InputError, match=re.escape(says)) as told:
+    with pytest.raises(InputError, match=re.escape(says)) as raised:
         read_run(stranger)
-    assert "validation.json" in str(told.value)
+    assert "validation.json" in str(raised.value)
 
 
 @pytest.mark.parametrize(

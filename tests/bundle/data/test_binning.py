@@ -110,7 +110,7 @@ def test_a_size_that_was_not_measured_is_summed_from_the_coarsest_bins_that_fit(
         load_units(record, [2])
 
 
-def test_who_trains_on_fine_bins_alone_is_told_what_to_do(tmp_path, caplog):
+def test_training_on_fine_bins_alone_warns_what_to_do(tmp_path, caplog):
     record = _record(_bins(tmp_path)[0])
     with caplog.at_level(logging.WARNING):
         fit_panel([record], min_total=1)

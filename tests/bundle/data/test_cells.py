@@ -152,13 +152,13 @@ def test_outlines_in_micrometres_are_suspected(tmp_path, caplog):
         ('[{"geometry": {"type": "Polygon", "coordinates": [[[0], [1], [1]]]}}]', "not lists of numbers"),
     ],
 )
-def test_bad_files_are_told_in_a_sentence(tmp_path, text, message):
+def test_bad_files_are_reported_in_a_sentence(tmp_path, text, message):
     (tmp_path / "c.geojson").write_text(text)
     with pytest.raises(InputError, match=message):
         read_cells(tmp_path / "c.geojson", 0.5, SIZE)
 
 
-def test_bad_cells_are_told_in_a_sentence(tmp_path):
+def test_bad_cells_are_reported_in_a_sentence(tmp_path):
     with pytest.raises(
         InputError, match=r"2 of 3 cells lie outside the slide .* first far at \(1010, 20\).*level-0 pix"
     ):
@@ -236,7 +236,7 @@ def test_a_label_images_scale_follows_from_its_size(tmp_path, size, want):
     np.testing.assert_allclose(units.reach_um, 10 * want[0] * 0.5)
 
 
-def test_bad_label_images_are_told_in_a_sentence(tmp_path):
+def test_bad_label_images_are_reported_in_a_sentence(tmp_path):
     for shape, message in [
         ((100, 100), "at no scale"),
         ((300, 380), "at no scale"),

@@ -140,7 +140,7 @@ def test_a_head_without_rates_refuses_units_on_both_sides_of_55_um(records):
         _dataset(records, [55, 16])
 
 
-def test_units_outside_the_slide_are_told_in_a_sentence(records, tmp_path):
+def test_units_outside_the_slide_are_reported_in_a_sentence(records, tmp_path):
     adata = ad.read_h5ad(records[0]["label"][0])
     adata.obsm["spatial"] = adata.obsm["spatial"] * 10
     adata.write_h5ad(tmp_path / "far.h5ad")

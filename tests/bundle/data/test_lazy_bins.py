@@ -11,7 +11,7 @@ import scipy.sparse as sp
 from bundle.data import lazy_bins
 from bundle.data.lazy_bins import LazyCounts, read_lazy_bins
 from bundle.data.slide_units import load_units
-from bundle.writers.units_h5ad import write_units
+from bundle.writers.measured_units import write_units
 
 
 @pytest.fixture

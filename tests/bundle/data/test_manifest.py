@@ -50,7 +50,7 @@ def test_what_is_written_is_read_back_with_absolute_paths(tmp_path):
         (json.dumps({"split_by": "luck"}), "must be one of"),
     ],
 )
-def test_a_bad_manifest_is_told_in_a_sentence(tmp_path, content, message):
+def test_a_bad_manifest_is_reported_in_a_sentence(tmp_path, content, message):
     (tmp_path / "dataset.json").write_text(content)
     with pytest.raises(InputError, match=message):
         read_manifest(tmp_path)
@@ -90,11 +90,11 @@ def test_no_data_set_and_no_slides(tmp_path):
         ({"training": float("nan")}, "holds NaN"),
     ],
 )
-def test_what_has_not_the_form_of_a_data_set_is_told_with_its_place(tmp_path, manifest, message):
+def test_what_has_not_the_form_of_a_data_set_is_reported_with_its_place(tmp_path, manifest, message):
     (tmp_path / "dataset.json").write_text(json.dumps(manifest))
-    with pytest.raises(InputError, match=message) as told:
+    with pytest.raises(InputError, match=message) as raised:
         read_manifest(tmp_path)
-    assert len(str(told.value)) < 800
+    assert len(str(raised.value)) < 800
 
 
 def test_what_is_null_counts_as_left_out(tmp_path):

@@ -5,8 +5,6 @@ import pytest
 
 from bundle.data.build_units import build_units
 from bundle.data.fit_panel import extend_panel, fit_panel
-from bundle.data.head_start import components, loadings, training_rates
-from bundle.data.manifest import read_split
 from bundle.data.normalisation import log1p_cp10k
 from bundle.data.panel import load_panel, n_genes
 from bundle.data.slide_units import load_units
@@ -79,48 +77,10 @@ def test_units_under_the_minimum_do_not_take_part(tmp_path):
         fit_panel([record], min_total=1e6)
 
 
-def test_no_shared_gene_is_told_in_a_sentence(tmp_path):
+def test_no_shared_gene_is_reported_in_a_sentence(tmp_path):
     records = [_record(tmp_path, "A1", ["G0", "G1"]), _record(tmp_path, "B1", ["ENS0", "ENS1"])]
     with pytest.raises(InputError, match="No gene is shared"):
         fit_panel(records)
-
-
-def test_loadings_say_the_mean_rate_and_are_positive(tmp_path):
-    panel = fit_panel([_record(tmp_path, "A1", [f"G{i}" for i in range(12)])], n_mean=8, n_hvg=2, min_total=1)
-    found = loadings(panel, 4)
-    assert found.shape == (len(panel) + 1, 4)
-    assert (found > 0).all()
-    np.testing.assert_allclose(found.sum(), panel.depth_per_um2, rtol=1e-6)
-    with pytest.raises(InputError, match="lower n_programs"):
-        loadings(panel, 1000)
-
-
-def test_small_units_start_programs_by_their_sums(phantom):
-    (record,) = read_split(phantom, "training")
-    small, large = (fit_panel([record], unit_sizes_um=[size], min_total=20) for size in (16, 55))
-    rates = training_rates(small)
-    assert 50 < len(rates) < 150  # squares of 55 µm on 600 x 600 µm
-    np.testing.assert_allclose(rates.sum(1).mean(), small.depth_per_um2, rtol=0.1)
-    order = [large.genes.index(g) for g in small.genes]
-    assert np.corrcoef(np.log(loadings(small, 4).sum(1)[:-1]), np.log(loadings(large, 4).sum(1)[order]))[0, 1] > 0.99
-
-
-def test_components_are_those_of_the_standardised_expression_within_slides(tmp_path):
-    genes = [f"G{i}" for i in range(12)]
-    records = [_record(tmp_path, name, genes, seed) for seed, name in enumerate(("A1", "B1"))]
-    panel = fit_panel(records, n_mean=8, n_hvg=2, min_total=1)
-    ys = []
-    for record in records:
-        (units,) = load_units(record)
-        y = log1p_cp10k(units.counts_of(panel.genes), units.total) / np.array(panel.std)
-        ys.append(y - y.mean(0))
-    covariance = np.cov(np.concatenate(ys).T)
-    found = components(panel, len(panel))
-    np.testing.assert_allclose(found @ found.T, covariance, atol=1e-4)  # all of them hold all of it
-    np.testing.assert_allclose(np.abs(components(panel, 2)), np.abs(found[:, :2]), atol=1e-3)
-    assert panel.statistics(n_components=3)["components"].shape == (len(panel), 3)
-    with pytest.raises(InputError, match="lower head_components"):
-        components(panel, 1000)
 
 
 def test_a_panel_survives_its_file(tmp_path):
@@ -148,7 +108,7 @@ def test_patients_shared_with_training_are_known(tmp_path):
     assert panel.seen_patients([{"patient": "B"}]) == ["B"]
 
 
-def test_the_coarsest_units_are_taken_unless_a_size_is_asked_for(tmp_path):
+def test_the_coarsest_units_are_taken_unless_a_size_is_given(tmp_path):
     record = _record(tmp_path, "A1", ["G0", "G1"])
     record["label"] += _record(tmp_path, "A1", ["G0", "G1"], size_um=16.0)["label"]
     assert [u.size_um for u in load_units(record)] == [100.0]
@@ -169,7 +129,7 @@ def test_a_block_holds_the_units_of_its_rectangle_alone(tmp_path):
     assert len(halves[0]) + len(halves[1]) == 60
 
 
-def test_a_slide_that_lacks_genes_narrows_the_panel_and_that_is_said(tmp_path, caplog):
+def test_a_slide_that_lacks_genes_narrows_the_panel_and_is_reported(tmp_path, caplog):
     genes = [f"G{i}" for i in range(20)]
     records = [_record(tmp_path, "A1", genes), _record(tmp_path, "B1", genes[5:], seed=1)]
     with caplog.at_level("INFO"):

@@ -18,9 +18,9 @@ def test_a_picture_is_the_same_at_another_size_and_as_floats():
     for picture in (smaller, smooth / 255.0):
         assert other_slide(first, SectionIdentity.of_picture("b", "another name", picture)) == ("", False)
     for other in (smooth[::-1], smooth[:200], 255 - smooth):  # turned over, a part of it, a negative
-        told, certain = other_slide(first, SectionIdentity.of_picture("b", "another name", other))
+        message, certain = other_slide(first, SectionIdentity.of_picture("b", "another name", other))
         assert certain
-        assert told.startswith("a is of the slide C5, b of another name")
+        assert message.startswith("a is of the slide C5, b of another name")
 
 
 def test_what_is_not_known_decides_nothing():
@@ -28,8 +28,8 @@ def test_what_is_not_known_decides_nothing():
     known = SectionIdentity.of_picture("a", "C5", PICTURE)
     for other in (None, SectionIdentity.of_picture("b", "C5", None), SectionIdentity.of_picture("b", "C5", plain)):
         assert other_slide(known, other) == ("", False)
-    told, certain = other_slide(known, SectionIdentity.of_picture("b", "C3", plain))
-    assert told
+    message, certain = other_slide(known, SectionIdentity.of_picture("b", "C3", plain))
+    assert message
     assert not certain
 
 

@@ -62,7 +62,7 @@ def read(tmp_path, parts: list, turned: bool = False):
 
 
 @pytest.mark.parametrize("name", OUTLINES)
-def test_the_area_said_is_the_area_drawn_whichever_way_round(tmp_path, name):
+def test_the_stated_area_is_the_area_drawn_whichever_way_round(tmp_path, name):
     mpp = 1 / 32
     units = read(tmp_path, OUTLINES[name])
     mask, _ = RasterizeUnits(drop_cut=False)([layer_of(units, 0.5)], (50 * 32, 60 * 32), (0, 0), mpp)
@@ -80,7 +80,7 @@ def test_areas_are_those_of_the_even_odd_rule(tmp_path):
         assert read(tmp_path, OUTLINES[name]).areas_um2[0] == pytest.approx(area_px2 / 4), name
 
 
-def test_cells_beyond_the_slide_are_cut_and_told(tmp_path, caplog):
+def test_cells_beyond_the_slide_are_cut_and_reported(tmp_path, caplog):
     with caplog.at_level(logging.INFO):
         units = read(tmp_path, [[square(-1e9, -1e9, 2e9)]])
     assert "PixNet cuts 1 cell at the slide's edge" in caplog.text

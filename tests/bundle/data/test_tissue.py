@@ -41,15 +41,15 @@ def test_a_slide_is_like_itself_and_unlike_one_restained(phantom, tissue):
     assert np.isnan(stain_distance(np.zeros(3), [stain]))
 
 
-def test_a_stain_unlike_the_training_slides_is_told_with_its_distance(phantom, tiny_run, write_slide, tmp_path):
+def test_a_stain_unlike_the_training_slides_is_reported_with_its_distance(phantom, tiny_run, write_slide, tmp_path):
     slide = read_split(phantom, "test")[0]["image"]
     dark = (255 * (tifffile.imread(slide) / 255.0) ** 4).astype(np.uint8)
     paths = {"own": slide, "dark": write_slide(tmp_path / "dark.tif", dark, 1.0, tile_px=256)}
-    told = {}
+    about = {}
     for name, path in paths.items():
         workflows.predict(path, tmp_path / f"{name}.h5ad", tiny_run, {"bin_um": 100.0})
-        told[name] = ad.read_h5ad(tmp_path / f"{name}.h5ad").uns["pixnet"]
-    assert told["own"]["stain_distance"] < STAIN_OWN
-    assert not [warning for warning in told["own"]["warnings"] if "stained" in warning]
-    (said,) = [w for w in told["dark"]["warnings"] if "stained unlike every training slide" in w]
-    assert f"{float(told['dark']['stain_distance']):.2g} from the nearest" in said
+        about[name] = ad.read_h5ad(tmp_path / f"{name}.h5ad").uns["pixnet"]
+    assert about["own"]["stain_distance"] < STAIN_OWN
+    assert not [warning for warning in about["own"]["warnings"] if "stained" in warning]
+    (said,) = [w for w in about["dark"]["warnings"] if "stained unlike every training slide" in w]
+    assert f"{float(about['dark']['stain_distance']):.2g} from the nearest" in said

@@ -64,7 +64,7 @@ def test_what_stands_beside_the_library_is_passed_over(tmp_path):
     assert read_units(tmp_path / "u.h5ad").mpp == 0.5
 
 
-def test_bad_units_are_told_in_a_sentence(tmp_path):
+def test_bad_units_are_reported_in_a_sentence(tmp_path):
     with pytest.raises(InputError, match="No such file"):
         read_units(tmp_path / "none.h5ad")
     (tmp_path / "junk.h5ad").write_bytes(b"junk")
@@ -82,7 +82,7 @@ def test_bad_units_are_told_in_a_sentence(tmp_path):
         read_units(tmp_path / "u.h5ad").counts_of(["A", "Z"])
 
 
-def test_genes_that_were_not_measured_are_nan_where_that_is_asked(tmp_path):
+def test_genes_that_were_not_measured_are_nan_on_request(tmp_path):
     _build().write_h5ad(tmp_path / "u.h5ad")
     units = read_units(tmp_path / "u.h5ad")
     np.testing.assert_array_equal(units.measures(["C", "Z", "A"]), [True, False, True])

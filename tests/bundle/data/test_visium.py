@@ -66,7 +66,7 @@ def test_positions_of_a_smaller_picture_show_in_the_diameter(tmp_path, caplog):
     assert "of a smaller picture" in caplog.text
 
 
-def test_other_arrays_are_taken_at_their_diameter_which_is_said(tmp_path, caplog):
+def test_other_arrays_are_taken_at_their_diameter_with_a_message(tmp_path, caplog):
     places = np.stack(np.meshgrid(np.arange(6), np.arange(5)), -1).reshape(-1, 2)
     adata = build_units(
         np.ones((30, 2)),

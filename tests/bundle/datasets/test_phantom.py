@@ -115,7 +115,7 @@ def test_no_seam_where_blocks_meet(anatomy: Anatomy) -> None:
         assert max(steps[511], steps[1023]) < usual.mean() + 4 * usual.std()
 
 
-def test_cells_do_not_depend_on_the_region_asked_for(anatomy: Anatomy) -> None:
+def test_cells_do_not_depend_on_the_requested_region(anatomy: Anatomy) -> None:
     whole = anatomy.cells(0, 0, 600, 600)
     part = Anatomy(5, 600.0, 0.2).cells(250, 290, 400, 420)
     inside = (whole.x_um >= 250) & (whole.x_um < 400) & (whole.y_um >= 290) & (whole.y_um < 420)
@@ -256,7 +256,7 @@ def test_layouts_parse_and_do_not_overlap() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "spot:55", "bin:1", "spot:55:50", "hex:5", "bin:x", "bin:8,"])
-def test_bad_layouts_are_told(text: str) -> None:
+def test_bad_layouts_are_reported(text: str) -> None:
     with pytest.raises(InputError, match="Write spot:DIAMETER:PITCH"):
         parse_layouts(text)
 

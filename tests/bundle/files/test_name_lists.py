@@ -41,7 +41,7 @@ def test_names_keep_what_is_theirs(tmp_path):
 @pytest.mark.parametrize(
     "content", ["Gène".encode("latin-1"), "ERBB2".encode("utf-16"), b"", b"\n , ;", b"gene\n", b"A\0B"]
 )
-def test_what_is_no_list_is_told(tmp_path, content: bytes):
+def test_what_is_no_list_is_reported(tmp_path, content: bytes):
     path = tmp_path / "genes.txt"
     path.write_bytes(content)
     with pytest.raises(InputError, match=r"genes\.txt"):

@@ -17,8 +17,8 @@ import torch
 from bundle.audit.predicted import read_predicted
 from bundle.data.build_units import build_units
 from bundle.data.cells import read_cells
-from bundle.data.geojson import read_polygons
 from bundle.data.manifest import read_manifest
+from bundle.data.read_geojson import read_polygons
 from bundle.data.read_units import read_units
 from bundle.errors import InputError, user_message
 from bundle.files.atomic import replacing
@@ -61,15 +61,15 @@ READERS = {
 
 @pytest.mark.parametrize("kind", ["missing", "folder", "pipe", "loop", "empty", "long"])
 @pytest.mark.parametrize("name", READERS)
-def test_what_is_no_file_is_told_at_once(tmp_path, name, kind):
+def test_what_is_no_file_is_reported_at_once(tmp_path, name, kind):
     path = no_file(tmp_path / name, kind)
-    with pytest.raises(InputError) as told:
+    with pytest.raises(InputError) as raised:
         READERS[name](path)
-    assert len(str(told.value)) < 600
+    assert len(str(raised.value)) < 600
 
 
 @pytest.mark.parametrize("name", READERS)
-def test_files_damaged_anywhere_are_read_right_or_told_in_a_sentence(tmp_path, name):
+def test_files_damaged_anywhere_are_read_right_or_reported_in_a_sentence(tmp_path, name):
     path = tmp_path / name
     if name.endswith(".h5ad"):
         write_units(path)
@@ -85,7 +85,7 @@ def test_files_damaged_anywhere_are_read_right_or_told_in_a_sentence(tmp_path, n
             READERS[name](path)
 
 
-def test_every_flipped_bit_of_a_gzip_is_told(tmp_path):
+def test_every_flipped_bit_of_a_gzip_is_reported(tmp_path):
     whole = gzip.compress(b'{"features": []}' * 9)
     path = tmp_path / "c.geojson.gz"
     seen = set()
@@ -141,7 +141,7 @@ def spoil(path: Path, **held) -> Path:
         {"X": np.array([["a"] * 6] * 20)},
     ],
 )
-def test_units_that_cannot_be_are_told_in_a_sentence(tmp_path, held):
+def test_units_that_cannot_be_are_reported_in_a_sentence(tmp_path, held):
     with pytest.raises(InputError):
         read_units(spoil(tmp_path / "u.h5ad", **held))
 
@@ -205,7 +205,7 @@ def test_a_link_that_leads_to_itself_is_a_sentence(tmp_path):
         RuntimeError("basic_ios::clear: iostream error"),
     ],
 )
-def test_a_full_disk_is_told_with_the_files_name_whoever_found_it(tmp_path, error):
+def test_a_full_disk_is_reported_with_the_files_name_whoever_found_it(tmp_path, error):
     with pytest.raises(InputError, match=r"last\.pt cannot be written .*Make room"), replacing(tmp_path / "last.pt"):
         raise error
     assert not list(tmp_path.iterdir())
@@ -217,7 +217,7 @@ def test_other_faults_while_writing_stay_themselves(tmp_path):
             raise error
 
 
-def test_a_truly_full_device_is_told(tmp_path):
+def test_a_truly_full_device_is_reported(tmp_path):
     """/dev/full refuses every byte, as a full disk does."""
     if not Path("/dev/full").exists():
         pytest.skip("no /dev/full here")

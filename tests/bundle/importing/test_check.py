@@ -133,7 +133,7 @@ def test_a_likely_mistake_is_a_warning_and_strict_makes_it_an_error(tables, tmp_
     assert picture.width > 1000
 
 
-def test_an_mpp_that_the_pitch_contradicts_is_told(tables, tmp_path, caplog):
+def test_an_mpp_that_the_pitch_contradicts_is_reported(tables, tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         prepare(tmp_path, tmp_path / "out", as_="st", pitch_um=100, mpp=1.0, **tables)
     assert "Neighbouring units lie 50 µm apart at 1 µm per pixel, and should lie 100 µm apart" in caplog.text
@@ -142,8 +142,8 @@ def test_an_mpp_that_the_pitch_contradicts_is_told(tables, tmp_path, caplog):
 @pytest.mark.real
 @pytest.mark.parametrize("name", ["her2st", "her2st_a1", "mob", "xfuse_mob_tiny"])
 def test_real_sections_raise_no_doubt(real_data: Path, tmp_path: Path, name: str) -> None:
-    told: list[str] = []
+    messages: list[str] = []
     only = {"her2st": ["C3"], "mob": ["MOB1"]}.get(name, [])
-    prepare(real_data / name, tmp_path, only=only, progress=told.append)
+    prepare(real_data / name, tmp_path, only=only, progress=messages.append)
     (state,) = (json.loads(p.read_text()) for p in (tmp_path / "checks").glob("*.json"))
     assert state["doubts"] == []

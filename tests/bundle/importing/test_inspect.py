@@ -42,7 +42,7 @@ def test_a_folder_of_a_known_layout(her2st: Path):
     assert f"Import it: pixnet prepare {her2st} OUT" in describe(found)
 
 
-def test_a_layout_that_lacks_something_is_told_and_not_raised(her2st: Path):
+def test_a_layout_that_lacks_something_is_reported_and_not_raised(her2st: Path):
     (her2st / "ST-cnts" / "A1.tsv.gz").write_bytes(b"\x1f\x8b broken")
     found = inspect(her2st)
     assert any("A1" in doubt and "cannot be read" in doubt for doubt in found["doubts"])
@@ -75,7 +75,7 @@ def test_units_and_a_run(phantom: Path, tiny_run: Path):
     assert "a trained run for 30 genes" in describe(run)
 
 
-def test_what_is_not_there_is_told(tmp_path: Path):
+def test_what_is_not_there_is_reported(tmp_path: Path):
     with pytest.raises(InputError, match="There is no file or folder"):
         inspect(tmp_path / "absent")
 

@@ -95,7 +95,7 @@ def test_a_second_run_keeps_what_is_done_and_remakes_what_is_not(her2st: Path, t
         ({"split_by": "block", "test": ["A1"]}, "by itself"),
     ],
 )
-def test_splits_that_cannot_be_are_told_before_anything_is_written(
+def test_splits_that_cannot_be_are_reported_before_anything_is_written(
     her2st: Path, tmp_path: Path, asked: dict, says: str
 ) -> None:
     with pytest.raises(InputError, match=says):
@@ -103,7 +103,7 @@ def test_splits_that_cannot_be_are_told_before_anything_is_written(
     assert not (tmp_path / "out").exists()
 
 
-def test_sections_of_one_patient_may_be_parted_when_asked_for(her2st: Path, tmp_path: Path) -> None:
+def test_sections_of_one_patient_may_be_split_on_request(her2st: Path, tmp_path: Path) -> None:
     prepare(her2st, tmp_path / "out", source="her2st", test=["A1"], split_by="section")
     records = {split: read_split(tmp_path / "out", split) for split in SPLITS}
     assert [r["section"] for r in records["test"]] == ["A1"]
@@ -223,7 +223,7 @@ def test_a_csv_says_who_is_who(her2st: Path, tmp_path: Path) -> None:
         ("path\nhere\nthere\n", r"2 samples could not be imported.*There is no file or folder .*here"),
     ],
 )
-def test_a_faulty_csv_is_told(tmp_path: Path, content: str, says: str) -> None:
+def test_a_faulty_csv_is_reported(tmp_path: Path, content: str, says: str) -> None:
     (tmp_path / "samples.csv").write_text(content)
     with pytest.raises(InputError, match=says):
         prepare(tmp_path / "samples.csv", tmp_path / "out")

@@ -24,7 +24,7 @@ from bundle.errors import InputError
 from bundle.inference.clipping import clipping_summary
 from bundle.inference.uncertainty import combine
 from bundle.metrics.moments import correlation, moments
-from bundle.writers import unit_table
+from bundle.writers import predicted_units
 from networks import PixNet
 
 
@@ -75,7 +75,7 @@ def test_tables_hold_what_the_head_gives_clipped_and_counted(steep, slide, raw, 
 
 
 def test_features_give_clipped_genes(steep, slide, raw, tmp_path, monkeypatch):
-    monkeypatch.setattr(unit_table, "MAX_VALUES", 10)
+    monkeypatch.setattr(predicted_units, "MAX_VALUES", 10)
     adata = _predict(steep, slide, tmp_path / "o.h5ad")
     assert adata.X is None
     found = expression_of(adata, load_panel(steep / "models" / "panel.json").genes)

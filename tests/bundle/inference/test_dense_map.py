@@ -143,7 +143,7 @@ def test_a_gene_is_a_lazy_array_of_what_the_projection_says(dense, tmp_path):
         open_map(tmp_path / "genes.zarr").gene("a")
 
 
-def test_no_map_is_told_in_a_sentence(tmp_path):
+def test_no_map_is_reported_in_a_sentence(tmp_path):
     with pytest.raises(InputError, match="not a map"):
         open_map(tmp_path / "nothing.zarr")
 

@@ -87,7 +87,7 @@ def test_hex_neighbours_are_one_pitch_apart():
     np.testing.assert_allclose(distance[:, 1], 100, rtol=1e-6)
 
 
-def test_bad_grids_are_told_in_a_sentence():
+def test_bad_grids_are_reported_in_a_sentence():
     with pytest.raises(InputError, match="no lattice"):
         UnitGrid("circle", 50, 100, "triangle")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="above 0"):
@@ -102,14 +102,14 @@ def test_bad_grids_are_told_in_a_sentence():
     assert [grid.size_um for grid in unit_grids(bin_um=[8, 16, 8])] == [8, 16]
 
 
-def test_a_band_of_large_units_is_no_higher_than_asked():
+def test_a_band_of_large_units_is_no_higher_than_allowed():
     units = UnitGrid("square", 50, 50).over(_tissue(), "s")
     heights = [len(band.rows) * 50 for band in units.bands(10**9, 120.0)]
     assert max(heights) == 100
     assert sum(heights) == len(units.rows) * 50
 
 
-def test_what_is_asked_has_a_name_of_its_own():
+def test_each_request_has_a_digest_of_its_own():
     grid = UnitGrid("square", 50, 50)
     others = [
         grid.over(_tissue(), "s"),

@@ -29,7 +29,7 @@ def _member(path: Path, values: np.ndarray, names: list[str]) -> Path:
     return path
 
 
-def test_members_are_averaged_and_their_spread_is_told(tmp_path):
+def test_members_are_averaged_and_their_spread_is_reported(tmp_path):
     values = np.random.default_rng(0).normal(size=(5, 4, 3)).astype(np.float32)
     names = [f"u{i}" for i in range(4)]
     paths = [_member(tmp_path / f"{i}.h5ad", v, names) for i, v in enumerate(values)]
@@ -83,7 +83,7 @@ def test_the_standard_error_is_calibrated_on_the_validation_slide(run, phantom, 
     assert not list((run / "evaluation").glob(".members*"))
 
 
-def test_without_a_validation_slide_it_is_said_to_hold_nowhere(run, phantom, tmp_path, monkeypatch):
+def test_without_a_validation_slide_no_gene_has_figures(run, phantom, tmp_path, monkeypatch):
     monkeypatch.setattr("bundle.inference.uncertainty._MEMBERS", 2)
     other = Path(shutil.copytree(run, tmp_path / "run"))
     (other / "evaluation" / "standard_error.json").unlink(missing_ok=True)

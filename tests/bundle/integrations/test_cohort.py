@@ -292,7 +292,7 @@ def test_a_cohort_without_a_folder_a_model_or_dask(tmp_path, phantom, stub, mode
 # Slides, with a stand-in for the command line -------------------------------------------------------------------------
 
 
-def test_what_fails_is_told_and_what_is_missing_is_done(stub, tmp_path, model):
+def test_what_fails_is_reported_and_what_is_missing_is_done(stub, tmp_path, model):
     path = stub_slides(tmp_path, a="fine", b="fail", c="fault", d="memory", e="fine")
     out, options = tmp_path / "out", {"bin_um": [16.0]}
     said: list[str] = []
@@ -355,7 +355,7 @@ def test_what_no_slide_can_be_predicted_with_is_refused_at_once(tiny_run, tmp_pa
     assert not (out / "logs").exists()
 
 
-def test_what_is_asked_differently_is_done_again(stub, tmp_path, model):
+def test_changed_options_are_predicted_again(stub, tmp_path, model):
     path = stub_slides(tmp_path, a="fine")
     out = tmp_path / "out"
 
@@ -376,7 +376,7 @@ def test_what_is_asked_differently_is_done_again(stub, tmp_path, model):
     assert status(bin_um=[16.0, 8.0]) == "done"
 
 
-def test_each_slide_is_asked_for_what_the_table_says(stub, tmp_path, model):
+def test_each_slide_gets_the_options_of_its_row(stub, tmp_path, model):
     for name in ("a.svs", "b.svs", "c.svs", "b.h5ad", "c.geojson"):
         (tmp_path / name).touch()
     rows = [["a.svs", "", ""], ["b.svs", "0.5", "b.h5ad"], ["c.svs", "", "c.geojson"]]

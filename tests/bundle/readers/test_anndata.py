@@ -76,10 +76,10 @@ def test_counts_are_looked_for_where_x_is_log_normalised(adata, imported, where)
     else:
         adata.layers["counts"] = adata.X.copy()
     adata.X = sp.csr_matrix(np.log1p(want / want.sum(1, keepdims=True) * 1e4))
-    told: list[str] = []
-    units = imported(adata, progress=told.append)
+    messages: list[str] = []
+    units = imported(adata, progress=messages.append)
     np.testing.assert_array_equal(units.counts.toarray(), want)
-    assert f"Raw counts come from {where}" in told[0]
+    assert f"Raw counts come from {where}" in messages[0]
 
 
 def test_log_normalised_x_is_refused_with_the_evidence(adata, imported):
@@ -94,7 +94,7 @@ def test_log_normalised_x_is_refused_with_the_evidence(adata, imported):
         imported(adata)
 
 
-def test_a_layer_is_named_or_its_absence_told(adata, imported):
+def test_a_layer_is_named_or_its_absence_reported(adata, imported):
     adata.layers["mine"] = (adata.X * 2).tocsr()
     np.testing.assert_array_equal(imported(adata, layer="mine").counts.toarray(), 2 * adata.X.toarray())
     with pytest.raises(InputError, match='has no layer "other"; it has X, mine'):
@@ -114,9 +114,9 @@ def test_ids_are_mapped_to_symbols_by_a_table_of_the_users(adata, imported, tmp_
         {"gene_id": [f"ENSG{i:011d}" for i in range(20)], "gene_name": [f"S{i % 19}" for i in range(20)]}
     )
     table.to_csv(tmp_path / "names.tsv", sep="\t", index=False)
-    told: list[str] = []
-    assert imported(adata, progress=told.append).genes[0] == "ENSG00000000000"
-    assert "--gene-names FILE maps them" in told[0]
+    messages: list[str] = []
+    assert imported(adata, progress=messages.append).genes[0] == "ENSG00000000000"
+    assert "--gene-names FILE maps them" in messages[0]
     units = imported(adata, gene_names=tmp_path / "names.tsv")
     assert list(units.genes) == [f"S{i}" for i in range(19)]
     np.testing.assert_array_equal(units.counts_of(["S0"]).ravel(), adata.X[:, [0, 19]].toarray().sum(1))
@@ -135,14 +135,14 @@ def test_swapped_x_and_y_are_named_with_their_evidence(adata, imported, specimen
 def test_centres_in_pixels_of_the_hires_picture_are_scaled_back(adata, imported, specimen):
     want = adata.obsm["spatial"].copy()
     adata.obsm["spatial"] = want * 0.25
-    told: list[str] = []
-    units = imported(adata, progress=told.append)
+    messages: list[str] = []
+    units = imported(adata, progress=messages.append)
     np.testing.assert_allclose(units.centers_px, want)
     assert units.mpp == pytest.approx(specimen.mpp, rel=1e-3)
-    assert "in pixels of the hires picture" in told[0]
+    assert "in pixels of the hires picture" in messages[0]
 
 
-def test_units_of_no_known_size_are_asked_for(adata, imported):
+def test_units_of_unknown_size_need_a_size(adata, imported):
     del adata.obs["array_row"], adata.uns["spatial"]
     adata.obs_names = [f"u{i}" for i in range(adata.n_obs)]
     with pytest.raises(InputError, match=r"does not say how large its units are\. Give --size-um"):
@@ -151,7 +151,7 @@ def test_units_of_no_known_size_are_asked_for(adata, imported):
     assert (units.size_um, units.mpp) == (40.0, 2.0)
 
 
-def test_an_mpp_that_makes_the_pitch_wrong_is_told(adata, imported, caplog):
+def test_an_mpp_that_makes_the_pitch_wrong_is_reported(adata, imported, caplog):
     with pytest.raises(InputError, match=r"--mpp says 1 µm per pixel, but Visium spots 100 µm apart"):
         imported(adata, mpp=1.0)
 

@@ -95,7 +95,7 @@ def test_patients_that_are_wrong_are_overridden_by_a_file(hest, tmp_path):
         prepare(root, tmp_path / "leak", patients=tmp_path / "patients.csv", splits=tmp_path / "splits.csv")
 
 
-def test_pseudo_spots_of_xenium_are_squares_of_their_own_pitch_and_said(hest, tmp_path, caplog):
+def test_pseudo_spots_of_xenium_are_squares_of_their_own_pitch_with_a_message(hest, tmp_path, caplog):
     root = hest("XEN1", technology="Xenium", spot_diameter=100.0, inter_spot_dist=100.0)
     with caplog.at_level(logging.WARNING):
         prepare(root, tmp_path / "out")
@@ -126,7 +126,7 @@ def test_transcripts_on_the_h_and_e_are_counted_in_bins(hest, tmp_path, specimen
     assert units.total.sum() == pytest.approx(len(table) // 2, abs=2)
 
 
-def test_a_stated_scale_that_the_pitch_contradicts_is_told_and_not_taken(hest, tmp_path, specimen, caplog):
+def test_a_stated_scale_that_the_pitch_contradicts_is_reported_and_not_taken(hest, tmp_path, specimen, caplog):
     root = hest("MEND1", pixel_size_um_estimated=specimen.mpp * 0.5)
     with caplog.at_level(logging.WARNING):
         prepare(root, tmp_path / "out")

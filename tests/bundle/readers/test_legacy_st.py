@@ -120,7 +120,7 @@ def test_spots_on_a_line_need_a_given_scale(section: Section, write_section: Cal
     assert read_measurements(section, HER2ST.array, mpp=1.5).mpp == 1.5
 
 
-def test_a_stretched_picture_is_told(section: Section, write_section: Callable) -> None:
+def test_a_stretched_picture_is_reported(section: Section, write_section: Callable) -> None:
     write_section(*files(section), change_spots=lambda t: t.assign(pixel_x=t["pixel_x"] * 1.1))
     with pytest.raises(InputError, match="stretched"):
         read_measurements(section, HER2ST.array)
@@ -128,7 +128,7 @@ def test_a_stretched_picture_is_told(section: Section, write_section: Callable) 
     assert read_measurements(section, HER2ST.array).mpp == pytest.approx(MPP / 1.03**0.5, rel=1e-3)
 
 
-def test_a_given_scale_that_contradicts_the_array_is_told(section: Section, write_section: Callable) -> None:
+def test_a_given_scale_that_contradicts_the_array_is_reported(section: Section, write_section: Callable) -> None:
     write_section(*files(section))
     with pytest.raises(InputError, match=r"--mpp says 0\.5 .* 6\.67"):
         read_measurements(section, HER2ST.array, mpp=0.5)
@@ -162,7 +162,7 @@ def renamed(table: pd.DataFrame) -> pd.DataFrame:
         (lambda t: t.iloc[:0], "not a table of counts|cannot be read"),
     ],
 )
-def test_unusable_counts_are_told(section: Section, write_section: Callable, change: Callable, says: str) -> None:
+def test_unusable_counts_are_reported(section: Section, write_section: Callable, change: Callable, says: str) -> None:
     write_section(*files(section), change_counts=change)
     with pytest.raises(InputError, match=says):
         read_measurements(section, HER2ST.array)
@@ -178,7 +178,7 @@ def test_unusable_counts_are_told(section: Section, write_section: Callable, cha
         (lambda t: t.iloc[:0], "0 of 0 rows"),
     ],
 )
-def test_unusable_spots_are_told(section: Section, write_section: Callable, change: Callable, says: str) -> None:
+def test_unusable_spots_are_reported(section: Section, write_section: Callable, change: Callable, says: str) -> None:
     write_section(*files(section), change_spots=change)
     with pytest.raises(InputError, match=says):
         read_measurements(section, HER2ST.array)
@@ -186,14 +186,14 @@ def test_unusable_spots_are_told(section: Section, write_section: Callable, chan
 
 @pytest.mark.parametrize("which", ["counts", "spots"])
 @pytest.mark.parametrize("content", [b"", b"\x1f\x8b broken", bytes(range(256))])
-def test_broken_tables_are_told(section: Section, write_section: Callable, which: str, content: bytes) -> None:
+def test_broken_tables_are_reported(section: Section, write_section: Callable, which: str, content: bytes) -> None:
     write_section(*files(section))
     getattr(section, which).write_bytes(content)
     with pytest.raises(InputError, match=getattr(section, which).name):
         read_measurements(section, HER2ST.array)
 
 
-def test_a_cut_short_gzip_is_told(section: Section, write_section: Callable, tmp_path: Path) -> None:
+def test_a_cut_short_gzip_is_reported(section: Section, write_section: Callable, tmp_path: Path) -> None:
     packed = Section("A1", "A", tmp_path / "A1.tsv.gz", section.spots, section.image)
     write_section(*files(packed))
     packed.counts.write_bytes(packed.counts.read_bytes()[:200])
@@ -208,7 +208,7 @@ def test_spots_outside_the_picture_are_counted(section: Section, write_section: 
 
 
 @pytest.mark.parametrize("keep", [0, 100, 2000])
-def test_a_cut_short_picture_is_told_and_nothing_is_written(
+def test_a_cut_short_picture_is_reported_and_nothing_is_written(
     section: Section, write_section: Callable, keep: int
 ) -> None:
     write_section(*files(section))
@@ -241,14 +241,14 @@ def test_a_missing_file_is_named(her2st: Path, remove: str, says: str) -> None:
         find_sections(HER2ST, her2st)
 
 
-def test_two_pictures_of_a_section_are_told(her2st: Path) -> None:
+def test_two_pictures_of_a_section_are_reported(her2st: Path) -> None:
     (her2st / "copy").mkdir()
     (her2st / "copy" / "A1.jpg").touch()
     with pytest.raises(InputError, match="keep one"):
         find_sections(HER2ST, her2st)
 
 
-def test_a_folder_without_sections_is_told(tmp_path: Path) -> None:
+def test_a_folder_without_sections_is_reported(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="No counts of her2st"):
         find_sections(HER2ST, tmp_path)
     with pytest.raises(InputError, match="no folder"):

@@ -117,13 +117,13 @@ def test_fluorescence_is_named_as_such(tmp_path, reader):
         as_slide(tmp_path / "f.ome.tif", tmp_path / "s.tif", reader, 0.5)
 
 
-def test_a_turned_jpeg_is_read_as_it_is_stored_and_said(tmp_path, reader, pixels):
+def test_a_turned_jpeg_is_read_as_it_is_stored_with_a_message(tmp_path, reader, pixels):
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(pixels).save(tmp_path / "p.jpg", exif=exif)
     slide = as_slide(tmp_path / "p.jpg", tmp_path / "s.tif", reader, 0.5)
     assert read(slide, reader).shape == pixels.shape
-    assert any("tagged as to be turned" in told for told in slide.found)
+    assert any("tagged as to be turned" in message for message in slide.found)
 
 
 @pytest.mark.parametrize("ending", ["jpg", "png"])
@@ -153,7 +153,7 @@ def test_tags_that_no_scanner_gives_are_doubted(tmp_path, reader, pixels, write_
     assert says in caplog.text
 
 
-def test_a_damaged_picture_is_told_and_leaves_nothing(tmp_path, reader, pixels):
+def test_a_damaged_picture_is_reported_and_leaves_nothing(tmp_path, reader, pixels):
     path = tmp_path / "p.jpg"
     Image.fromarray(pixels).save(path)
     path.write_bytes(path.read_bytes()[:5000])

@@ -29,7 +29,7 @@ def test_every_reader_has_a_title_and_two_functions():
         assert callable(reader.read)
 
 
-def test_an_unknown_folder_is_told_what_is_known(tmp_path):
+def test_an_unknown_folder_is_refused_with_the_known_layouts(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(InputError, match=r"does not recognise the files of .* It knows Space Ranger, Visium HD"):
         recognise(tmp_path)

@@ -136,7 +136,7 @@ def test_several_regions_of_one_table_are_units_apart(store, tmp_path, specimen)
         np.testing.assert_allclose(units.centers_px, store.at[number], atol=0.05)
 
 
-def test_shapes_that_a_table_names_and_are_not_there_are_told(store, tmp_path):
+def test_shapes_that_a_table_names_and_are_not_there_are_reported(store, tmp_path):
     src = store()
     path = src / "shapes" / "units" / "shapes.parquet"
     pd.read_parquet(path).iloc[:100].to_parquet(path)

@@ -35,7 +35,7 @@ def test_every_section_is_in_one_split() -> None:
         ("patient", ["C1"], ["C"], "both"),
     ],
 )
-def test_ids_that_cannot_be_are_told(split_by: str, validation: list[str], test: list[str], says: str) -> None:
+def test_ids_that_cannot_be_are_reported(split_by: str, validation: list[str], test: list[str], says: str) -> None:
     with pytest.raises(InputError, match=says):
         assign(RECORDS, split_by, validation, test)
 
@@ -66,6 +66,6 @@ def test_bands_keep_units_on_the_slides_far_edge() -> None:
     assert ((centers[-1] >= blocks["test"][:2]) & (centers[-1] < blocks["test"][2:])).all()
 
 
-def test_a_slide_too_small_for_bands_is_told() -> None:
+def test_a_slide_too_small_for_bands_is_reported() -> None:
     with pytest.raises(InputError, match="too small"):
         bands(np.array([[0.0, 0.0], [50.0, 0.0], [100.0, 0.0]]), (100, 100), 100)

@@ -61,7 +61,7 @@ def test_any_table_is_counted_in_bins_of_any_sizes(molecules, image, tmp_path, s
     named.to_parquet(path) if ending == "parquet" else named.to_csv(
         path, sep="\t" if ending == "tsv" else ",", index=False
     )
-    told: list[str] = []
+    messages: list[str] = []
     prepare(
         path,
         tmp_path / "out",
@@ -70,7 +70,7 @@ def test_any_table_is_counted_in_bins_of_any_sizes(molecules, image, tmp_path, s
         unit_um=0,
         columns={"x": "col", "y": "row", "gene": "what", "qv": "qv"},
         sizes_um=[16, 40],
-        progress=told.append,
+        progress=messages.append,
     )
     good = molecules[molecules["qv"] >= 20]
     for units, size_um in zip(units_of(tmp_path / "out"), (16, 40), strict=True):
@@ -82,8 +82,8 @@ def test_any_table_is_counted_in_bins_of_any_sizes(molecules, image, tmp_path, s
         got = units.counts_of(["EPCAM"]).ravel()
         assert {tuple(p): n for p, n in zip(place.tolist(), got, strict=True) if n} == want
         np.testing.assert_allclose(units.centers_px, (place + 0.5) * size_px)
-    assert "transcripts of a quality below 20 were left out" in told[0]
-    assert "transcripts of controls were left out" in told[0]
+    assert "transcripts of a quality below 20 were left out" in messages[0]
+    assert "transcripts of controls were left out" in messages[0]
 
 
 def test_empty_bins_inside_the_tissue_are_zeros(molecules, image, tmp_path, specimen):
@@ -242,9 +242,9 @@ def xenium(molecules, specimen, tmp_path, write_10x):
 
 @pytest.mark.parametrize(("form", "zipped"), [("parquet", False), ("csv.gz", True)])
 def test_xeniums_transcripts_lie_on_its_h_and_e(xenium, molecules, tmp_path, specimen, form, zipped):
-    root, told = xenium(form, zipped=zipped), []
+    root, messages = xenium(form, zipped=zipped), []
     assert recognise(root) == "xenium"
-    prepare(root, tmp_path / "out", sizes_um=[20], progress=told.append)
+    prepare(root, tmp_path / "out", sizes_um=[20], progress=messages.append)
     (units,) = units_of(tmp_path / "out")
     assert units.mpp == pytest.approx(specimen.mpp)
     assert sorted(units.genes) == ["ACTB", "CD3E", "EPCAM", "NEGR1"]
@@ -252,11 +252,11 @@ def test_xeniums_transcripts_lie_on_its_h_and_e(xenium, molecules, tmp_path, spe
     got = {tuple(p): n for p, n in zip(place.tolist(), units.counts_of(["ACTB"]).ravel(), strict=True) if n}
     want = counted(molecules[molecules["qv"] >= 20], 10, "ACTB")
     assert sum(abs(got.get(key, 0) - want.get(key, 0)) for key in got.keys() | want.keys()) <= 4  # at bins' edges
-    assert "quality below 20" in told[0]
+    assert "quality below 20" in messages[0]
     assert read_manifest(tmp_path / "out")["transcriptome"] == "panel"
 
 
-def test_an_alignment_of_the_other_direction_is_told(xenium, tmp_path):
+def test_an_alignment_of_the_other_direction_is_reported(xenium, tmp_path):
     root = xenium(inverted=True)
     with pytest.raises(InputError, match=r"puts \d+% of the cells on the picture .* 100% if it is the way back"):
         prepare(root, tmp_path / "out")

@@ -104,7 +104,7 @@ def test_the_first_spot_of_a_table_without_header_is_not_lost(outs, tmp_path):
     assert first in units_of(tmp_path / "out").barcodes
 
 
-def test_a_header_is_told_by_content_and_not_by_the_files_name(outs, tmp_path):
+def test_a_header_is_recognised_by_content_and_not_by_the_files_name(outs, tmp_path):
     root = outs(version=2)
     spatial = root / "spatial"
     (spatial / "tissue_positions.csv").rename(spatial / "tissue_positions_list.csv")
@@ -162,14 +162,14 @@ def test_flat_files_with_prefixes_as_geo_keeps_them(outs, tmp_path, specimen):
 
 @pytest.mark.parametrize(("which", "scale"), [("hires", 2), ("lowres", 4)])
 def test_a_reduced_picture_comes_on_request_alone_with_its_own_scale(outs, tmp_path, specimen, which, scale):
-    root, told = outs(), []
-    prepare(root, tmp_path / "out", picture=which, progress=told.append)
+    root, messages = outs(), []
+    prepare(root, tmp_path / "out", picture=which, progress=messages.append)
     record = read_manifest(tmp_path / "out")["training"][0]
     assert record["mpp"] == pytest.approx(specimen.mpp * scale, rel=1e-3)
     with tifffile.TiffFile(record["image"]) as tiff:
         assert tiff.pages.first.shape[1] == specimen.width_px / scale
     assert (specimen.amount(units_of(tmp_path / "out").centers_px * scale) > 0).mean() > 0.98
-    assert f"tissue_{which}_image.png, which Space Ranger reduced" in told[0]
+    assert f"tissue_{which}_image.png, which Space Ranger reduced" in messages[0]
 
 
 def test_a_grey_cytassist_picture_is_no_h_and_e(outs, tmp_path, specimen):
@@ -184,7 +184,7 @@ def test_a_grey_cytassist_picture_is_no_h_and_e(outs, tmp_path, specimen):
 
 
 def test_features_that_are_no_genes_are_left_out_and_ids_lose_their_version(outs, tmp_path, specimen, write_10x):
-    root, told = outs(), []
+    root, messages = outs(), []
     path = root / "filtered_feature_bc_matrix.h5"
     table = pd.read_csv(root / "spatial" / "tissue_positions.csv")
     on = table[table["in_tissue"] == 1]
@@ -192,12 +192,12 @@ def test_features_that_are_no_genes_are_left_out_and_ids_lose_their_version(outs
     kinds = ["Gene Expression"] * 18 + ["Antibody Capture"] * 2
     path.unlink()
     write_10x(path, counts, on["barcode"].tolist(), [f"G{i}" for i in range(20)], kinds)
-    prepare(root, tmp_path / "out", progress=told.append)
+    prepare(root, tmp_path / "out", progress=messages.append)
     adata = ad.read_h5ad(read_manifest(tmp_path / "out")["training"][0]["label"][0])
     assert list(adata.var_names) == [f"G{i}" for i in range(18)]
     assert list(adata.var["gene_ids"])[:2] == ["ENSG00000000000", "ENSG00000000001"]
     np.testing.assert_array_equal(adata.X.toarray(), counts[:, :18].toarray())
-    assert "2 features that are no genes (Antibody Capture) were left out" in told[0]
+    assert "2 features that are no genes (Antibody Capture) were left out" in messages[0]
 
 
 def test_an_mpp_that_the_pitch_contradicts_is_refused(outs, tmp_path):
@@ -206,7 +206,7 @@ def test_an_mpp_that_the_pitch_contradicts_is_refused(outs, tmp_path):
 
 
 @pytest.mark.parametrize("fault", ["cut", "other", "no scalefactors", "two pictures"])
-def test_damaged_and_mixed_files_are_told(outs, tmp_path, fault):
+def test_damaged_and_mixed_files_are_reported(outs, tmp_path, fault):
     root = outs()
     if fault == "cut":
         path = root / "filtered_feature_bc_matrix.h5"
@@ -228,9 +228,9 @@ def test_damaged_and_mixed_files_are_told(outs, tmp_path, fault):
 
 @pytest.mark.real
 def test_a_real_visium_output(real_data: Path, tmp_path: Path) -> None:
-    told: list[str] = []
+    messages: list[str] = []
     src = real_data / "visium_muscle" / "Vis5A_2dpi"
-    prepare(src, tmp_path, picture="lowres", progress=told.append)
+    prepare(src, tmp_path, picture="lowres", progress=messages.append)
     units = units_of(tmp_path)
     assert (len(units), len(units.genes), units.size_um) == (982, 33006, 55.0)
     factors = json.loads((src / "spatial" / "scalefactors_json.json").read_text())
@@ -248,13 +248,13 @@ def test_vendor_stubs_of_visium(real_data: Path, tmp_path: Path) -> None:
     assert sizes == {"section1": 50, "section2": 49}  # one barcode of section2 has no position
 
 
-def test_the_hires_picture_given_as_the_full_one_is_told(outs, tmp_path):
+def test_the_hires_picture_given_as_the_full_one_is_reported(outs, tmp_path):
     root = outs(picture=False)
     with pytest.raises(InputError, match=r"lie outside tissue_hires_image\.png \(600 x 450 px\).*Is it a reduced"):
         prepare(root, tmp_path / "out", image=root / "spatial" / "tissue_hires_image.png")
 
 
-def test_tags_that_the_pitch_contradicts_are_told_and_the_pitch_is_taken(outs, tmp_path, specimen, write_slide, caplog):
+def test_tags_that_the_pitch_contradicts_are_named_and_not_taken(outs, tmp_path, specimen, write_slide, caplog):
     root = outs(picture=False)
     path = write_slide(tmp_path / "he.tif", specimen.picture, specimen.mpp * 2.54, tile_px=256)  # px/cm as px/inch
     with caplog.at_level(logging.WARNING):

@@ -88,10 +88,10 @@ def test_bins_of_several_sizes_lie_where_they_were_measured(hd, tmp_path, specim
 
 
 def test_two_µm_bins_come_on_request_alone(hd, tmp_path):
-    root, told = hd((4, 16)), []
-    prepare(root, tmp_path / "out", progress=told.append)
+    root, messages = hd((4, 16)), []
+    prepare(root, tmp_path / "out", progress=messages.append)
     assert [u.size_um for u in units_of(tmp_path / "out")] == [16]
-    assert "Bins of 4 µm are there too: --bin-um 4" in told[0]
+    assert "Bins of 4 µm are there too: --bin-um 4" in messages[0]
     prepare(root, tmp_path / "fine", sizes_um=[4])
     assert [u.size_um for u in units_of(tmp_path / "fine")] == [4]
     with pytest.raises(InputError, match="holds no bins of 2 µm; it holds 4, 16 µm"):
@@ -143,11 +143,11 @@ def turned(degrees: float, perspective: float = 0.0) -> np.ndarray:
 
 def test_a_projective_alignment_makes_bins_quadrilaterals(hd, tmp_path, specimen):
     bend = turned(0, 2e-4)
-    root, told = hd((16,), bend), []
-    prepare(root, tmp_path / "out", progress=told.append)
+    root, messages = hd((16,), bend), []
+    prepare(root, tmp_path / "out", progress=messages.append)
     (units,) = units_of(tmp_path / "out")
     assert units.shape == "polygon"
-    assert "in perspective" in told[0]
+    assert "in perspective" in messages[0]
     n = len(units)
     corners = units.geometry.vertices_px.reshape(n, 4, 2)
     place = np.array([[int(name[14:19]), int(name[8:13])] for name in units.barcodes])
@@ -166,7 +166,7 @@ def test_an_array_that_lies_another_way_round_has_upright_squares(hd, tmp_path, 
     assert units_of(tmp_path / "out")[0].shape == "square"
 
 
-def test_a_stated_scale_that_the_grid_contradicts_is_told(hd, tmp_path):
+def test_a_stated_scale_that_the_grid_contradicts_is_reported(hd, tmp_path):
     root = hd((16,))
     path = root / "binned_outputs" / "square_016um" / "spatial" / "scalefactors_json.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "microns_per_pixel": 2.3}))
@@ -211,7 +211,7 @@ def test_quadrilaterals_are_trained_on_as_they_lie(hd, tmp_path, tiny):
     assert (tmp_path / "run" / "models" / "model.pt").is_file()
 
 
-def test_bins_without_a_position_are_told(hd, tmp_path):
+def test_bins_without_a_position_are_reported(hd, tmp_path):
     root = hd((16,))
     path = root / "binned_outputs" / "square_016um" / "spatial" / "tissue_positions.parquet"
     pd.read_parquet(path).query("array_row < 50").to_parquet(path)

@@ -117,7 +117,7 @@ def test_best_median_and_worst_are_shown(plain_run: Path, tmp_path: Path) -> Non
     ]
 
 
-def test_genes_asked_for_are_shown_in_their_order_with_their_place(make_run: Callable[..., Path]) -> None:
+def test_requested_genes_are_shown_in_their_order_with_their_place(make_run: Callable[..., Path]) -> None:
     import pandas as pd
 
     run = make_run(tests=2)

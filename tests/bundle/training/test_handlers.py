@@ -150,10 +150,10 @@ def test_a_checkpoint_is_read_back_by_monais_loader(tmp_path):
     assert resumed.state.epoch == 2
 
 
-@pytest.mark.parametrize(("interval", "told"), [(4, True), (2, False), ("$min(4, @max_epochs)", False)])
-def test_a_training_too_short_to_be_validated_says_so(tmp_path, caplog, interval, told: bool):
+@pytest.mark.parametrize(("interval", "expected"), [(4, True), (2, False), ("$min(4, @max_epochs)", False)])
+def test_a_training_too_short_to_be_validated_says_so(tmp_path, caplog, interval, expected: bool):
     folder = RunFolder(str(tmp_path), SimpleNamespace(save=lambda *_, **__: None), {})
     folder.config = {"val_interval": interval, "dataset_dir": "data", "network_def": {}}
     folder(SimpleNamespace(state=SimpleNamespace(max_epochs=2)))
-    assert ("nothing is validated" in caplog.text) == told
+    assert ("nothing is validated" in caplog.text) == expected
     assert (tmp_path / "configs" / "model.json").is_file()

@@ -59,7 +59,7 @@ def test_without_it_a_slide_may_lack_the_coarsest_size(phantom, tiny, tmp_path):
     assert load_network(tmp_path / "run")[0].ridge is None
 
 
-def test_glass_alone_is_told_in_a_sentence():
+def test_glass_alone_is_reported_in_a_sentence():
     crops = [{"image": torch.full((3, 64, 64), 255.0)}]
     with pytest.raises(InputError, match=r"0 patches of tissue.*--set network_def#ridge=null"):
         fit_ridge(_net(), [], lambda *_: torch.zeros(0), None, crops)

@@ -97,7 +97,7 @@ def test_what_another_command_left_is_not_gone_on_with(tmp_path):
     assert StreamedAnnData(path, 100, HEADER, {"of": "another"}).written == 0
 
 
-def test_missing_rows_are_told(tmp_path):
+def test_missing_rows_are_reported(tmp_path):
     with pytest.raises(RuntimeError, match="90 of 100"):
         _write(tmp_path / "a.h5ad", 100, [90])
 

@@ -13,7 +13,7 @@ from bundle.data.fit_panel import fit_panel
 from bundle.data.manifest import read_split
 from bundle.data.slide_units import load_units
 from bundle.inference.prediction_dataset import UnitSet
-from bundle.writers import unit_table
+from bundle.writers import predicted_units
 from bundle.writers.prediction import PredictionWriter
 
 
@@ -29,17 +29,17 @@ def test_two_ranks_that_write_one_slide_at_once_both_succeed(
     answer = torch.rand(len(units), len(panel), generator=torch.Generator().manual_seed(0))
     network = SimpleNamespace(stride=4, affine=lambda: (torch.eye(len(panel)), torch.zeros(len(panel))))
     writer = PredictionWriter(str(tmp_path / "out"), panel, network, mpp=2.0, model_file=str(tmp_path / "model.pt"))
-    move, moved = unit_table.move, []
+    move, moved = predicted_units.move, []
 
     def other_rank_first(source: Path, target: Path) -> None:
         """The first that is about to move finds that the other rank has written all of the same file."""
         moved.append(source)
         if len(moved) == 1:
-            monkeypatch.setattr(unit_table.idist, "get_rank", lambda: 1)
+            monkeypatch.setattr(predicted_units.idist, "get_rank", lambda: 1)
             writer.write(slide, UnitSet(units), answer)
         move(source, target)
 
-    monkeypatch.setattr(unit_table, "move", other_rank_first)
+    monkeypatch.setattr(predicted_units, "move", other_rank_first)
     path = writer.write(slide, UnitSet(units), answer)
     assert len(moved) == 2
     np.testing.assert_array_equal(ad.read_h5ad(path).X, answer)
@@ -57,7 +57,7 @@ def test_batches_are_made_by_half_of_the_threads_and_the_others_keep_theirs(four
         if end == "failed":
             raise OSError("disk")
 
-    ahead = unit_table._ahead(items())
+    ahead = predicted_units._ahead(items())
     assert next(ahead) == 1
     assert torch.get_num_threads() == four_threads
     if end == "closed":
@@ -72,7 +72,7 @@ def test_batches_are_made_by_half_of_the_threads_and_the_others_keep_theirs(four
 
 
 def test_predictions_that_overlap_leave_all_threads(four_threads: int) -> None:
-    first, second = (unit_table._ahead(iter((1, 2))) for _ in range(2))
+    first, second = (predicted_units._ahead(iter((1, 2))) for _ in range(2))
     assert (next(first), next(second)) == (1, 1)
     first.close()
     assert list(second) == [2]

@@ -163,7 +163,7 @@ def test_big_numbers_and_no_cells(tmp_path):
     assert not drawn(layer_of(empty), (20, 20)).any()
 
 
-def test_what_is_no_label_image_is_told_in_a_sentence(tmp_path):
+def test_what_is_no_label_image_is_reported_in_a_sentence(tmp_path):
     for array, message in [
         (np.zeros((20, 20), np.float32), "float32 values; labels are whole"),
         (np.zeros((20, 20), bool), "true and false"),

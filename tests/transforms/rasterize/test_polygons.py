@@ -126,7 +126,7 @@ def test_a_pixel_s_unit_does_not_depend_on_the_region(mpp, scale):
 
 @pytest.mark.parametrize("mpp", [0.27, 0.5, 4 / 3])
 def test_a_partition_covers_every_pixel_once(mpp):
-    """Neighbours share their edges, told in opposite directions, with vertices that fall on pixel centres too."""
+    """Neighbours share their edges, listed in opposite directions, with vertices that fall on pixel centres too."""
     rng = np.random.default_rng(2)
     corner = np.stack(np.meshgrid(np.arange(9.0), np.arange(8.0)), -1) * 7.5
     corner[1:-1, 1:-1] += np.round(rng.uniform(-3, 3, (6, 7, 2)) * 2) / 2
@@ -145,7 +145,7 @@ def test_a_partition_covers_every_pixel_once(mpp):
 
 
 @pytest.mark.parametrize("mpp", [0.1, 0.27, 0.5, 0.83, 1.0])
-def test_squares_told_as_polygons_are_squares(mpp):
+def test_squares_given_as_polygons_are_squares(mpp):
     """Edges on pixel centres included: both shapes are half-open there."""
     x, y = np.meshgrid(*[np.arange(-1, 12) * 5 * mpp + 2.5 * mpp] * 2)
     centers = np.stack([x.ravel(), y.ravel()], 1)

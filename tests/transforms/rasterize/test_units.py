@@ -188,7 +188,7 @@ def test_units_that_do_not_overlap_take_one_mask():
     assert masks[1].max() == 0
 
 
-def test_a_heap_of_units_is_told_in_a_sentence():
+def test_a_heap_of_units_is_reported_in_a_sentence():
     layer = UnitLayer(np.full((65, 2), 20.0), "circle", 5)
     with pytest.raises(ValueError, match="More than 64 units cover one place"):
         RasterizeUnits()([layer], SIZE, (0, 0), 1.0)
@@ -285,7 +285,7 @@ def test_flipping_and_turning_the_sample_equals_drawing_the_moved_units(seed):
     assert torch.equal(moved["label"].affine, moved["image"].affine)
 
 
-def test_misuse_is_told():
+def test_misuse_is_reported():
     with pytest.raises(ValueError, match='"target" has 5 entries'):
         RasterizeUnitsd()(sample() | {"target": torch.zeros(5, 2)})
     with pytest.raises(ValueError, match="ReadRegiond first"):

@@ -63,7 +63,7 @@ def channels(*names: str, **more: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("image", "options", "told"),
+    ("image", "options", "message"),
     [
         (he()[..., 0], {"photometric": "minisblack"}, "grey picture"),
         (he()[..., 0], {"photometric": "miniswhite"}, "grey picture"),
@@ -89,11 +89,11 @@ def channels(*names: str, **more: Any) -> dict[str, Any]:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )  # fmt: skip
-def test_what_is_no_he_is_refused_with_the_evidence(tmp_path, image, options, told):
+def test_what_is_no_he_is_refused_with_the_evidence(tmp_path, image, options, message):
     options = dict(options)
     ome = options.pop("ome", None)
     path = write(tmp_path / ("a.ome.tif" if ome else "a.tif"), image, **options, metadata=ome)
-    with pytest.raises(SlideError, match=told):
+    with pytest.raises(SlideError, match=message):
         Slide(path, 0.5)
 
 
@@ -119,15 +119,15 @@ def test_he_of_any_kind_is_taken_without_a_doubt(tmp_path, image, options):
 
 
 @pytest.mark.parametrize(
-    ("image", "told"),
+    ("image", "message"),
     [
         (np.repeat(he()[..., 1:2], 3, axis=2), "grey picture"),
         (fluorescence((160, 160, 160)) // 2, "fluorescence"),
         (np.maximum(fluorescence((0, 0, 255), (0, 255, 0)), (0, 0, 90)).astype(np.uint8), "single dyes"),
     ],
 )
-def test_what_may_be_no_he_is_doubted(tmp_path, image, told):
-    assert [w for w in Slide(write(tmp_path / "a.tif", image, compression="jpeg"), 0.5).warnings if told in w]
+def test_what_may_be_no_he_is_doubted(tmp_path, image, message):
+    assert [w for w in Slide(write(tmp_path / "a.tif", image, compression="jpeg"), 0.5).warnings if message in w]
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_what_may_be_no_he_is_doubted(tmp_path, image, told):
 )
 def test_the_name_of_a_dye_alone_does_not_refuse_rgb(tmp_path, name, doubted):
     path = write(tmp_path / "a.ome.tif", he(), metadata={"axes": "YXS", "Channel": {"Name": [name]}})
-    assert [name in told for told in Slide(path, 0.5).warnings] == [True] * doubted
+    assert [name in message for message in Slide(path, 0.5).warnings] == [True] * doubted
 
 
 @pytest.mark.parametrize("names", [{}, {"Channel": {"Name": ["Channel 0", "Channel 1", "Channel 2"]}}])
@@ -144,7 +144,7 @@ def test_three_planes_without_names_are_judged_by_their_pixels(tmp_path, names):
     planes = np.ascontiguousarray(he().transpose(2, 0, 1))
     path = write(tmp_path / "a.ome.tif", planes, photometric="minisblack", metadata={"axes": "CYX", **names})
     slide = Slide(path, 0.5)
-    assert [told for told in slide.warnings if "have no names" in told] == slide.warnings
+    assert [message for message in slide.warnings if "have no names" in message] == slide.warnings
     assert slide.warnings
     np.testing.assert_array_equal(slide.read_level(0, 0, 0, *SIZE[::-1]), he())
 
@@ -157,7 +157,7 @@ def pixels(share: float, brightest: int, least: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    ("share", "brightest", "least", "refused", "told"),
+    ("share", "brightest", "least", "refused", "message"),
     [
         (0.50, 200, 29, True, "colours of single dyes"),  # below .15
         (0.50, 200, 31, False, "colours of single dyes"),  # above it
@@ -173,16 +173,16 @@ def pixels(share: float, brightest: int, least: int) -> np.ndarray:
         (0.009, 200, 0, False, None),  # too few to say
     ],
 )
-def test_both_sides_of_each_threshold(share, brightest, least, refused, told):
+def test_both_sides_of_each_threshold(share, brightest, least, refused, message):
     surely_not, why = judge_pixels(pixels(share, brightest, least))
     assert surely_not == refused
-    assert (why is None) if told is None else told in why
+    assert (why is None) if message is None else message in why
 
 
 def test_eosin_on_a_masked_background_is_doubted_and_not_refused(tmp_path):
     image = np.zeros((*SIZE, 3), np.uint8)
     image[:90] = 200, 60, 110
-    assert any("single dyes" in told for told in Slide(write(tmp_path / "a.tif", image), 0.5).warnings)
+    assert any("single dyes" in message for message in Slide(write(tmp_path / "a.tif", image), 0.5).warnings)
 
 
 @pytest.mark.real
@@ -205,7 +205,7 @@ def test_no_real_slide_is_taken_for_fluorescence_and_real_fluorescence_is(real_d
     assert judge_pixels(composite.reshape(-1, 3))[0]
 
 
-def test_a_stack_a_fourth_sample_and_a_turn_are_told(tmp_path):
+def test_a_stack_a_fourth_sample_and_a_turn_are_reported(tmp_path):
     stack = write(tmp_path / "a.ome.tif", np.stack([he(), he()[::-1]]), metadata={"axes": "ZYXS"})
     slide = Slide(stack, 0.5)
     assert "stack of 2" in slide.warnings[0]
@@ -231,8 +231,8 @@ def aperio(path: Path, compression: int) -> Path:
     encoded = (
         imagecodecs.jpeg2k_encode(np.ascontiguousarray(p), codecformat="j2k", mct=False, reversible=True) for p in parts
     )
-    told = "Aperio Image Library v12.0\n256x192 (64x64) J2K |AppMag = 20|MPP = 0.5"
-    options = {"photometric": "rgb", "compression": compression, "description": told, "metadata": None}
+    message = "Aperio Image Library v12.0\n256x192 (64x64) J2K |AppMag = 20|MPP = 0.5"
+    options = {"photometric": "rgb", "compression": compression, "description": message, "metadata": None}
     tifffile.imwrite(path, encoded, shape=image.shape, dtype=np.uint8, tile=(64, 64), **options)
     return path
 
@@ -257,7 +257,7 @@ def test_aperio_s_ycbcr_without_openslide_is_refused(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("options", "mpp", "told"),
+    ("options", "mpp", "message"),
     [
         ({"description": "Aperio |MPP = 0.25", "um": 0.5}, 0.25, r"description says 0\.25.*resolution says 0\.5"),
         ({"metadata": {"axes": "YXS", "PhysicalSizeX": 0.25}, "um": 0.5}, 0.25, r"OME metadata says 0\.25.*says 0\.5"),
@@ -270,7 +270,7 @@ def test_aperio_s_ycbcr_without_openslide_is_refused(tmp_path, monkeypatch):
         ({"um": 0.06}, 0.06, "unusual"),
     ],
 )  # fmt: skip
-def test_tags_that_disagree_and_mpp_that_no_scanner_gives_are_told(tmp_path, options, mpp, told):
+def test_tags_that_disagree_and_mpp_that_no_scanner_gives_are_reported(tmp_path, options, mpp, message):
     options = dict(options)
     um = options.pop("um")
     path = write(tmp_path / ("a.ome.tif" if "metadata" in options else "a.tif"), he(), **options,
@@ -278,7 +278,7 @@ def test_tags_that_disagree_and_mpp_that_no_scanner_gives_are_told(tmp_path, opt
     slide = Slide(path)
     assert slide.mpp == pytest.approx(mpp, rel=1e-4)
     (warning,) = slide.warnings
-    assert re.search(told, warning)
+    assert re.search(message, warning)
     assert Slide(path, slide.mpp).warnings == [] or "PixNet uses" in Slide(path, slide.mpp).warnings[0]
 
 
@@ -335,7 +335,7 @@ def tampered(path: Path, tag: str, value: bytes, at: int = 0) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("tag", "value", "told"),
+    ("tag", "value", "message"),
     [
         ("ImageWidth", struct.pack("<I", 0), "."),
         ("ImageWidth", struct.pack("<I", 2**31), "cut short"),
@@ -349,9 +349,9 @@ def tampered(path: Path, tag: str, value: bytes, at: int = 0) -> Path:
         ("TileByteCounts", bytes(4 * 20), "none of its tiles was written"),
     ],
 )
-def test_tags_that_cannot_be_are_refused_in_a_sentence(tmp_path, tag, value, told):
+def test_tags_that_cannot_be_are_refused_in_a_sentence(tmp_path, tag, value, message):
     path = tampered(write(tmp_path / "a.tif", he()), tag, value)
-    with pytest.raises(SlideError, match=rf"a\.tif .*{told}"):
+    with pytest.raises(SlideError, match=rf"a\.tif .*{message}"):
         Slide(path, 0.5)
 
 
@@ -427,7 +427,7 @@ def test_a_slide_that_is_all_transparent_is_doubted(tmp_path):
     for alpha, doubted in ((0, True), (255, False)):
         image = np.dstack([he(), np.full(SIZE, alpha, np.uint8)])
         slide = Slide(write(tmp_path / f"{alpha}.tif", image, extrasamples=["UNASSALPHA"]), 0.5)
-        assert any("transparent" in told for told in slide.warnings) == doubted
+        assert any("transparent" in message for message in slide.warnings) == doubted
 
 
 class Elsewhere:
@@ -465,7 +465,7 @@ def test_a_backend_whose_pixels_differ_from_tifffile_s_is_refused(
     monkeypatch.setitem(transforms.slide.opening._SOURCES, "cucim", kind)
     path = write(tmp_path / "a.tif", he(), compression=compression)
     assert Slide(path, 0.5).backend == ("cucim" if taken else "tifffile")
-    assert any("reads other pixels than tifffile at level 0" in told for told in caplog.messages) != taken
+    assert any("reads other pixels than tifffile at level 0" in message for message in caplog.messages) != taken
 
 
 @pytest.mark.parametrize(("huge_px", "tried"), [(64 * 64, True), (64 * 64 - 1, False)])
@@ -545,8 +545,8 @@ def test_a_large_strip_is_decoded_once_by_all_threads(tmp_path, monkeypatch, pla
 
 
 @needs_openslide
-def test_levels_that_openslide_would_round_are_told(tmp_path):
-    for size, told in ((200, 0), (203, 1)):
+def test_levels_that_openslide_would_round_are_reported(tmp_path):
+    for size, n_expected in ((200, 0), (203, 1)):
         path = tmp_path / f"{size}.tif"
         with tifffile.TiffWriter(path) as tiff:
             for k in (1, 4):
@@ -555,7 +555,7 @@ def test_levels_that_openslide_would_round_are_told(tmp_path):
                 tiff.write(level, photometric="rgb", tile=(64, 64), subfiletype=int(k > 1), metadata=None)
         slide = Slide(path, 0.5, ("openslide",))
         assert slide.backend == "openslide"
-        assert sum("1 of its 2 levels at rounded places" in warning for warning in slide.warnings) == told
+        assert sum("1 of its 2 levels at rounded places" in warning for warning in slide.warnings) == n_expected
 
 
 def test_a_strip_larger_than_memory_is_refused(tmp_path, monkeypatch):

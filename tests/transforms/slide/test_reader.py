@@ -113,7 +113,7 @@ def test_a_region_does_not_depend_on_how_it_is_cut(tmp_path, write_slide, image,
 
 
 @pytest.mark.parametrize("setting", ["medium", "one backend", "autocast", "float64", "meta"])
-def test_what_torch_is_told_elsewhere_does_not_change_pixels(tmp_path, write_slide, image, setting, request):
+def test_the_precision_set_in_torch_does_not_change_pixels(tmp_path, write_slide, image, setting, request):
     slide = opened(write_slide(tmp_path / "a.tif", image, 0.5))
     whole = slide.read_region(-4, -6, 150, 140, 1.37)
     request.addfinalizer(lambda: torch.set_float32_matmul_precision("highest"))
@@ -151,7 +151,7 @@ def test_resampling_is_pillow_s_antialiased_bilinear(tmp_path, write_slide, imag
     assert np.abs(got.astype(int) - want).max() <= 1
 
 
-def test_a_level_of_the_asked_mpp_is_copied_and_the_coarsest_sufficient_one_is_used(tmp_path, write_slide, image):
+def test_a_level_of_the_requested_mpp_is_copied_and_the_coarsest_sufficient_one_is_used(tmp_path, write_slide, image):
     slide = opened(write_slide(tmp_path / "a.tif", image, 0.5))
     np.testing.assert_array_equal(slide.read_region(3, 5, 40, 30, 2.0), image[::4, ::4][5:35, 3:43])
     levels = []

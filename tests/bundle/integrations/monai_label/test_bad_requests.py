@@ -118,7 +118,7 @@ CLOSED = [
 
 
 @pytest.mark.parametrize("call", CLOSED)
-def test_what_pixnet_has_no_answer_for_is_closed(server, studies, served, call):
+def test_routes_that_pixnet_does_not_serve_are_closed(server, studies, served, call):
     method, address = call.split()
     before = _state(studies.parent, served)
     files = {"file": ("x.pt", b"weights"), "files": ("x.pt", b"weights"), "label": ("x.pt", b"weights")}

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from bundle import InputError, workflows
-from bundle.data.geojson import read_polygons
 from bundle.data.polygons import Polygons
+from bundle.data.read_geojson import read_polygons
 from bundle.integrations.monai_label.infer import infer
 from bundle.integrations.monai_label.request import SlideRequest
 

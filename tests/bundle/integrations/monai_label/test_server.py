@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from bundle import workflows
-from bundle.data.geojson import read_polygons
+from bundle.data.read_geojson import read_polygons
 
 pytest.importorskip("monailabel", reason="MONAI Label is not installed here: make test-label")
 
@@ -57,7 +57,7 @@ def test_a_whole_slide_comes_as_units_with_measurements(server, polygons, genes,
     )
 
 
-def test_the_default_answer_has_two_parts(server):
+def test_the_default_prediction_has_two_parts(server):
     answer = server.infer("P3", {"unit_um": 60, "max_units": 5}, output=None)
     assert answer.status_code == 200
     assert answer.headers["content-type"].startswith("multipart/form-data")
@@ -105,7 +105,7 @@ def test_the_map_of_a_region_is_a_file(server, genes, tmp_path):
     )
 
 
-def test_training_changes_what_the_next_request_is_answered_with(server, polygons, genes, served):
+def test_the_next_request_uses_the_newly_trained_model(server, polygons, genes, served):
     asked = {"gene": genes[0], "unit_um": 60}
     _, before = polygons(server.infer("P3", asked))
     settings = {"max_epochs": 2, "learning_rate": 0.01}

@@ -20,7 +20,7 @@ def test_a_path_out_of_the_folder_is_never_opened(studies, name):
 
 
 @pytest.mark.parametrize("name", ["P9", "P1.h5ad", "P"])
-def test_an_unknown_slide_is_answered_with_those_that_are_there(studies, name):
+def test_an_unknown_slide_is_refused_with_the_known_ones(studies, name):
     with pytest.raises(InputError, match="it holds P1, P2, P3"):
         find_slide(studies, name)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import zarr
 
-from bundle.speed.names import names_chunk
+from bundle.speed.unit_names import names_chunk
 
 
 @pytest.mark.parametrize("n", [0, 5, 8])

@@ -1,20 +1,47 @@
-"""What a head starts from: factors of the training units' expression."""
+"""Start a network's head from the training units' expression."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 
+from ..data.binning import squares_at
+from ..data.normalisation import LARGE_UNIT_UM, log1p_cp10k
+from ..data.panel import GenePanel
 from ..errors import InputError
-from .binning import squares_at
-from .normalisation import LARGE_UNIT_UM, log1p_cp10k
 
-if TYPE_CHECKING:
-    from .panel import GenePanel
+__all__ = ["components", "head_statistics", "loadings", "start_head", "training_rates"]
 
-__all__ = ["components", "loadings", "training_rates"]
+
+def start_head(network: Any, panel: GenePanel, n_programs: int | None = None, n_components: int | None = None) -> None:
+    """Call a network's `initialize` with the panel's statistics (see `head_statistics`)."""
+    network.initialize(**head_statistics(panel, n_programs, n_components))
+
+
+def head_statistics(
+    panel: GenePanel, n_programs: int | None = None, n_components: int | None = None
+) -> dict[str, np.ndarray]:
+    """The statistics that a head starts from (see `networks.Head.initialize`).
+
+    Args:
+        panel: fitted on the data set.
+        n_programs: number of programs of `loadings`; without it there are no `loadings`.
+        n_components: number of principal components; without it there are no `components`.
+
+    Returns:
+        `mean` (G,) and `std` (G,) of log1p CP10k; `loadings` (G + 1, n_programs); `components` (G, n_components).
+
+    Raises:
+        InputError: see `loadings` and `components`.
+    """
+    stats = {"mean": np.asarray(panel.mean, np.float32), "std": np.asarray(panel.std, np.float32)}
+    if n_programs:
+        stats["loadings"] = loadings(panel, n_programs).astype(np.float32)
+    if n_components:
+        stats["components"] = components(panel, n_components).astype(np.float32)
+    return stats
 
 
 def training_rates(panel: GenePanel) -> np.ndarray:

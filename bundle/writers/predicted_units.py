@@ -33,7 +33,7 @@ from ..inference.unit_batches import UnitBatch, unit_batches
 from ..speed.threads import keep_to_cores
 from .anndata import StreamedAnnData
 
-__all__ = ["MAX_VALUES", "UnitTable"]
+__all__ = ["MAX_VALUES", "PredictedUnits"]
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ _LOG_EVERY_S = 5.0
 
 
 @dataclass(frozen=True, eq=False)
-class UnitTable:
+class PredictedUnits:
     """How predicted units are written.
 
     Attributes:

@@ -12,8 +12,8 @@ import scipy.sparse as sp
 from bundle.data.build_units import build_units
 from bundle.data.read_units import read_units
 from bundle.errors import InputError
-from bundle.writers import units_h5ad
-from bundle.writers.units_h5ad import write_units
+from bundle.writers import measured_units
+from bundle.writers.measured_units import write_units
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def made() -> dict:
 @pytest.mark.parametrize("many", [0, 500_000])
 @pytest.mark.parametrize("rows", [1, 7, 50])
 def test_blocks_are_the_whole(tmp_path: Path, made, rows: int, many: int, monkeypatch) -> None:
-    monkeypatch.setattr(units_h5ad, "_MANY", many)
+    monkeypatch.setattr(measured_units, "_MANY", many)
     blocks = (made["counts"][i : i + rows] for i in range(0, 50, rows))
     totals = write_units(
         tmp_path / "u.h5ad",

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from bundle.data.geojson import read_polygons
 from bundle.data.polygons import Polygons
+from bundle.data.read_geojson import read_polygons
 from bundle.writers.geojson import write_polygons
 
 
