@@ -15,7 +15,7 @@ from .bundle.integrations.cohort import predict_cohort
 from .bundle.integrations.onnx_file import export_onnx
 from .bundle.report import write_report
 from .bundle.version import bundle_version
-from .bundle.workflows import evaluate, predict, train
+from .bundle.workflows import evaluate, load_network, predict, train
 
 __all__ = [
     "DenseMap",
@@ -33,6 +33,7 @@ __all__ = [
     "express",
     "expression_of",
     "inspect",
+    "load_network",
     "load_panel",
     "make_phantom",
     "networks",
