@@ -13,25 +13,16 @@ from functools import cached_property
 from typing import Literal
 
 import numpy as np
-import scipy.sparse as sp
 
 from ..data.tissue import TissueMap
-from ..data.units import Shape, Units, bin_prefix, is_interpolated, unit_area_um2
+from ..data.units import Shape, bin_prefix, is_interpolated, unit_area_um2
 from ..errors import InputError
 
-__all__ = ["Band", "GridUnits", "UnitGrid", "empty_units", "file_suffixes", "unit_grids"]
+__all__ = ["Band", "GridUnits", "UnitGrid", "file_suffixes", "unit_grids"]
 
 
 #: Places of a lattice that can be counted, named and written in hours.
 MAX_PLACES = 1e9
-
-
-def empty_units(barcodes: np.ndarray, centers_px: np.ndarray, shape: Shape, size_um: float, name: str) -> Units:
-    """Units without measurements."""
-    n = len(barcodes)
-    none = sp.csr_matrix((n, 0), dtype=np.float32)
-    inside = np.ones(n, bool)
-    return Units(name, barcodes, np.array([], dtype=str), none, centers_px, inside, shape, size_um, "counts", None)
 
 
 @dataclass(frozen=True)

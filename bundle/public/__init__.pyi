@@ -5,7 +5,7 @@ from .bundle.data.cells import read_cells
 from .bundle.data.manifest import read_manifest
 from .bundle.data.panel import GenePanel, load_panel
 from .bundle.data.read_units import read_units
-from .bundle.data.units import Units
+from .bundle.data.units import Units, unmeasured_units
 from .bundle.datasets.phantom import make_phantom
 from .bundle.errors import InputError
 from .bundle.importing import inspect, prepare
@@ -47,5 +47,6 @@ __all__ = [
     "read_units",
     "train",
     "transforms",
+    "unmeasured_units",
     "write_report",
 ]
