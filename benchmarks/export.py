@@ -20,8 +20,9 @@ from monai.bundle import ckpt_export
 
 from bundle.config.root import bundle_root
 from bundle.errors import InputError
-from bundle.integrations.onnx_file import SIZE_PX, export_onnx, load_network, onnx_session
+from bundle.integrations.onnx_file import SIZE_PX, export_onnx, onnx_session
 from bundle.speed.memory import keep_freed_memory
+from bundle.workflows.load_network import load_network
 
 from .workload import arguments, default_run, evaluator, finish, phantom_slide, quiet, row, workspace
 

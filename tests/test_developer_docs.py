@@ -17,7 +17,7 @@ import pandas as pd
 import pytest
 import torch
 
-from bundle import readers
+from bundle import readers, workflows
 from bundle.cli.main import main
 from bundle.readers import registry
 
@@ -136,3 +136,17 @@ def test_the_transform_keeps_what_it_does_not_change(folder):
     assert done["image"].meta["mpp"] == 2.0
     assert torch.equal(done["image"][0], done["image"][2])
     assert done["label"] is sample["label"]
+
+
+def test_the_three_steps_give_what_a_prediction_writes(folder, phantom, tiny_run):
+    record = json.loads((phantom / "dataset.json").read_text())["test"][0]
+    for source, name in ((phantom / record["image"], "slide.tif"), (phantom / record["label"][0], "spots.h5ad")):
+        (folder / name).symlink_to(source)
+    (folder / "run").symlink_to(tiny_run)
+    found = runpy.run_path("three_steps.py")
+    workflows.predict("slide.tif", "spots_predicted.h5ad", "run", {"units": "spots.h5ad", "all_genes": True})
+    written = ad.read_h5ad("spots_predicted.h5ad")
+    assert list(written.var_names) == found["dense"].genes
+    inside = np.isfinite(found["features"]).all(1)  # spots on glass may lie off the map
+    assert inside.mean() > 0.5
+    np.testing.assert_allclose(found["expression"].clipped[inside], written.X[inside], atol=1e-2)

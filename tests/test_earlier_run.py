@@ -18,8 +18,8 @@ from bundle.config.merge import merge_config
 from bundle.config.trust import read_model
 from bundle.errors import InputError
 from bundle.integrations.monai_label.models import fine_tune
-from bundle.integrations.onnx_file import load_network
 from bundle.training.weights import load_weights
+from bundle.workflows.load_network import load_network
 
 HERE = Path(__file__).parent / "earlier_run"
 CONFIGS = config.bundle_root() / "configs"

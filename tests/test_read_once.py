@@ -48,9 +48,11 @@ def opened(monkeypatch) -> Iterator[Counter[str]]:
     _counted.clear()
 
 
-def test_a_training_reads_the_units_and_the_data_set_once(phantom, tiny, tmp_path, opened):
-    data = shutil.copytree(phantom, tmp_path / "data")
-    workflows.train(data, tmp_path / "run", settings={**tiny, "max_epochs": 2})  # two validations
+def test_a_training_reads_the_units_the_data_set_and_its_configuration_once(phantom, tiny, tmp_path, opened):
+    data, override = shutil.copytree(phantom, tmp_path / "data"), tmp_path / "override.json"
+    override.write_text(json.dumps({"max_epochs": 2}))  # two validations
+    workflows.train(data, tmp_path / "run", [override], tiny | {"max_epochs": 2})
+    assert opened[str(override)] == 1  # so what was checked is what ran
     of_data = {path: n for path, n in opened.items() if path.startswith(str(data))}
     manifest = json.loads((data / "dataset.json").read_text())
     used = [r["label"] for split in ("training", "validation") for r in manifest[split]]

@@ -9,7 +9,7 @@ from .arguments import names, numbers, positive, sizes, zero_or_more
 
 HELP = "turn the files that you have into a data set: Space Ranger, Xenium, HEST-1k, tables, AnnData ..."
 
-#: Options of the command that are not arguments of `bundle.readers.prepare`.
+#: Options of the command that are not arguments of `bundle.importing.prepare`.
 _NOT_OF_PREPARE = {"command", "module"}
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import inspect
-import sys
 from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
-from .root import bundle_root
+from .root import importable_root
 
 __all__ = ["arguments_of", "with_defaults"]
 
@@ -28,8 +27,7 @@ def arguments_of(component: Any) -> dict[str, Any]:
     target = component.get("_target_") if isinstance(component, Mapping) else None
     if not isinstance(target, str) or not target.startswith(_ROOMS):
         return {}
-    if str(bundle_root()) not in sys.path:
-        sys.path.insert(0, str(bundle_root()))
+    importable_root()
     room, *names = target.split(".")
     found: Any = import_module(room)
     for name in names:

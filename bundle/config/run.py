@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from .config_file import ConfigFile, read_config
 from .literals import Code, as_code
 from .merge import merge_config
 from .problems import config_errors
-from .root import bundle_root
+from .root import bundle_root, importable_root
 from .trust import code_in_current_folder, is_of_a_run
 
 __all__ = ["run_config"]
@@ -39,9 +38,7 @@ def run_config(
     import monai.bundle
     from monai.apps.utils import get_logger
 
-    root = str(bundle_root())
-    if root not in sys.path:  # the configurations name `networks.PixNet`, not `pixnet.networks.PixNet`
-        sys.path.insert(0, root)
+    root = str(importable_root())
     read = [read_config(file) for file in files]
     config = merge_config(read, {"bundle_root": root, **overrides})
     get_logger("monai.handlers.StatsHandler").addFilter(_without_traceback)

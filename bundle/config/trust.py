@@ -17,6 +17,7 @@ from ..errors import InputError
 from ..files.checking import check
 from ..files.reading import read_json
 from ..files.schemas import MODEL
+from .config_file import ConfigFile
 from .earlier import today
 from .literals import unescape
 
@@ -25,6 +26,7 @@ __all__ = [
     "BACKBONE_OF_START",
     "MODEL_KEYS",
     "TRAINING_KEYS",
+    "check_model",
     "check_override",
     "code_in_current_folder",
     "find_untrusted",
@@ -100,30 +102,42 @@ def read_model(path: str | Path, trust: bool = False) -> dict[str, Any]:
     Raises:
         InputError: if it is no configuration, or would run such code unasked.
     """
-    content = today(read_json(path))
+    content = read_json(path)
     if not isinstance(content, dict):
         raise InputError(f"{path} describes no model: it must hold keys and values. Copy it again.")
-    if not trust:
-        refuse_code(content, path)
-    check(content, MODEL, str(path))
-    return content
+    return check_model(ConfigFile(Path(path), content), trust)
 
 
-def check_override(path: str | Path, trust: bool = False) -> None:
-    """Refuse code in a configuration that is used with a stranger's model and may be part of it.
+def check_model(file: ConfigFile, trust: bool = False) -> dict[str, Any]:
+    """Refuse a run's configuration that would run code of its own; return it under today's names.
 
     Args:
-        path: the file. Numbers, true, false and null run nothing, under whatever key.
+        file: a `model.json` or `recipe.json` that has been read.
         trust: whether it may run code of its own.
 
     Raises:
-        InputError: if it is no configuration, or would run such code unasked.
+        InputError: if it would run such code unasked, or a value is of the wrong kind.
     """
-    content = today(read_json(path))
-    if isinstance(content, dict):
-        content = {key: value for key, value in content.items() if isinstance(value, (str, list, dict))}
-        if not trust:
-            refuse_code(content, path)
+    content = today(file.content)
+    if not trust:
+        refuse_code(content, file.path)
+    check(content, MODEL, str(file.path))
+    return content
+
+
+def check_override(file: ConfigFile, trust: bool = False) -> None:
+    """Refuse code in a configuration that is used with a stranger's model and may be part of it.
+
+    Args:
+        file: a configuration that has been read. Numbers, true, false and null run nothing, under whatever key.
+        trust: whether it may run code of its own.
+
+    Raises:
+        InputError: if it would run such code unasked.
+    """
+    if not trust:
+        content = today(file.content)
+        refuse_code({k: v for k, v in content.items() if isinstance(v, (str, list, dict))}, file.path)
 
 
 def refuse_code(content: Mapping[str, Any], path: str | Path) -> None:

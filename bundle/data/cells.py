@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import scipy.sparse as sp
 import shapely
 
 from ..errors import InputError, plural, short
@@ -16,7 +15,7 @@ from ..files.reading import check_file
 from .polygons import Labels, LabelSource, Polygons
 from .read_geojson import read_polygons
 from .simple_polygons import clip
-from .units import Shape, Units
+from .units import Shape, Units, unmeasured_units
 
 __all__ = ["is_cells", "read_cells"]
 
@@ -159,7 +158,6 @@ def _units(
     mpp: float,
     obs: pd.DataFrame | None,
 ) -> Units:
-    n = len(names)
     size_um = float(np.median(2 * np.sqrt(geometry.areas_px2 / np.pi)) * mpp)
     if size_um < _SMALLEST_UM:
         logger.warning(
@@ -169,20 +167,7 @@ def _units(
             size_um,
             mpp,
         )
-    return Units(
-        name=path.name,
-        barcodes=names,
-        genes=np.array([], dtype=str),
-        counts=sp.csr_matrix((n, 0), dtype=np.float32),
-        centers_px=centers_px,
-        in_tissue=np.ones(n, dtype=bool),
-        shape=shape,
-        size_um=size_um,
-        kind="counts",
-        mpp=float(mpp),
-        geometry=geometry,
-        obs=obs,
-    )
+    return unmeasured_units(names, centers_px, shape, size_um, path.name, float(mpp), geometry, obs)
 
 
 def _check_names(path: Path, names: np.ndarray) -> None:

@@ -163,6 +163,12 @@ def _overlap(a: Sequence[float], b: Sequence[float]) -> bool:
 def read_manifest(dataset_dir: str | Path) -> dict[str, Any]:
     """Read and check `dataset.json`; image and label paths come back absolute, `label` as a list.
 
+    Args:
+        dataset_dir: the folder that holds `dataset.json`, or the file itself.
+
+    Returns:
+        The manifest: `split_by`, `transcriptome` and so on, and a list of records for each split.
+
     Raises:
         InputError: if it is missing, malformed or leaks, or an image or label it names is not there.
     """

@@ -149,7 +149,10 @@ def _key(record: Mapping[str, Any], sizes_um: Sequence[float] | None) -> Any:
 
 
 def load_panel(path: str | Path) -> GenePanel:
-    """Read `panel.json`.
+    """Read the gene panel of a trained model.
+
+    Args:
+        path: the run's `models/panel.json`.
 
     Raises:
         InputError: if it is missing, damaged or was not written by PixNet.

@@ -33,6 +33,10 @@ _LARGEST_UM = 1e5
 def read_units(path: str | Path) -> Units:
     """Read the AnnData of measured units.
 
+    Args:
+        path: `.h5ad` with raw counts in X, (x, y) in level-0 pixels in `obsm["spatial"]` and the unit's `shape` and
+            `size_um` in `uns["unit"]`; see `build_units`, which makes one.
+
     Raises:
         InputError: if the file is missing, damaged or not AnnData, lacks positions or the unit's size, or two units
             have one name.

@@ -25,6 +25,7 @@ __all__ = [
     "off_slide",
     "unit_area_um2",
     "units_table",
+    "unmeasured_units",
 ]
 
 logger = logging.getLogger(__name__)
@@ -214,6 +215,25 @@ class Units:
                 f"{', '.join(missing[:3])}). Choose genes that it measures."
             )
         return [column[g] for g in genes]
+
+
+def unmeasured_units(
+    barcodes: np.ndarray,
+    centers_px: np.ndarray,
+    shape: Shape,
+    size_um: float,
+    name: str = "units",
+    mpp: float | None = None,
+    geometry: Polygons | Labels | None = None,
+    obs: pd.DataFrame | None = None,
+) -> Units:
+    """Units to predict, without measurements; see `Units` for the arguments."""
+    n = len(barcodes)
+    nothing = sp.csr_matrix((n, 0), dtype=np.float32)
+    inside, genes = np.ones(n, dtype=bool), np.array([], dtype=str)
+    return Units(
+        name, barcodes, genes, nothing, centers_px, inside, shape, float(size_um), "counts", mpp, geometry, obs
+    )
 
 
 def off_slide(what: str, centers_px: np.ndarray, names: np.ndarray, size_px: tuple[int, int], slide: str) -> str | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 import h5py
 
-from ..config.root import bundle_root
+from ..config.root import importable_root
 from ..data.manifest import SPLITS, check_splits, write_manifest
 from ..data.opening import SlideOpener
 from ..data.splits import assign, bands, check_split_by
@@ -207,10 +206,7 @@ def preparation_tools(reader: SlideOpener | None = None, tissue: Callable[..., A
     if reader is None or tissue is None:
         from monai.bundle import ConfigParser
 
-        root = str(bundle_root())
-        if root not in sys.path:  # the configuration names `transforms.SlideReader`
-            sys.path.insert(0, root)
-        parser = ConfigParser(read_json(Path(root) / "configs" / "inference.json"))
+        parser = ConfigParser(read_json(importable_root() / "configs" / "inference.json"))
         reader = reader or parser.get_parsed_content("reader")
         tissue = tissue or parser.get_parsed_content("dataset#tissue")
     return Tools(reader, tissue)

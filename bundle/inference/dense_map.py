@@ -231,6 +231,9 @@ def open_map(path: str | Path) -> DenseMap:
         picture = erbb2[::4, ::4].compute()
         x_um, y_um = (v * dense.mpp for v in dense.origin_px)  # where the map begins on the slide
 
+    Args:
+        path: the OME-Zarr.
+
     Raises:
         InputError: if there is no map.
     """

@@ -110,6 +110,9 @@ def express(features: np.ndarray, head: Projection) -> Expression:
     Args:
         features: means over units, or a map, (..., C).
         head: the genes and their weights.
+
+    Returns:
+        log1p CP10k and, where the head knows them, counts per µm², float32 (..., G).
     """
     linear = _product(features, head.loadings.T) + head.bias
     if head.total is None:

@@ -20,7 +20,7 @@ from ..errors import InputError
 from ..files.atomic import replacing
 from ..files.ownership import check_output
 from ..files.reading import read_json
-from .onnx_file import load_network
+from ..workflows.load_network import load_network
 
 __all__ = ["export_bundle"]
 

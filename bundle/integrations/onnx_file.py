@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import importlib
 import json
 import logging
-import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -16,22 +14,17 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from monai.bundle import ConfigParser
 
-from ..config.merge import merge_config
-from ..config.problems import config_errors
-from ..config.root import bundle_root
-from ..config.trust import code_in_current_folder
 from ..data.normalisation import MAX_LOG_CP10K
 from ..data.panel import load_panel
 from ..errors import InputError
 from ..files.atomic import replacing
 from ..files.ownership import check_output
-from ..training.weights import load_weights
+from ..inference.provenance import model_sha256
 from ..version import bundle_version
-from ..workflows.trained_run import trained_run
+from ..workflows.load_network import load_network
 
-__all__ = ["SIZE_PX", "export_onnx", "load_network", "onnx_session"]
+__all__ = ["SIZE_PX", "export_onnx", "onnx_session"]
 
 #: Default side of the exported region, rounded up to the network's grid.
 SIZE_PX = 1024
@@ -41,26 +34,6 @@ TOLERANCE = 1e-4
 _OPSET = 18
 
 logger = logging.getLogger(__name__)
-
-
-def load_network(run: str | Path, trust: bool = False) -> tuple[Any, dict[str, Any]]:
-    """The network of a run with its weights, in evaluation on the CPU, and the configuration that made it.
-
-    Args:
-        run: the run folder.
-        trust: whether the model may run code of its own.
-
-    Raises:
-        InputError: if the folder holds no finished run, its weights are not those of its network, or it needs `trust`.
-    """
-    run, model = trained_run(run, trust)
-    root = str(bundle_root())
-    if root not in sys.path:  # the configurations name `networks.PixNet`, not `pixnet.networks.PixNet`
-        sys.path.insert(0, root)
-    config = merge_config([bundle_root() / "configs" / "inference.json", model], {"model_dir": str(run / "models")})
-    with code_in_current_folder(trust), config_errors():
-        network = ConfigParser(config).get_parsed_content("network_def")
-    return load_weights(network, run / "models" / "model.pt").eval(), config
 
 
 class _Expression(torch.nn.Module):
@@ -80,9 +53,10 @@ def export_onnx(run: str | Path, out: str | Path, size_px: int | None = None, tr
     """Write the model as ONNX for regions of one size, after comparing it with PyTorch on a random region.
 
     Input `image`: float32 (1, 3, size_px, size_px), RGB in 0..255 at `mpp` less `intensity_mean`, over
-    `intensity_std`. Output `pred`: log1p of counts per 10,000, (1, genes, size_px / stride_px, ...). Heads that know it
-    also give `rate_per_um2`, counts per µm² of each gene and, last, of all others. Cells nearer than `halo_px` to an
-    edge are not what the slide's next tile would give there. The file's `metadata_props` hold these and the genes.
+    `intensity_std`. Output `pred`: log1p of counts per 10,000, (1, genes, size_px / stride_px, ...). A head with
+    rates also gives `rate_per_um2`, counts per µm² of each gene and, last, of all others. Map pixels nearer than
+    `halo_px` to an edge differ from what the slide's next tile would give there. The file's `metadata_props` hold these
+    and the genes.
 
     Args:
         run: the run folder.
@@ -126,7 +100,6 @@ def export_onnx(run: str | Path, out: str | Path, size_px: int | None = None, tr
 
 def _about(run: Path, network: Any, config: dict[str, Any], size_px: int) -> dict[str, Any]:
     """What a program must know to use the file: text, or values that become JSON."""
-    weights = (run / "models" / "model.pt").read_bytes()
     intensity = cast(dict, config["intensity"])
     return {
         "pixnet_version": bundle_version(),
@@ -140,7 +113,7 @@ def _about(run: Path, network: Any, config: dict[str, Any], size_px: int) -> dic
         "halo_px": network.halo_px,
         "intensity_mean": intensity["mean"],
         "intensity_std": intensity["std"],
-        "checkpoint_sha256": hashlib.sha256(weights).hexdigest(),
+        "checkpoint_sha256": model_sha256(run / "models" / "model.pt"),
         "intended_use": "Research only. Not for diagnosis or any clinical decision.",
     }
 

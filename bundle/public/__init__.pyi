@@ -5,7 +5,7 @@ from .bundle.data.cells import read_cells
 from .bundle.data.manifest import read_manifest
 from .bundle.data.panel import GenePanel, load_panel
 from .bundle.data.read_units import read_units
-from .bundle.data.units import Units
+from .bundle.data.units import Units, unmeasured_units
 from .bundle.datasets.phantom import make_phantom
 from .bundle.errors import InputError
 from .bundle.importing import inspect, prepare
@@ -15,7 +15,7 @@ from .bundle.integrations.cohort import predict_cohort
 from .bundle.integrations.onnx_file import export_onnx
 from .bundle.report import write_report
 from .bundle.version import bundle_version
-from .bundle.workflows import evaluate, predict, train
+from .bundle.workflows import evaluate, load_network, predict, train
 
 __all__ = [
     "DenseMap",
@@ -33,6 +33,7 @@ __all__ = [
     "express",
     "expression_of",
     "inspect",
+    "load_network",
     "load_panel",
     "make_phantom",
     "networks",
@@ -46,5 +47,6 @@ __all__ = [
     "read_units",
     "train",
     "transforms",
+    "unmeasured_units",
     "write_report",
 ]

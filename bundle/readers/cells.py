@@ -19,7 +19,7 @@ from .tenx import Matrix
 __all__ = ["cells_table", "with_polygons"]
 
 _NUMBER = re.compile(r"cellid_0*(\d+)-\d+")
-#: This share of cells may have no outline.
+#: This share of cells may have no polygon.
 _LOST = 0.05
 
 
@@ -46,7 +46,7 @@ def cells_table(
         found: gets what is to be said.
 
     Raises:
-        InputError: if most cells have no outline.
+        InputError: if most cells have no polygon.
     """
     polygons = read_polygons(path)
     shapes = polygons.shapes if scale == 1 else shapely.transform(polygons.shapes, lambda xy: xy * scale)
@@ -85,11 +85,11 @@ def with_polygons(
     kept = index >= 0
     if (~kept).mean() > _LOST:
         raise InputError(
-            f"{path} has no outline for {(~kept).sum():,} of the {len(kept):,} cells (first: "
+            f"{path} has no polygon for {(~kept).sum():,} of the {len(kept):,} cells (first: "
             f"{keys[int((~kept).argmax())]}). Are both of the same sample?"
         )
     if not kept.all():
-        found.append(f"{(~kept).sum():,} cells without an outline were left out.")
+        found.append(f"{(~kept).sum():,} cells without a polygon were left out.")
         table = table.take(kept)
     polygons = Polygons.of_shapes(shapes[index[kept]])
     table.polygons = polygons

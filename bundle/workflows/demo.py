@@ -1,4 +1,4 @@
-"""The main job on an embedded default: a phantom, a model trained on it, its scores, a prediction and a report."""
+"""Try PixNet without data: make a phantom, train on it, score the model, predict a slide and write a report."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TRUTH_SCALES_UM = (8.0, 32.0, 128.0)
 
 
 def demo(out: str | Path) -> Path:
-    """Run the main job end to end; run again, it goes on where it was stopped.
+    """Run the demo; run again, it goes on where it was stopped.
 
     Args:
         out: folder that gets `phantom/`, `run/`, `prediction.h5ad` and `picture.jpg`.

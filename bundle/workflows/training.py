@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..config.config_file import ConfigFile, read_config
 from ..config.defaults import with_defaults
 from ..config.earlier import GONE, REWIRED, is_earlier, today, today_key
 from ..config.merge import merge_config
 from ..config.root import bundle_root
 from ..config.run import run_config
-from ..config.trust import check_override, is_of_a_run, read_model, refuse_links
+from ..config.trust import check_model, check_override, is_of_a_run, refuse_links
 from ..errors import InputError
 from ..files.lock import output_lock
 from ..files.ownership import claimed_run
@@ -48,34 +49,35 @@ def train(
     Raises:
         InputError: if the run folder holds a run with other settings, or a configuration needs `trust`.
     """
-    there = [file for file in configs if Path(file).is_file()]  # `merge_config` refuses others
-    goes_on = any(_has(content, "start_from") for content in (settings, *map(read_json, there)))
-    others = [file for file in there if Path(file).resolve().parent != bundle_root() / "configs"]
-    for file in others:
-        if is_of_a_run(file):
-            read_model(file, trust)
-        elif goes_on:  # it may be a stranger's recipe, wherever it lies
+    read = [read_config(file) for file in configs]  # once: what is checked here is what runs
+    starts = [start for content in (*(file.content for file in read), settings or {}) for start in _starts(content)]
+    for file in read:
+        if file.path.resolve().parent == bundle_root() / "configs":
+            continue
+        if is_of_a_run(file.path):
+            check_model(file, trust)
+        elif starts:  # it may be a stranger's recipe, wherever it lies
             check_override(file, trust)
-    start = (settings or {}).get("start_from")
-    if isinstance(start, (str, Path)):
-        refuse_links(start)
+    if starts and isinstance(starts[-1], (str, Path)):
+        refuse_links(starts[-1])
     run = Path(run).resolve()
     refuse_links(run)
     if os.environ.get("RANK", "0") != "0":  # of several processes the first writes
-        _train(dataset, run, configs, settings, trust)
+        _train(dataset, run, read, settings, trust)
         return
     with claimed_run(run), output_lock(run / "run", what=str(run), may_hold_it=True):
-        _train(dataset, run, configs, settings, trust)
+        _train(dataset, run, read, settings, trust)
 
 
-def _has(content: Any, key: str) -> bool:
-    return isinstance(content, Mapping) and any(str(name).lstrip("+") == key for name in content)
+def _starts(content: Mapping[str, Any]) -> list[Any]:
+    """What a configuration says of the run that training goes on from."""
+    return [value for key, value in content.items() if key.lstrip("+") == "start_from"]  # `+` merges into a key
 
 
 def _train(
-    dataset: str | Path, run: Path, configs: Sequence[str | Path], settings: Mapping[str, Any] | None, trust: bool
+    dataset: str | Path, run: Path, configs: Sequence[ConfigFile], settings: Mapping[str, Any] | None, trust: bool
 ) -> None:
-    files = [bundle_root() / "configs" / "train.json", *configs]
+    files: list[str | Path | ConfigFile] = [bundle_root() / "configs" / "train.json", *configs]
     overrides = {"dataset_dir": str(Path(dataset).resolve()), "output_dir": str(run), **(settings or {})}
     earlier = run / "configs" / "train.json"
     if earlier.is_file() and (run / "checkpoints" / "last.pt").is_file():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ import numpy as np
 from monai.bundle import ConfigParser
 
 from ...config.merge import merge_config
-from ...config.root import bundle_root
+from ...config.root import importable_root
 from ...data.manifest import slide_name
 from ...data.opening import OpenSlide
 from ...inference import model_sha256
@@ -141,10 +140,7 @@ def _contours(adata: ad.AnnData, request: SlideRequest, slide: OpenSlide) -> tup
 
 
 def _open(slide: Path) -> OpenSlide:
-    root = str(bundle_root())
-    if root not in sys.path:  # the configuration names `transforms.SlideReader`, not `pixnet.transforms.SlideReader`
-        sys.path.insert(0, root)
-    config = merge_config([bundle_root() / "configs" / "inference.json"], {})
+    config = merge_config([importable_root() / "configs" / "inference.json"], {})
     return ConfigParser(config).get_parsed_content("reader").open(str(slide))
 
 

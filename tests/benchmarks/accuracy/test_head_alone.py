@@ -8,7 +8,7 @@ from bundle.data.manifest import read_split
 from bundle.data.panel import load_panel
 from bundle.data.slide_dataset import SlideDataset
 from bundle.inference import SlideInferer
-from bundle.integrations.onnx_file import load_network
+from bundle.workflows.load_network import load_network
 from transforms import RasterizeUnits, SlideReader
 
 

@@ -15,7 +15,7 @@ from bundle.config.merge import merge_config
 from bundle.config.problems import config_errors
 from bundle.config.root import bundle_root
 from bundle.errors import InputError
-from bundle.integrations.onnx_file import load_network
+from bundle.workflows.load_network import load_network
 
 #: What is done to a model's description, and what the sentence says of it.
 FAULTS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {

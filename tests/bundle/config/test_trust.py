@@ -24,6 +24,7 @@ import networks
 from bundle import config, workflows
 from bundle.cli.main import main
 from bundle.config import trust
+from bundle.config.config_file import read_config
 from bundle.data.panel import load_panel
 from bundle.errors import InputError
 from bundle.inference.provenance import Provenance
@@ -385,7 +386,7 @@ def test_a_strangers_recipe_is_checked_wherever_it_lies(stranger, phantom, tmp_p
 def test_numbers_need_no_trust(tmp_path):
     own = tmp_path / "mine.json"
     own.write_text('{"max_epochs": 3, "learning_rate": 0.1, "train#dataset#seed": 2, "batch_size": 1, "panel": null}')
-    trust.check_override(own)
+    trust.check_override(read_config(own))
 
 
 # Links ----------------------------------------------------------------------------------------------------------------

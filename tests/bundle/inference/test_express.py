@@ -6,7 +6,7 @@ import torch
 
 from bundle.data.normalisation import bounded
 from bundle.inference.express import Projection, express
-from bundle.integrations.onnx_file import load_network
+from bundle.workflows.load_network import load_network
 from networks.heads import LinearHead, ProgramsHead
 
 GENES = [f"g{i}" for i in range(7)]

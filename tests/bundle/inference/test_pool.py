@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import scipy.sparse as sp
 import torch
 
-from bundle.data.units import Shape, Units
+from bundle.data.units import unmeasured_units
 from bundle.inference import pool, unit_batches
 from bundle.inference.dense_map import create_map
 from bundle.inference.lattices import UnitGrid
@@ -49,14 +48,6 @@ def dense(tmp_path_factory):
     return dense
 
 
-def empty_units(barcodes: np.ndarray, centers_px: np.ndarray, shape: Shape, size_um: float, name: str) -> Units:
-    """Units without measurements."""
-    n = len(barcodes)
-    none = sp.csr_matrix((n, 0), dtype=np.float32)
-    inside = np.ones(n, bool)
-    return Units(name, barcodes, np.array([], dtype=str), none, centers_px, inside, shape, size_um, "counts", None)
-
-
 def _in_memory(dense, units) -> np.ndarray:
     sums = UnitSums(units, 1.0, MPP, STRIDE, RasterizeUnits(drop_cut=False))
     inner = Tile(LOW[0] + STRIDE, LOW[1] + STRIDE, (PIXELS - 2) * STRIDE, (PIXELS - 2) * STRIDE, STRIDE)
@@ -70,7 +61,7 @@ def test_given_units(dense, shape, size_um):
     steps = np.arange(0, 600, size_um * 1.1)
     grid = np.stack(np.meshgrid(200 + steps, 700 + steps), -1).reshape(-1, 2)
     centers = grid[rng.permutation(len(grid))[:300]]
-    units = empty_units(np.arange(len(centers)).astype(str), centers, shape, size_um, "u")
+    units = unmeasured_units(np.arange(len(centers)).astype(str), centers, shape, size_um, "u")
     found = pool(dense, units, RasterizeUnits(drop_cut=False))
     np.testing.assert_allclose(found, _in_memory(dense, units), atol=1e-5)
 
@@ -99,7 +90,7 @@ def test_lattices(dense, grid, max_units):
     bands = list(units.bands(max_units))
     found = np.concatenate([pool(dense, band) for band in bands])
     centers = np.concatenate([band.centers_um for band in bands])
-    explicit = empty_units(np.arange(len(centers)).astype(str), centers, grid.shape, grid.size_um, "u")
+    explicit = unmeasured_units(np.arange(len(centers)).astype(str), centers, grid.shape, grid.size_um, "u")
     np.testing.assert_allclose(found, _in_memory(dense, explicit), atol=1e-5)
 
 
@@ -118,7 +109,7 @@ def test_half_precision_rounds_and_does_no_more(dense, grid):
 def test_the_blocks_of_a_lattice_hold_those_of_its_units(grid):
     units = grid.over(_Tissue(), "s")
     centers = np.concatenate([band.centers_um for band in units.bands(3000)])
-    explicit = empty_units(np.arange(len(centers)).astype(str), centers, grid.shape, grid.size_um, "u")
+    explicit = unmeasured_units(np.arange(len(centers)).astype(str), centers, grid.shape, grid.size_um, "u")
     block_um, margin_um = 50.0, 6.0
     needed = {tuple(b) for b in blocks_of_units(explicit, 1.0, block_um, margin_um)}
     given = {tuple(b) for b in blocks_of_grid(units, block_um, margin_um)}
@@ -160,7 +151,7 @@ def test_what_goes_on_makes_the_same_pieces_whole_and_tells_what_of_them_is_done
     units = UnitGrid("square", 16.0, 16.0).over(_Tissue(), "s")
     if given:
         centers = np.concatenate([band.centers_um for band in units.bands(500)])
-        units = empty_units(np.arange(len(centers)).astype(str), centers, "square", 16.0, "u")
+        units = unmeasured_units(np.arange(len(centers)).astype(str), centers, "square", 16.0, "u")
     rasterize = RasterizeUnits(drop_cut=False)
 
     def batches(skip: int) -> list[unit_batches.UnitBatch]:

@@ -12,7 +12,8 @@ import torch
 
 from bundle.cli.main import main
 from bundle.errors import InputError
-from bundle.integrations.onnx_file import _check_equal, _Expression, export_onnx, load_network
+from bundle.integrations.onnx_file import _check_equal, _Expression, export_onnx
+from bundle.workflows.load_network import load_network
 from networks import PixNet, SwinEncoder
 
 

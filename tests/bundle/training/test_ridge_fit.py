@@ -10,7 +10,7 @@ import torch
 from bundle import fit_ridge, workflows
 from bundle.data.crop_dataset import CropDataset
 from bundle.errors import InputError
-from bundle.integrations.onnx_file import load_network
+from bundle.workflows.load_network import load_network
 from networks import KMeansPatchEncoder, PixNet, RidgeBranch, SwinEncoder
 
 

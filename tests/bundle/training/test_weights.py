@@ -17,9 +17,9 @@ from bundle import config, workflows
 from bundle.data.manifest import read_split
 from bundle.errors import InputError
 from bundle.integrations.monai_label.models import fine_tune
-from bundle.integrations.onnx_file import load_network
 from bundle.training.checkpoint import SaveCheckpoint
 from bundle.training.weights import LoadCheckpoint, load_weights, read_weights
+from bundle.workflows.load_network import load_network
 
 
 def overwrite(path: Path, place: float = 0.5) -> None:
