@@ -17,7 +17,7 @@ import pandas as pd
 import pytest
 import torch
 
-from bundle import readers, workflows
+from bundle import importing, readers, workflows
 from bundle.cli.main import main
 from bundle.readers import registry
 
@@ -67,7 +67,7 @@ def data(folder, phantom, monkeypatch) -> Path:
         slide_seq = importlib.import_module("slide_seq")
         patch.setattr(slide_seq, "BEAD_UM", 55.0)  # the phantom's spots
         readers.register("slide-seq", slide_seq)
-        readers.prepare("samples.csv", "data")
+        importing.prepare("samples.csv", "data")
     return folder / "data"
 
 

@@ -164,7 +164,7 @@ def test_a_slide_that_is_none(tiny_run, tmp_path):
     (tmp_path / "text.tif").write_text("no slide")
     (tmp_path / "folder").mkdir()
     more = (tmp_path / "o.h5ad", "--model", tiny_run, "--bin-um", 16)
-    assert "plain picture" in sentence("predict", picture, *more)
+    assert "Give --mpp" in sentence("predict", picture, *more)
     assert "cannot be read as a slide" in sentence("predict", tmp_path / "text.tif", *more)
     assert "No such slide" in sentence("predict", tmp_path / "none.tif", *more)
     assert "is a folder" in sentence("predict", tmp_path / "folder", *more)
