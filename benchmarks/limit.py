@@ -116,6 +116,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any] | None:
     parser.add_argument("--runs", type=int, default=2)
     parser.add_argument("--regions-px", type=int, nargs="+", default=[1024, 2560, 3584])
     parser.add_argument("--only", choices=("torch",), help="measure the pipeline alone")
+    parser.add_argument("--section-only", action="store_true", help="measure the pipeline on a Her2ST section alone")
     parser.add_argument("--forward", nargs=7, help="(used by itself)")
     args = parser.parse_args(argv)
     if args.forward:

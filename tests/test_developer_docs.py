@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import runpy
@@ -16,8 +17,9 @@ import pandas as pd
 import pytest
 import torch
 
-from bundle import workflows
+from bundle import readers, workflows
 from bundle.cli.main import main
+from bundle.readers import registry
 
 PAGES = Path(__file__).parents[1] / "docs" / "developer"
 _BLOCK = re.compile(r"^```\w+ file=(\S+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -43,19 +45,29 @@ def folder(tmp_path, monkeypatch) -> Iterator[Path]:
 
 
 @pytest.fixture
-def data(folder, phantom) -> Path:
-    """The phantom in the made-up form of the reader's page, read by its example."""
-    (folder / "source").mkdir()
-    for record in (r for split in json.loads((phantom / "dataset.json").read_text()).values() for r in _records(split)):
-        name = Path(record["image"]).stem
-        spots = ad.read_h5ad(phantom / record["label"][0])
-        table = pd.DataFrame(np.asarray(spots.X.todense()), spots.obs_names, spots.var_names).astype(int)
-        table.insert(0, "x", spots.obsm["spatial"][:, 0])
-        table.insert(1, "y", spots.obsm["spatial"][:, 1])
-        table.to_csv(folder / "source" / f"{name}.csv", index_label="spot")
-        shutil.copy(phantom / record["image"], folder / "source" / f"{name}.tif")
-    read_tables = runpy.run_path(str(folder / "my_reader.py"))["read_tables"]
-    read_tables("source", "data", mpp=1.0, size_um=55.0, validation=["P2"], test=["P3"])
+def data(folder, phantom, monkeypatch) -> Path:
+    """The phantom as Slide-seq's tables, imported by the example of the reader's page."""
+    samples = []
+    for split, records in json.loads((phantom / "dataset.json").read_text()).items():
+        for record in _records(records):
+            name = Path(record["image"]).stem
+            shutil.copy(phantom / record["image"], folder / f"{name}.tif")
+            spots = ad.read_h5ad(phantom / record["label"][0])
+            (folder / name).mkdir()
+            beads = pd.DataFrame(spots.obsm["spatial"] * 1.0, spots.obs_names, ["x", "y"])  # 1 µm per pixel
+            beads.to_csv(folder / name / f"{name}_bead_locations.csv", index_label="barcode")
+            counts = pd.DataFrame(spots.X.toarray().T, spots.var_names, spots.obs_names)
+            counts.to_csv(folder / name / f"{name}_expression.csv.gz")
+            samples.append({"path": name, "image": f"{name}.tif", "mpp": 1.0, "patient": name, "split": split})
+    pd.DataFrame(samples).to_csv("samples.csv", index=False)
+    with monkeypatch.context() as patch:
+        patch.setattr(registry, "READERS", readers.READERS.copy())
+        patch.setattr(registry, "_added", {})
+        patch.syspath_prepend(str(folder))
+        slide_seq = importlib.import_module("slide_seq")
+        patch.setattr(slide_seq, "BEAD_UM", 55.0)  # the phantom's spots
+        readers.register("slide-seq", slide_seq)
+        readers.prepare("samples.csv", "data")
     return folder / "data"
 
 
@@ -78,7 +90,7 @@ def test_reader_encoder_loss_transform_and_metric_train_together(data, tiny, cap
     assert train["train"]["preprocessing"]["transforms"][-1]["_target_"] == "my_transform.RandGreyd"
     assert train["network_def"]["encoder"]["_target_"] == "my_encoder.PatchEncoder"
     assert train["loss"]["_target_"] == "my_loss.DepthWeightedLoss"
-    slide = "source/P3.tif"
+    slide = "P3.tif"
     predict = ["predict", slide, "out.h5ad", "--model", "run/", "--mpp", "1", "--bin-um", "16"]
     assert main(predict) == 2
     assert "--trust" in capsys.readouterr().err

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import ast
 import json
 import re
 import shlex
@@ -110,3 +112,21 @@ def test_pages_that_messages_name_are_there():
             if path.suffix in (".py", ".json") and "results" not in path.parts:
                 for page in re.findall(r"docs/[\w/]+\.md", path.read_text()):
                     assert (ROOT / page).is_file() or "benchmarks" in page, f"{path.relative_to(ROOT)} names {page}"
+
+
+def _options(parser: argparse.ArgumentParser) -> set[str]:
+    """All options of a parser and of its commands."""
+    found = set(parser._option_string_actions)
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            found |= {option for command in action.choices.values() for option in _options(command)}
+    return found
+
+
+def test_options_that_messages_of_the_readers_name_are_there():
+    known = _options(build_parser())
+    for path in (ROOT / "bundle" / "readers").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                for option in re.findall(r"(?<!\S)--[a-z][a-z-]+|(?<=\()--[a-z][a-z-]+", node.value):
+                    assert option in known, f"{path.name}, line {node.lineno}, names {option}"

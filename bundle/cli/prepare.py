@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
             f"--{split}", type=names, default=[], metavar="IDS", help="patients (or sections), separated by commas"
         )
-    parser.add_argument("--split-by", choices=("patient", "section", "block"), default="patient")
+    parser.add_argument("--split-by", choices=("patient", "section", "block"), help="patient by default")
     parser.add_argument("--splits", metavar="FILE.csv", help="split of each sample: columns sample and split")
     parser.add_argument("--add", action="store_true", help="keep the samples that the data set already holds")
     parser.add_argument("--strict", action="store_true", help="refuse a sample about which anything is doubtful")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,8 @@ __all__ = ["describe", "inspect"]
 
 logger = logging.getLogger(__name__)
 
+#: How an import says the scale, and where it comes from.
+_SCALE = re.compile(r"\S+ µm per pixel \((.*)\)\.")
 #: Genes and units that the reliability is estimated from.
 _GENES, _UNITS = 250, 3000
 
@@ -93,7 +96,7 @@ def _data_set(root: Path) -> dict[str, Any]:
                 every |= set(held.genes.tolist())
             if record.get("patient") is None:
                 doubts.append(f"{name}: its patient is not named, so it counts as a patient of its own.")
-            where = [fact for fact in state.get("found", []) if "µm per pixel" in fact]
+            where = [match[1] for fact in state.get("found", []) if (match := _SCALE.fullmatch(fact))]
             slides.append(
                 {
                     "name": name,
@@ -262,7 +265,7 @@ def _layout(path: Path, as_: str | None, options: Options) -> dict[str, Any]:
             if sentence is None:
                 raise
             samples.append({"name": place.name, "patient": place.patient})
-            doubts.append(f"{place.name}: {sentence}")
+            doubts.append(sentence if sentence.startswith(place.name) else f"{place.name}: {sentence}")
             continue
         samples[-1]["patient"] = options.patient or place.patient
         doubts += [f"{place.name}: {doubt}" for doubt in sample.doubts]
@@ -350,10 +353,10 @@ def _kind_in_words(found: Mapping[str, Any]) -> str:
         return f"a trained run for {found['genes']:,} genes, units of {sizes} µm, {len(found['patients'])} patients"
     n, patients = len(found["slides"]), len(found["patients"])
     slides = f"{n} slide{'s' * (n != 1)} of {patients or 'unnamed'} patient{'s' * (patients != 1)}"
-    genes = f"{found['genes_shared']:,} genes on all"
+    genes = f", {found['genes_shared']:,} genes on all" if found["genes_shared"] else ""
     if kind == "layout":
-        return f"{found['title']}; {slides}, {genes}. Import it: pixnet prepare {found['path']} OUT"
-    return f"a data set split by {found['split_by']}; {slides}, {genes}"
+        return f"{found['title']}; {slides}{genes}. Import it: pixnet prepare {found['path']} OUT"
+    return f"a data set split by {found['split_by']}; {slides}{genes}"
 
 
 def _units_in_words(units: Mapping[str, Any]) -> str:

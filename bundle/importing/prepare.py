@@ -113,7 +113,7 @@ def prepare(
         by_ids: name genes by their ids although symbols are known.
         validation: patients or samples (see `split_by`) for validation.
         test: those for the test; the rest is for training.
-        split_by: `patient` (default), `section`, or `block` (bands of every slide).
+        split_by: `patient` (default), `section`, or `block` (bands of every slide). With `add`, that of the data set.
         splits: CSV with columns `sample` and `split`.
         add: keep the samples that the data set holds already.
         strict: refuse a sample about which anything is doubtful.
@@ -129,6 +129,8 @@ def prepare(
             written.
     """
     tell = progress or logger.info
+    if split_by is None and add:
+        split_by = _manifest(out).get("split_by")
     split_by = split_by or "patient"
     check_split_by(split_by, bool(validation or test or splits))
     common = Options(
@@ -176,7 +178,8 @@ def prepare(
             if sentence is None:
                 raise
             failed[place.name] = sentence
-            logger.error("%s was not imported: %s", place.name, sentence)
+            if len(jobs) > 1:  # the one failure of one sample ends the command
+                logger.error("%s was not imported: %s", place.name, sentence)
             continue
         done.append(imported)
         for doubt in imported.doubts:
@@ -394,13 +397,16 @@ def _by_block(done: Sequence[Imported], out: Path) -> dict[str, list[dict[str, A
 
 def _earlier(out: str | Path, names: Sequence[str]) -> list[tuple[str, dict[str, Any]]]:
     """Records that a data set holds already, of other samples, with their splits."""
-    path = Path(out) / "dataset.json"
-    if not path.is_file():
-        return []
-    manifest = read_json(path)
+    manifest = _manifest(out)
     return [
         (split, record) for split in SPLITS for record in manifest.get(split, []) if record.get("section") not in names
     ]
+
+
+def _manifest(out: str | Path) -> dict[str, Any]:
+    """What `dataset.json` of an output says; nothing if there is none."""
+    path = Path(out) / "dataset.json"
+    return read_json(path) if path.is_file() else {}
 
 
 def _about(done: Sequence[Imported]) -> dict[str, Any]:

@@ -147,7 +147,7 @@ def read(place: Place, options: Options) -> Sample:
         in_tissue=in_tissue,
     )
     if transcripts.is_file():
-        found.append("Its transcripts can be counted in bins of any size: --units transcripts --sizes-um 8.")
+        found.append("Its transcripts can be counted in bins of any size: --units transcripts --bin-um 8.")
     return Sample(
         place.name,
         image,

@@ -88,12 +88,11 @@ def as_slide(
     path, target = check_file(path, "Give the H&E picture."), Path(target)
     if is_plain_picture(path):
         if mpp is None:
-            raise InputError(
-                f"{path} does not say how many micrometres a pixel measures, and the units do not give it. Give --mpp."
-            )
+            raise InputError(f"{path} does not say how many micrometres a pixel measures. Give --mpp.")
         _refuse_grey(path)
         made = [*file_state(path), mpp, quality]
         if not _is_made(target, made):
+            _refuse_foreign(target)
             with _decoded(path, target.parent) as pixels:
                 write_pyramid(target, pixels, mpp, quality=quality)
             _note(target, made)
@@ -103,6 +102,7 @@ def as_slide(
         return SlideFile(path, slide.mpp, False, [f"{path.name} is read where it lies, by {slide.backend}."])
     made = [*file_state(path), slide.mpp, quality]
     if not _is_made(target, made):
+        _refuse_foreign(target)
         write_pyramid(target, _Region(slide), slide.mpp, quality=quality)
         _note(target, made)
     message = f"{path.name} is stored in strips, so PixNet wrote it anew as a tiled pyramid."
@@ -126,6 +126,7 @@ def pixels_as_slide(pixels: SliceableImage, target: Path, mpp: float | None, mad
             f"{target.stem}: nothing says how many micrometres a pixel of its picture measures. Give --mpp."
         )
     if not _is_made(target, [made_from, mpp]):
+        _refuse_foreign(target)
         write_pyramid(target, pixels, mpp, quality=JPEG_QUALITY)
         _note(target, [made_from, mpp])
     return SlideFile(target, mpp, True, ["PixNet wrote the picture as a tiled pyramid."])
@@ -236,6 +237,12 @@ def _state(target: Path) -> Path:
 def _is_made(target: Path, made: list[Any]) -> bool:
     state = read_state(_state(target))
     return target.is_file() and state.get("from") == made and state.get("is") == file_state(target)
+
+
+def _refuse_foreign(target: Path) -> None:
+    """Refuse to replace a file that PixNet did not write."""
+    if target.exists() and read_state(_state(target)).get("is") != file_state(target):
+        raise InputError(f"{target} would be replaced by a tiled copy, and PixNet did not write it. Move it away.")
 
 
 def _note(target: Path, made: list[Any]) -> None:

@@ -137,7 +137,7 @@ def _read_tables(place: Place, options: Options) -> Sample:
         raise InputError(
             f"Only {known.sum()} of the {len(place_of)} units in {options.positions.name} are among the {len(wanted)} "
             f"rows of {options.counts.name} ({place_of[0]} there, {wanted[0]} here). Name the column of the units with "
-            "--columns barcode=NAME."
+            "--column barcode=NAME."
         )
     if not known.all():
         found.append(f"{(~known).sum()} units without a position were left out.")

@@ -158,7 +158,7 @@ def _to_pixels(
     step = unit_um / options.mpp if unit_um else 1.0
     origin = np.array(options.origin or (0.0, 0.0))
     if options.origin is None and unit_um:
-        found.append("The table's (0, 0) is taken for the picture's upper left corner; --origin X Y says otherwise.")
+        found.append("The table's (0, 0) is taken for the picture's upper left corner; --origin X,Y says otherwise.")
     return lambda points: (points - origin) * step, options.mpp, "as given"
 
 

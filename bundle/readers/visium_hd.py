@@ -143,7 +143,7 @@ def _wanted(place: Place, by_size: dict[float, Path], options: Options, found: l
     usual = [size for size in sizes if size >= _USUAL_UM] or sizes[-1:]
     others = [f"{size:g}" for size in sizes if size not in usual]
     if others:
-        found.append(f"Bins of {', '.join(others)} µm are there too: --sizes-um {' '.join(others)} imports them.")
+        found.append(f"Bins of {', '.join(others)} µm are there too: --bin-um {','.join(others)} imports them.")
     return usual
 
 

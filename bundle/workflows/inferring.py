@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,6 +14,8 @@ from .trained_run import trained_run
 
 __all__ = ["check_prediction", "predict"]
 
+logger = logging.getLogger(__name__)
+
 
 def predict(
     slide: str | Path, out: str | Path | None, run: str | Path, settings: Mapping[str, Any], trust: bool = False
@@ -20,7 +23,7 @@ def predict(
     """Predict a slide's units and write them as AnnData; after a stop, the same call continues.
 
     Args:
-        slide: a slide that cuCIM, tifffile or OpenSlide reads.
+        slide: a slide that cuCIM, tifffile or OpenSlide reads, or a JPEG or PNG (with `slide_mpp`).
         out: the `.h5ad` or `.zarr` to write; None where only a map is wanted.
         run: the run folder of the model.
         settings: which units: `units`, or `spot_um` and `pitch_um`, or `bin_um`; `slide_mpp`, `genes`, `map`, ...;
@@ -39,6 +42,7 @@ def predict(
     from ..files.atomic import make_folder
     from ..files.lock import output_lock
     from ..files.ownership import check_output
+    from ..readers.pictures import is_plain_picture
     from ..speed.memory import keep_freed_memory
 
     if settings.pop("standard_error", False):
@@ -50,6 +54,8 @@ def predict(
     for path in written:
         check_output(path, (slide, settings.get("units"), *_parts(run)))
         make_folder(path.resolve().parent)
+    if is_plain_picture(slide):
+        slide, settings["slide_mpp"] = _as_slide(Path(slide), written[0], settings.get("slide_mpp"))
     overrides = {
         "slides": str(Path(slide).resolve()),
         "output": None if out is None else str(Path(out).resolve()),
@@ -63,6 +69,17 @@ def predict(
                 stack.enter_context(output_lock(Path(output).resolve()))
         run_config("inferring", [bundle_root() / "configs" / "inference.json", model], overrides, trust)
     return written
+
+
+def _as_slide(picture: Path, output: Path, mpp: float | None) -> tuple[Path, float]:
+    """The tiled pyramid of a JPEG or PNG, which lies next to the output and is written once, and its µm per pixel."""
+    from ..importing.prepare import preparation_tools
+    from ..readers.pictures import as_slide
+
+    target = output.resolve().with_name(f"{picture.stem}.slide.tif")
+    logger.info("%s cannot be read piece by piece. PixNet uses a tiled copy: %s", picture, target)
+    slide = as_slide(picture, target, preparation_tools().reader, mpp)
+    return slide.path, slide.mpp
 
 
 def _check_request(slide: str | Path, out: str | Path | None, settings: Mapping[str, Any]) -> None:

@@ -32,7 +32,7 @@ def test_doubts_of_the_import_are_kept(her2st: Path, tmp_path: Path):
     found = inspect(tmp_path / "out")
     assert "A1: Look here." in found["doubts"]
     assert "There is no test split, so nothing can be scored in the end." in found["doubts"]
-    assert "spots 200 µm apart" in found["slides"][0]["mpp_from"]
+    assert found["slides"][0]["mpp_from"] == "spots 200 µm apart"
 
 
 def test_a_folder_of_a_known_layout(her2st: Path):
@@ -46,6 +46,14 @@ def test_a_layout_that_lacks_something_is_reported_and_not_raised(her2st: Path):
     (her2st / "ST-cnts" / "A1.tsv.gz").write_bytes(b"\x1f\x8b broken")
     found = inspect(her2st)
     assert any("A1" in doubt and "cannot be read" in doubt for doubt in found["doubts"])
+
+
+def test_a_table_without_its_picture_is_told_once(tmp_path: Path):
+    table = tmp_path / "detected_transcripts.csv"
+    table.write_text("global_x,global_y,gene\n1,2,A\n")
+    found = inspect(table)
+    assert found["doubts"] == ["detected_transcripts: a table of transcripts has no H&E with it. Name it with --image."]
+    assert "genes on all" not in describe(found)
 
 
 def test_a_slide_and_a_plain_picture(phantom: Path, tmp_path: Path):

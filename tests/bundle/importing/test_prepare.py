@@ -181,6 +181,22 @@ def test_a_second_patient_is_added_beside_the_first(her2st: Path, tmp_path: Path
         prepare(first, tmp_path / "out", add=True, test=["A1"])
 
 
+def test_what_is_added_is_split_as_the_data_set_is(her2st: Path, tmp_path: Path) -> None:
+    first, second = two_folders(her2st, tmp_path)
+    prepare(first, tmp_path / "out", split_by="section", test=["A2"])
+    prepare(second, tmp_path / "out", add=True)
+    manifest = read_manifest(tmp_path / "out")
+    assert manifest["split_by"] == "section"
+    assert [[r["section"] for r in manifest[split]] for split in ("training", "test")] == [["A1", "B1"], ["A2"]]
+
+
+def test_the_failure_of_a_single_sample_is_said_once(her2st: Path, tmp_path: Path, caplog) -> None:
+    (her2st / "ST-spotfiles" / "A2_selection.tsv").write_text("x\ty\n")
+    with pytest.raises(InputError, match="A2_selection"):
+        prepare(her2st, tmp_path / "out", only=["A2"])
+    assert "was not imported" not in caplog.text
+
+
 def test_a_csv_says_who_is_who(her2st: Path, tmp_path: Path) -> None:
     first, second = two_folders(her2st, tmp_path)
     table = tmp_path / "samples.csv"

@@ -44,7 +44,7 @@ def test_an_unknown_folder_is_refused_with_the_known_layouts(tmp_path):
 @pytest.fixture
 def slide_seq(monkeypatch):
     """The module that the page shows, added as the page says."""
-    code = re.search(r'```python\n(""".*?)```', PAGE.read_text(), re.DOTALL)[1]
+    code = re.search(r"```python file=slide_seq\.py\n(.*?)```", PAGE.read_text(), re.DOTALL)[1]
     assert len([line for line in code.splitlines() if line.strip()]) <= 60
     module = types.ModuleType("slide_seq")
     exec(compile(code, str(PAGE), "exec"), module.__dict__)

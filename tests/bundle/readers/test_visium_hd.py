@@ -91,7 +91,7 @@ def test_two_µm_bins_come_on_request_alone(hd, tmp_path):
     root, messages = hd((4, 16)), []
     prepare(root, tmp_path / "out", progress=messages.append)
     assert [u.size_um for u in units_of(tmp_path / "out")] == [16]
-    assert "Bins of 4 µm are there too: --sizes-um 4" in messages[0]
+    assert "Bins of 4 µm are there too: --bin-um 4" in messages[0]
     prepare(root, tmp_path / "fine", sizes_um=[4])
     assert [u.size_um for u in units_of(tmp_path / "fine")] == [4]
     with pytest.raises(InputError, match="holds no bins of 2 µm; it holds 4, 16 µm"):
