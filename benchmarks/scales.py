@@ -101,7 +101,7 @@ def _draws(
     units: Units = slide["units"]
     centers_um, block_um = units.centers_px * slide["mpp"], max(BLOCK_UNITS * size_um, BLOCK_UM)
     if size_um > units.size_um:
-        grids = [cells for _, cells in scored_squares(units, slide["mpp"], size_um, panel.min_total)]
+        grids = [squares for _, squares in scored_squares(units, slide["mpp"], size_um, panel.min_total)]
     else:
         grids = [sp.identity(len(units), format="csr")]
     middles = [(squares @ centers_um) / np.asarray(squares.sum(1)).reshape(-1, 1) for squares in grids]

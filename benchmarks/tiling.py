@@ -36,11 +36,11 @@ def _map(slide: Path, run: Path, work: Path, tile_px: int) -> tuple[np.ndarray, 
         dense = inferer(slide_sample, network)
     features = dense.array[:]
     side_px = block_px(network.grid_px, network.stride)
-    cells, (x_px, y_px) = side_px // network.stride, dense.origin_px
+    side, (x_px, y_px) = side_px // network.stride, dense.origin_px
     for row_number, column in inferer.blocks(slide_sample, network):
-        top, left = row_number * cells - y_px // network.stride, column * cells - x_px // network.stride
-        block = features[:, top : top + cells, left : left + cells]
-        assert block.shape[1:] == (cells, cells)
+        top, left = row_number * side - y_px // network.stride, column * side - x_px // network.stride
+        block = features[:, top : top + side, left : left + side]
+        assert block.shape[1:] == (side, side)
         assert np.isfinite(block).all()
     computed, needed = (t.region[2] * t.region[3] for t in tiles), (t.width_px * t.height_px for t in tiles)
     return features, sum(computed), sum(needed)

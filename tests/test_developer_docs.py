@@ -17,8 +17,9 @@ import pandas as pd
 import pytest
 import torch
 
-from bundle import importing, readers, workflows
+from bundle import readers, workflows
 from bundle.cli.main import main
+from bundle.importing import prepare
 from bundle.readers import registry
 
 PAGES = Path(__file__).parents[1] / "docs" / "developer"
@@ -67,7 +68,7 @@ def data(folder, phantom, monkeypatch) -> Path:
         slide_seq = importlib.import_module("slide_seq")
         patch.setattr(slide_seq, "BEAD_UM", 55.0)  # the phantom's spots
         readers.register("slide-seq", slide_seq)
-        importing.prepare("samples.csv", "data")
+        prepare("samples.csv", "data")
     return folder / "data"
 
 

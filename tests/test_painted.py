@@ -34,7 +34,7 @@ from bundle.integrations.monai_label.request import SlideRequest
 from tests.painted import BIN_UM, MPP, PANEL, SETTINGS, SPOT_UM, Painted, colours_of, make_painted, y_of
 
 ROOT = Path(__file__).parents[1]
-#: Error of y that resampling, rounding to whole levels and cells of 8 µm leave; half a pixel of 2 µm adds .005.
+#: Error of y that resampling, rounding to whole levels and map pixels of 8 µm leave; half a pixel of 2 µm adds .005.
 Y = 0.003
 
 
@@ -231,7 +231,7 @@ def test_genes_are_written_as_they_are_named(run, root, slides, tmp_path):
         ({"spot_um": 55.0, "pitch_um": 61.3}, "circle", 55.0, Y),
         ({"bin_um": 30.0}, "square", 30.0, 1.5 * Y),
         ({"bin_um": 16.0}, "square", 16.0, 1.5 * Y),
-        ({"bin_um": 4.0, "region_px": [402, 301, 210, 160]}, "square", 4.0, 3 * Y),  # finer than a cell of the map
+        ({"bin_um": 4.0, "region_px": [402, 301, 210, 160]}, "square", 4.0, 3 * Y),  # finer than a map pixel
     ],
 )
 def test_lattices_are_predicted_where_they_lie(run, root, slides, tmp_path, settings, shape, size_um, error: float):

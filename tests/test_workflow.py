@@ -312,7 +312,7 @@ def test_the_map_of_a_region_covers_its_bins(run, phantom, tmp_path):
     dense, bins = open_map(tmp_path / "m.zarr"), ad.read_h5ad(tmp_path / "b.h5ad")
     assert dense.genes == genes
     x0, y0 = (v // dense.stride for v in dense.origin_px)
-    rows, columns = bins.obs.array_row - y0, bins.obs.array_col - x0  # a bin of 8 µm is a cell
+    rows, columns = bins.obs.array_row - y0, bins.obs.array_col - x0  # a bin of 8 µm is a map pixel
     values = dense.array[:]
     np.testing.assert_allclose(values[:, rows, columns].T, bins.X, atol=1e-5)
     nifti = np.asarray(nib.load(tmp_path / "m.nii.gz").dataobj)

@@ -107,9 +107,9 @@ def _squares(centers_um: np.ndarray, totals: np.ndarray) -> tuple[np.ndarray, np
     if some > 1:  # whole rows of squares are enough
         rows = np.flatnonzero((centers_um[:, 1] // _SQUARE_UM).astype(np.int64) % some == 0)
         centers_um, totals = centers_um[rows], totals[rows]
-    cell = np.floor(centers_um / _SQUARE_UM).astype(np.int64)
-    cell -= cell.min(0)
-    code = cell[:, 0] * (cell[:, 1].max() + 1) + cell[:, 1]
+    square = np.floor(centers_um / _SQUARE_UM).astype(np.int64)
+    square -= square.min(0)
+    code = square[:, 0] * (square[:, 1].max() + 1) + square[:, 1]
     _, which, n = np.unique(code, return_inverse=True, return_counts=True)
     x, y, total = (np.bincount(which, values) / n for values in (*centers_um.T, totals))
     kept = n >= np.median(n) / 2  # at the edge a square holds few

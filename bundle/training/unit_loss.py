@@ -30,7 +30,7 @@ class UnitLoss:
         """The loss, a scalar; a differentiable 0 for a batch without units.
 
         Args:
-            pred: the network's answer for the batch's units, with `log_cp10k` (U, G).
+            pred: the network's prediction for the batch's units, with `log_cp10k` (U, G).
             batch: see `collate_units`.
         """
         if getattr(self.loss, "needs_batch", False):

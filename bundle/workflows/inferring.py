@@ -45,17 +45,20 @@ def predict(
     from ..readers.pictures import is_plain_picture
     from ..speed.memory import keep_freed_memory
 
-    if settings.pop("standard_error", False):
-        from ..inference.uncertainty import with_standard_error
+    with_error = settings.pop("standard_error", False)
+    if with_error:
+        from ..inference.uncertainty import check_request, with_standard_error
 
-        with_standard_error(lambda image, path, keys: predict(image, path, run, keys, trust), slide, out, run, settings)
-        return [Path(str(out))]
+        check_request(Path(out or "").suffix, settings)
     written = _files(out, settings)
     for path in written:
         check_output(path, (slide, settings.get("units"), *_parts(run)))
         make_folder(path.resolve().parent)
     if is_plain_picture(slide):
         slide, settings["slide_mpp"] = _as_slide(Path(slide), written[0], settings.get("slide_mpp"))
+    if with_error:
+        with_standard_error(lambda image, path, keys: predict(image, path, run, keys, trust), slide, out, run, settings)
+        return written
     overrides = {
         "slides": str(Path(slide).resolve()),
         "output": None if out is None else str(Path(out).resolve()),

@@ -22,7 +22,7 @@ def test_output_has_the_finest_stride(levels: int) -> None:
 @pytest.mark.parametrize("level", [0, 1, 2, 3])
 def test_margins_are_exact(level: int, fusion: str, scramble: Callable[[nn.Module], nn.Module]) -> None:
     decoder = scramble(Decoder((3, 4, 5, 6), STRIDES, (8, 8, 8, 8), fusion))
-    core_px, outside_px = 256, decoder.margins_px[level] // STRIDES[level]  # in cells of this level
+    core_px, outside_px = 256, decoder.margins_px[level] // STRIDES[level]  # in map pixels of this level
     generator = torch.Generator().manual_seed(1)
     features = [
         torch.randn(1, c, 64 // s, 768 // s, dtype=torch.float64, generator=generator)

@@ -164,7 +164,7 @@ def test_tiles_on_the_grid_equal_the_untiled_map(
     image = strip(2 * halo_px + 3 * grid_px, grid_px, -1)
 
     def core(start_px: int) -> torch.Tensor:
-        """The cell columns of [halo + grid, halo + 2 grid) from a tile that starts at `start_px`."""
+        """The map columns of [halo + grid, halo + 2 grid) from a tile that starts at `start_px`."""
         tile = image[..., start_px : start_px + 2 * halo_px + grid_px]
         left = (halo_px + grid_px - start_px) // stride
         return net.features(tile)[..., left : left + grid_px // stride]

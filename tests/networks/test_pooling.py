@@ -10,7 +10,7 @@ STRIDE = 4
 
 
 def blobs(seed: int, batch: int = 2, layers: int = 2, size: int = 40) -> torch.Tensor:
-    """Units of at least one cell's area, of ragged outline, of different numbers in each layer."""
+    """Units of at least one map pixel's area, with a ragged edge, of different numbers in each layer."""
     generator = torch.Generator().manual_seed(seed)
     label = torch.zeros(batch, layers, size, size, dtype=torch.int32)
     for b in range(batch):
@@ -43,7 +43,7 @@ def test_equals_brute_force_in_order_of_batch_layer_index() -> None:
 
 def test_small_units_are_bilinear_at_their_centroid() -> None:
     label = torch.zeros(2, 1, 24, 24, dtype=torch.int32)
-    label[0, 0, 0, 0] = 1  # beyond the first cell's centre: the border repeats
+    label[0, 0, 0, 0] = 1  # beyond the first map pixel's centre: the border repeats
     label[0, 0, 9:11, 13:16] = 2
     label[1, 0, 21, 5:8] = 1
     centroids = [(0, 0.5, 0.5), (0, 14.5, 10.0), (1, 6.5, 21.5)]

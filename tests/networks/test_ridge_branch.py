@@ -111,9 +111,9 @@ def _patches(strides: tuple[int, ...]) -> KMeansPatchEncoder:
 
 
 @pytest.mark.parametrize("strides", [(4, 16, 32), (16,), None])
-@pytest.mark.parametrize("cells", [1, 100, 4096])
-def test_the_map_is_the_features_reduced_though_never_held_whole(strides, cells, monkeypatch):
-    monkeypatch.setattr(banded, "_MAP_PIXELS", cells)
+@pytest.mark.parametrize("map_pixels", [1, 100, 4096])
+def test_the_map_is_the_features_reduced_though_never_held_whole(strides, map_pixels, monkeypatch):
+    monkeypatch.setattr(banded, "_MAP_PIXELS", map_pixels)
     torch.manual_seed(0)
     encoder = _patches(strides) if strides else Shades()
     branch = RidgeBranch(4, encoder, rank=3, context_px=3 * encoder.strides[-1]).eval()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import anndata as ad
 import numpy as np
 import tifffile
@@ -35,3 +37,13 @@ def test_a_file_of_that_name_is_kept(phantom, tiny_run, tmp_path, capsys):
     assert main([*command, "--mpp", "1"]) == 2
     assert "PixNet did not write it" in capsys.readouterr().err
     assert own.read_text() == "mine"
+
+
+def test_a_standard_error_takes_one_copy_and_leaves_nothing_else(phantom, tiny_run, tmp_path, monkeypatch):
+    monkeypatch.setattr("bundle.inference.uncertainty._MEMBERS", 2)
+    picture, out, run = tmp_path / "p.png", tmp_path / "out" / "o.h5ad", tmp_path / "run"
+    Image.fromarray(tifffile.imread(phantom / "slides" / "P3.tif")).save(picture)
+    shutil.copytree(tiny_run, run)
+    command = ["predict", str(picture), str(out), "--model", str(run), "--bin-um", "100", "--mpp", "1"]
+    assert main([*command, "--standard-error"]) == 0
+    assert {path.name for path in out.parent.iterdir()} == {"o.h5ad", "p.slide.tif", ".p.slide.tif.made.json"}

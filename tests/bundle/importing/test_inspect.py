@@ -48,7 +48,7 @@ def test_a_layout_that_lacks_something_is_reported_and_not_raised(her2st: Path):
     assert any("A1" in doubt and "cannot be read" in doubt for doubt in found["doubts"])
 
 
-def test_a_table_without_its_picture_is_told_once(tmp_path: Path):
+def test_a_table_without_its_picture_is_reported_once(tmp_path: Path):
     table = tmp_path / "detected_transcripts.csv"
     table.write_text("global_x,global_y,gene\n1,2,A\n")
     found = inspect(table)

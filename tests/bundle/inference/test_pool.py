@@ -134,10 +134,10 @@ def test_what_no_unit_needs_is_not_read(dense, grid, tmp_path):
     part = create_map(
         tmp_path / "m", channels=3, low_px=LOW, high_px=high, stride=STRIDE, block_px=side, about=about, projection=None
     )
-    cells = side // STRIDE
+    pixels = side // STRIDE
     for row, column in blocks_of_grid(units, side * MPP, STRIDE * MPP):
         y, x = ((at * side - low) // STRIDE for at, low in ((row, LOW[1]), (column, LOW[0])))
-        part.array[:, y : y + cells, x : x + cells] = dense.array[:, y : y + cells, x : x + cells]
+        part.array[:, y : y + pixels, x : x + pixels] = dense.array[:, y : y + pixels, x : x + pixels]
     assert np.isnan(part.array[:]).any()
     for band in units.bands(20_000):
         expected = pool(dense, band)

@@ -83,7 +83,7 @@ def test_the_standard_error_is_calibrated_on_the_validation_slide(run, phantom, 
     assert not list((run / "evaluation").glob(".members*"))
 
 
-def test_without_a_validation_slide_no_gene_has_figures(run, phantom, tmp_path, monkeypatch):
+def test_without_a_validation_slide_the_error_holds_nowhere(run, phantom, tmp_path, monkeypatch):
     monkeypatch.setattr("bundle.inference.uncertainty._MEMBERS", 2)
     other = Path(shutil.copytree(run, tmp_path / "run"))
     (other / "evaluation" / "standard_error.json").unlink(missing_ok=True)

@@ -60,10 +60,10 @@ def test_each_window_is_what_the_backbone_says(folder: Path) -> None:
                 window = F.interpolate(window, (56, 56), mode="bilinear", antialias=True)
             expected = theirs(window).feature_maps
             for level, mine in enumerate(got):
-                cells = mine.shape[-1]
+                side = mine.shape[-1]
                 theirs_here = expected[0 if is_plain else level]
                 torch.testing.assert_close(
-                    mine[..., row * cells : (row + 1) * cells, :], theirs_here, rtol=1e-4, atol=1e-4
+                    mine[..., row * side : (row + 1) * side, :], theirs_here, rtol=1e-4, atol=1e-4
                 )
 
 

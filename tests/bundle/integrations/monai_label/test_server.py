@@ -57,7 +57,7 @@ def test_a_whole_slide_comes_as_units_with_measurements(server, polygons, genes,
     )
 
 
-def test_the_default_prediction_has_two_parts(server):
+def test_the_default_response_has_two_parts(server):
     answer = server.infer("P3", {"unit_um": 60, "max_units": 5}, output=None)
     assert answer.status_code == 200
     assert answer.headers["content-type"].startswith("multipart/form-data")
