@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from bundle.data.spacing import nearest_um
 from bundle.data.tissue import TissueMap
 from bundle.errors import InputError
 from bundle.importing import prepare
@@ -147,3 +148,21 @@ def test_real_sections_raise_no_doubt(real_data: Path, tmp_path: Path, name: str
     prepare(real_data / name, tmp_path, only=only, progress=messages.append)
     (state,) = (json.loads(p.read_text()) for p in (tmp_path / "checks").glob("*.json"))
     assert state["doubts"] == []
+
+
+@pytest.mark.parametrize("is_hexagonal", [False, True])
+@pytest.mark.parametrize("jitter", [0.0, 0.05])
+def test_the_pitch_is_that_of_the_array_though_units_lie_off_it(is_hexagonal, jitter):
+    row, column = (v.ravel().astype(float) for v in np.meshgrid(np.arange(14), np.arange(13)))
+    centers = np.column_stack([column, row])
+    if is_hexagonal:
+        centers = np.column_stack([column + row % 2 / 2, row * np.sqrt(3) / 2])
+    centers += np.random.default_rng(0).normal(0, jitter, centers.shape)
+    assert nearest_um(200 * centers) == pytest.approx(200, rel=0.01)
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 3])
+def test_few_units_have_a_pitch_if_they_are_two(n):
+    assert nearest_um(np.column_stack([np.arange(n) * 5.0, np.zeros(n)])) == pytest.approx(
+        5 if n > 1 else np.nan, nan_ok=True
+    )
