@@ -7,7 +7,7 @@ from typing import Any
 
 from .arguments import names, numbers, positive, sizes, zero_or_more
 
-HELP = "turn the files that you have into a data set: Space Ranger, Xenium, HEST-1k, tables, AnnData ..."
+HELP = "turn the files that you have into a data set: Space Ranger, Xenium, HEST-1k, tables or AnnData"
 
 #: Options of the command that are not arguments of `bundle.importing.prepare`.
 _NOT_OF_PREPARE = {"command", "module"}
