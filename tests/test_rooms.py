@@ -93,3 +93,12 @@ def test_every_target_of_ours_is_public(path):
         room, _, name = target.partition(".")
         if room in ROOMS:
             assert name.split(".")[0] in importlib.import_module(room).__all__, target
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks").rglob("*.py")), ids=lambda p: p.stem)
+def test_what_a_benchmark_imports_of_ours_exists(path):
+    """Mypy passes over modules that it does not find."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and not node.level and (node.module or "").split(".")[0] in ROOMS:
+            place = ROOT.joinpath(*node.module.split("."))
+            assert place.is_dir() or place.with_suffix(".py").is_file(), node.module
